@@ -1,0 +1,33 @@
+"""AnyBlock: compress a Hugging Face causal language model by giving every decoder layer its own shape.
+
+The public names are imported on first use, so that `import anyblock` stays cheap and loads neither torch nor a plugin.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anyblock.checkpoint.convert import convert_model
+    from anyblock.evaluation.evaluate import evaluate
+    from anyblock.family import get_family
+    from anyblock.modeling.load import load_model
+    from anyblock.pipeline.compress import compress
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "compress", "convert_model", "evaluate", "get_family", "load_model"]
+
+_HOME = {
+    "compress": "anyblock.pipeline.compress",
+    "convert_model": "anyblock.checkpoint.convert",
+    "evaluate": "anyblock.evaluation.evaluate",
+    "get_family": "anyblock.family",
+    "load_model": "anyblock.modeling.load",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

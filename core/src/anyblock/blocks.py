@@ -1,0 +1,210 @@
+"""`BlockConfig`: the architecture of one block (one decoder layer).
+
+The field names and the JSON form are those of NVIDIA ModelOpt's checkpoints (DESIGN section 5), so either system reads
+what the other wrote. `num_attention_heads` is our addition: it is written only when it is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self, TypeVar
+
+from anyblock.errors import ConfigError, nearest
+
+# Fields that ModelOpt writes and that mean nothing beyond their neutral value here.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "replace_with_linear": (False, None),
+    "sparsify": (None,),
+    "weights_precision": ("bf16", "fp16", "fp32", "bfloat16", "float16", "float32", None),
+    "llama4": (None,),
+    "parallel_blocks": (None,),
+}
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MambaConfig:
+    """The sizes of a Mamba mixer: state size, heads, head width, and groups that share B and C."""
+
+    state_dim: int
+    num_heads: int
+    head_dim: int
+    num_groups: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoEConfig:
+    """The sizes of a sparse feed-forward layer; `shared_expert_intermediate_dim` is None without a shared expert."""
+
+    num_local_experts: int
+    num_experts_per_tok: int
+    expert_intermediate_dim: int
+    shared_expert_intermediate_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_experts_per_tok > self.num_local_experts:
+            raise ConfigError(
+                f"num_experts_per_tok={self.num_experts_per_tok} exceeds num_local_experts={self.num_local_experts}",
+                expected="at least as many experts as are used for each token",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig:
+    """The token mixer of a block.
+
+    A no-op has no other field. `num_key_value_heads` is None for a mixer without such heads (Mamba, linear attention);
+    `num_attention_heads` is None while the layer keeps the model's own number of query heads.
+    """
+
+    no_op: bool = False
+    num_key_value_heads: int | None = None
+    num_attention_heads: int | None = None
+    mamba: MambaConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.no_op and (self.num_key_value_heads or self.num_attention_heads or self.mamba):
+            raise ConfigError("a no-op attention has sizes", expected="no_op alone")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FFNConfig:
+    """The feed-forward half of a block: a no-op, dense (`intermediate_size`) or sparse (`moe`)."""
+
+    no_op: bool = False
+    intermediate_size: int | None = None
+    moe: MoEConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.no_op and (self.intermediate_size is not None or self.moe is not None):
+            raise ConfigError("a no-op ffn has sizes", expected="no_op alone")
+        if not self.no_op and (self.intermediate_size is None) == (self.moe is None):
+            raise ConfigError(
+                f"an ffn has intermediate_size={self.intermediate_size} and moe={self.moe}",
+                expected="exactly one of intermediate_size (dense) and moe (sparse), or no_op",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockConfig:
+    """The architecture of one block: its two subblocks."""
+
+    attention: AttentionConfig
+    ffn: FFNConfig
+
+    def with_attention(self, **changes: Any) -> Self:
+        """Return a copy whose attention has these fields changed; `no_op=True` clears the others."""
+        attention = AttentionConfig(no_op=True) if changes.get("no_op") else replace(self.attention, **changes)
+        return replace(self, attention=attention)
+
+    def with_ffn(self, **changes: Any) -> Self:
+        """Return a copy whose ffn has these fields changed; `no_op=True` clears the others."""
+        ffn = FFNConfig(no_op=True) if changes.get("no_op") else replace(self.ffn, **changes)
+        return replace(self, ffn=ffn)
+
+    def with_moe(self, **changes: Any) -> Self:
+        """Return a copy whose sparse ffn has these fields changed.
+
+        Raises:
+            ConfigError: the ffn is not sparse.
+        """
+        if self.ffn.moe is None:
+            raise ConfigError("this block's ffn is not sparse", expected="a block with ffn.moe")
+        return replace(self, ffn=replace(self.ffn, moe=replace(self.ffn.moe, **changes)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form; a field that ModelOpt does not know is left out while it is None."""
+        data = asdict(self)
+        if data["attention"]["num_attention_heads"] is None:
+            del data["attention"]["num_attention_heads"]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: object, *, where: str = "block config") -> Self:
+        """Read the JSON form.
+
+        Args:
+            data: a mapping as `to_dict` writes it, or as ModelOpt writes it.
+            where: names the place in an error, for instance `block_configs[3]`.
+
+        Raises:
+            ConfigError: an unknown field, a wrong type, or a ModelOpt feature that is not supported here.
+        """
+        found = _mapping(data, where)
+        _refuse_unknown(found, {"attention", "ffn"}, where)
+        return cls(
+            attention=_attention(found.get("attention"), f"{where}.attention"),
+            ffn=_ffn(found.get("ffn"), f"{where}.ffn"),
+        )
+
+
+def block_configs_from_json(data: object, *, where: str = "block_configs") -> list[BlockConfig]:
+    """Read a list of block configs, as `config.json` holds it under `block_configs`."""
+    if not isinstance(data, Sequence) or isinstance(data, str | bytes):
+        raise ConfigError(f"{where} is {type(data).__name__}", expected="a list with one entry a layer")
+    return [BlockConfig.from_dict(entry, where=f"{where}[{index}]") for index, entry in enumerate(data)]
+
+
+def _attention(data: object, where: str) -> AttentionConfig:
+    found = _mapping(data, where)
+    if found.get("no_op"):
+        _refuse_unknown(found, _names(AttentionConfig), where)
+        return AttentionConfig(no_op=True)
+    mamba = found.get("mamba")
+    built: dict[str, Any] = {"mamba": None if mamba is None else _flat(MambaConfig, mamba, f"{where}.mamba")}
+    return _flat(AttentionConfig, {**found, **built}, where)
+
+
+def _ffn(data: object, where: str) -> FFNConfig:
+    found = _mapping(data, where)
+    if found.get("no_op"):
+        _refuse_unknown(found, _names(FFNConfig), where)
+        return FFNConfig(no_op=True)
+    moe = found.get("moe")
+    built: dict[str, Any] = {"moe": None if moe is None else _flat(MoEConfig, moe, f"{where}.moe")}
+    return _flat(FFNConfig, {**found, **built}, where)
+
+
+def _flat(cls: type[_T], data: object, where: str) -> _T:
+    found = _mapping(data, where)
+    known = _names(cls)
+    _refuse_unknown(found, known, where)
+    values = {name: found[name] for name in known if name in found}
+    for name, value in values.items():
+        if value is None or isinstance(value, MambaConfig | MoEConfig):
+            continue
+        wanted = bool if name == "no_op" else int
+        if type(value) is not wanted or (wanted is int and value < 1):
+            raise ConfigError(f"{where}.{name} is {value!r}", expected="true or false" if wanted is bool else "an integer above 0")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}", expected="every required field") from error
+
+
+def _names(cls: type[Any]) -> set[str]:
+    return {field.name for field in fields(cls)}
+
+
+def _mapping(data: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where} is {type(data).__name__}", expected="an object with named fields")
+    return data
+
+
+def _refuse_unknown(found: Mapping[str, Any], known: set[str], where: str) -> None:
+    for name, value in found.items():
+        if name in known:
+            continue
+        if name not in _NEUTRAL:
+            raise ConfigError(
+                f"{where}: unknown field {name!r}",
+                expected=", ".join(sorted(known)),
+                hint=nearest(str(name), known),
+            )
+        if value not in _NEUTRAL[name]:
+            raise ConfigError(
+                f"{where}.{name} is {value!r}, a ModelOpt feature that AnyBlock does not have",
+                expected=f"{name} in {_NEUTRAL[name]}",
+            )

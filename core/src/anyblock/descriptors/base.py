@@ -1,0 +1,143 @@
+"""What every descriptor shares: paths below one decoder prefix, lazily imported classes, and neutral answers."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from anyblock.capabilities import Capability, Support
+from anyblock.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from anyblock.export.format import ExportFormat
+    from anyblock.importance.hook import ImportanceHook
+
+
+class DescriptorBase:
+    """Hooks that do not depend on what is inside a layer.
+
+    Class attributes that a family sets or keeps:
+        decoder_layer: dotted path of the decoder layer class, or several, imported only when a model is built.
+        decoder_prefix: module path of the decoder, under which `embed_tokens`, `layers` and `norm` live.
+        embedding, final_norm, layers: names below the prefix.
+        head: module path of the output head.
+        checkpoint_prefix: the decoder's prefix in *checkpoint* names where it differs from `decoder_prefix`.
+    """
+
+    decoder_layer: ClassVar[str | tuple[str, ...]]
+    decoder_prefix: ClassVar[str] = "model"
+    checkpoint_prefix: ClassVar[str | None] = None
+    embedding: ClassVar[str] = "embed_tokens"
+    final_norm: ClassVar[str] = "norm"
+    layers: ClassVar[str] = "layers"
+    head: ClassVar[str] = "lm_head"
+
+    @property
+    def weights_prefix(self) -> str:
+        """The decoder's prefix in checkpoint names, as a regular expression."""
+        return re.escape(self.decoder_prefix if self.checkpoint_prefix is None else self.checkpoint_prefix)
+
+    @hookimpl
+    def decoder_layer_cls(self) -> tuple[type[nn.Module], ...]:
+        """See `FamilySpec.decoder_layer_cls`."""
+        paths = (self.decoder_layer,) if isinstance(self.decoder_layer, str) else self.decoder_layer
+        return tuple(import_dotted(path) for path in paths)
+
+    @hookimpl
+    def input_embedding_name(self) -> str:
+        """See `FamilySpec.input_embedding_name`."""
+        return f"{self.decoder_prefix}.{self.embedding}"
+
+    @hookimpl
+    def output_embedding_name(self) -> str:
+        """See `FamilySpec.output_embedding_name`."""
+        return self.head
+
+    @hookimpl
+    def final_norm_name(self) -> str:
+        """See `FamilySpec.final_norm_name`."""
+        return f"{self.decoder_prefix}.{self.final_norm}"
+
+    @hookimpl
+    def layer_block_name(self, index: int) -> str:
+        """See `FamilySpec.layer_block_name`."""
+        return f"{self.decoder_prefix}.{self.layers}.{index}"
+
+    @hookimpl
+    def language_model_config(self, config: Any) -> Any:
+        """See `FamilySpec.language_model_config`."""
+        return config
+
+    @hookimpl
+    def convert_weight_name(self, name: str) -> str | None:
+        """See `FamilySpec.convert_weight_name`."""
+        return name
+
+    @hookimpl
+    def dequantize(self, names: Sequence[str]) -> Mapping[str, Sequence[str]] | None:
+        """See `FamilySpec.dequantize`."""
+        return None
+
+    @hookimpl
+    def init_rotary_embedding(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> bool:
+        """See `FamilySpec.init_rotary_embedding`: transformers' own initialisation of every non-persistent buffer."""
+        from anyblock.modeling.buffers import rebuild_buffers
+
+        rebuild_buffers(model, device)
+        return True
+
+    @hookimpl
+    def requires_trust_remote_code(self) -> bool:
+        """See `FamilySpec.requires_trust_remote_code`."""
+        return False
+
+    @hookimpl
+    def uses_autocast(self) -> bool:
+        """See `FamilySpec.uses_autocast`."""
+        return True
+
+    @hookimpl
+    def importance_hooks(self) -> Mapping[str, type[ImportanceHook]]:
+        """See `FamilySpec.importance_hooks`."""
+        return {}
+
+    @hookimpl
+    def export_formats(self) -> Mapping[str, ExportFormat]:
+        """See `FamilySpec.export_formats`."""
+        return {}
+
+    def outer_predicates(self) -> dict[str, re.Pattern[str]]:
+        """Return the patterns of the two groups outside the layers: `embeddings`, and `lm_head` with the final norm."""
+        prefix = self.weights_prefix
+        return {
+            "embeddings": re.compile(rf"{prefix}\.{re.escape(self.embedding)}\..+"),
+            "lm_head": re.compile(rf"(?:{prefix}\.{re.escape(self.final_norm)}|{re.escape(self.head)})\..+"),
+        }
+
+
+def import_dotted(path: str) -> Any:
+    """Import `package.module.Name`.
+
+    Raises:
+        ImportError: the module cannot be imported, or has no such name.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except AttributeError as error:
+        raise ImportError(f"module {module} has no {name}") from error
+
+
+def full(*names: str) -> dict[str, Capability]:
+    """Return these capabilities as fully supported."""
+    return {name: Capability(Support.FULL) for name in names}
+
+
+def unsupported(*names: str) -> dict[str, Capability]:
+    """Return these capabilities as absent from the architecture."""
+    return {name: Capability(Support.UNSUPPORTED) for name in names}
