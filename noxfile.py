@@ -1,0 +1,142 @@
+"""Every task that a person runs in this workspace, one session each: `nox -l` lists them.
+
+`python -m pip install nox && nox -s tests` works in a clean clone. Distributions are tested as the wheels that users install,
+never from their source folders. Sessions that need torch share one environment, so that it is installed once.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "contracts", "tests"]
+
+ROOT = Path(__file__).parent
+CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
+TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+"""Two test workers on two cores: one thread each, and none that spins."""
+
+
+def distributions() -> list[Path]:
+    """Return the folder of every distribution, core first."""
+    folders = [ROOT / "core", ROOT / "conformance_tests", *sorted((ROOT / "plugins").iterdir())]
+    return [folder for folder in folders if (folder / "pyproject.toml").is_file()]
+
+
+def project(folder: Path) -> dict[str, Any]:
+    """Return the `[project]` table of a distribution."""
+    table: dict[str, Any] = nox.project.load_toml(folder / "pyproject.toml")["project"]
+    return table
+
+
+def wheel(session: nox.Session, folder: Path) -> Path:
+    """Return the wheel that the session `build` made from a distribution."""
+    table = project(folder)
+    (found,) = (session.cache_dir / "dist").glob(f"{table['name'].replace('-', '_')}-{table['version']}-*.whl")
+    return found
+
+
+def install_wheels(session: nox.Session, folders: list[Path], *requirements: str) -> None:
+    """Install distributions with all their extras, then put the newly built wheels in place of older builds of them."""
+    wheels = {folder: wheel(session, folder) for folder in folders}
+    extras = {folder: ",".join(project(folder).get("optional-dependencies", {})) for folder in folders}
+    session.install(*CONSTRAINTS, *(f"{wheels[folder]}[{extras[folder]}]" for folder in folders), *requirements)
+    session.install("--force-reinstall", "--no-deps", *map(str, wheels.values()))
+
+
+def shared(session: nox.Session, command: str) -> str:
+    """Return the path of a command in the environment of the session `workspace`."""
+    return str(session.cache_dir.parent / "workspace" / "bin" / command)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel and the source archive of every distribution."""
+    dist = session.cache_dir / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.install(*CONSTRAINTS, "hatchling")
+    for folder in distributions():
+        with session.chdir(folder):
+            session.run_install("hatchling", "build", "--directory", str(dist), silent=True)
+    session.log(f"built in {dist}")
+
+
+@nox.session(requires=["build"])
+def workspace(session: nox.Session) -> None:
+    """Install every distribution and the test tools into the environment that other sessions share."""
+    install_wheels(session, distributions(), *TEST_TOOLS, "mypy")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting with ruff; `nox -s lint -- --fix` mends what it can."""
+    session.install(*CONSTRAINTS, "ruff")
+    fix = "--fix" in session.posargs
+    session.run("ruff", "check", *(["--fix"] if fix else []), str(ROOT))
+    session.run("ruff", "format", *([] if fix else ["--check"]), str(ROOT))
+
+
+@nox.session
+def contracts(session: nox.Session) -> None:
+    """Check which module may import which: layers inside core, plugins apart from one another."""
+    session.install(*CONSTRAINTS, "import-linter")
+    sources = ":".join(str(folder / "src") for folder in distributions())
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": sources})
+
+
+@nox.session(venv_backend="none", requires=["workspace"])
+def types(session: nox.Session) -> None:
+    """Check types with mypy, strictly, in core, the conformance suite and every plugin."""
+    session.run(shared(session, "mypy"), *(str(folder / "src") for folder in distributions()))
+
+
+@nox.session(venv_backend="none", requires=["workspace"])
+def tests(session: nox.Session) -> None:
+    """Run every distribution's tests against the installed wheels; arguments after `--` go to pytest instead."""
+    if not session.posargs:
+        session.notify("minimal")
+    session.run(shared(session, "pytest"), "-n", "2", *(session.posargs or ["--durations=10"]), env=ONE_THREAD)
+
+
+@nox.session(requires=["build"])
+def minimal(session: nox.Session) -> None:
+    """Run the tests of core and of one plugin with nothing else installed, so that an undeclared dependency shows."""
+    core, llama, suite = ROOT / "core", ROOT / "plugins" / "llama", ROOT / "conformance_tests"
+    install_wheels(session, [core, llama], *TEST_TOOLS)
+    session.run_install("python", "-m", "pip", "uninstall", "--yes", "--quiet", project(suite)["name"])
+    session.run("pytest", "-n", "2", "-m", "not slow", "core/tests", env=ONE_THREAD)
+    install_wheels(session, [suite])
+    session.run("pytest", "plugins/llama/tests", env=ONE_THREAD)
+
+
+@nox.session(venv_backend="none", requires=["workspace"])
+def conformance(session: nox.Session) -> None:
+    """Run the conformance suite on the tiny model of every family, or of those named after `--`."""
+    installed = [
+        family
+        for folder in distributions()
+        for family in project(folder).get("entry-points", {}).get("anyblock.families", {})
+    ]
+    for family in session.posargs or installed:
+        session.run(shared(session, "anyblock"), "conformance", family, env=ONE_THREAD)
+
+
+@nox.session(venv_backend="none", requires=["workspace"])
+def demo(session: nox.Session) -> None:
+    """Compress a real 135 M parameter model to 80 % on this machine and compare it with its teacher."""
+    session.run(shared(session, "python"), "demo/run.py", *session.posargs)
+
+
+@nox.session(venv_backend="none", requires=["workspace"])
+def benchmarks(session: nox.Session) -> None:
+    """Run the benchmarks in core/benchmarks, or those named after `--`, and write their results beside them."""
+    folder = ROOT / "core" / "benchmarks"
+    names = session.posargs or sorted(path.stem for path in folder.glob("bench_*.py"))
+    for name in names:
+        session.run(shared(session, "python"), str(folder / f"{name}.py"))
