@@ -1,7 +1,7 @@
 """Every task that a person runs in this workspace, one session each: `nox -l` lists them.
 
-`python -m pip install nox && nox -s tests` works in a clean clone. Distributions are tested as the wheels that users install,
-never from their source folders. Sessions that need torch share one environment, so that it is installed once.
+`python -m pip install nox && nox -s tests` works in a clean clone. Distributions are tested as the wheels that users
+install, never from their source folders. Sessions that need torch share one environment, so that it is installed once.
 """
 
 from __future__ import annotations
@@ -35,10 +35,15 @@ def project(folder: Path) -> dict[str, Any]:
     return table
 
 
+def dist_folder(session: nox.Session) -> Path:
+    """Return the folder of built wheels and source archives."""
+    return session.cache_dir.resolve() / "dist"
+
+
 def wheel(session: nox.Session, folder: Path) -> Path:
     """Return the wheel that the session `build` made from a distribution."""
     table = project(folder)
-    (found,) = (session.cache_dir / "dist").glob(f"{table['name'].replace('-', '_')}-{table['version']}-*.whl")
+    (found,) = dist_folder(session).glob(f"{table['name'].replace('-', '_')}-{table['version']}-*.whl")
     return found
 
 
@@ -52,13 +57,13 @@ def install_wheels(session: nox.Session, folders: list[Path], *requirements: str
 
 def shared(session: nox.Session, command: str) -> str:
     """Return the path of a command in the environment of the session `workspace`."""
-    return str(session.cache_dir.parent / "workspace" / "bin" / command)
+    return str(session.cache_dir.resolve().parent / "workspace" / "bin" / command)
 
 
 @nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel and the source archive of every distribution."""
-    dist = session.cache_dir / "dist"
+    dist = dist_folder(session)
     shutil.rmtree(dist, ignore_errors=True)
     session.install(*CONSTRAINTS, "hatchling")
     for folder in distributions():
