@@ -50,8 +50,11 @@ def wheel(session: nox.Session, folder: Path) -> Path:
 def install_wheels(session: nox.Session, folders: list[Path], *requirements: str) -> None:
     """Install distributions with all their extras, then put the newly built wheels in place of older builds of them."""
     wheels = {folder: wheel(session, folder) for folder in folders}
-    extras = {folder: ",".join(project(folder).get("optional-dependencies", {})) for folder in folders}
-    session.install(*CONSTRAINTS, *(f"{wheels[folder]}[{extras[folder]}]" for folder in folders), *requirements)
+    extras = {folder: project(folder).get("optional-dependencies", {}) for folder in folders}
+    complete = [
+        f"{wheels[folder]}[{','.join(extras[folder])}]" if extras[folder] else str(wheels[folder]) for folder in folders
+    ]
+    session.install(*CONSTRAINTS, *complete, *requirements)
     session.install("--force-reinstall", "--no-deps", *map(str, wheels.values()))
 
 
