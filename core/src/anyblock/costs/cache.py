@@ -34,15 +34,29 @@ def head_dim(config: Any) -> int:
 
 
 def attention_cache(config: Any, block_config: BlockConfig, layer_index: int) -> CacheSpec:
-    """Return the cache of a softmax-attention layer with grouped keys and values.
+    """Return the cache of a softmax-attention layer with grouped keys and values, as transformers keeps it.
 
-    A layer is windowed when `layer_types` says so, or, without `layer_types`, when the config has a `sliding_window`.
-    transformers keeps `window - 1` past tokens of such a layer.
+    `layer_types` says which layers are windowed or chunked. Without it every layer is windowed when the config has a
+    `sliding_window` in use, and chunked when it has an `attention_chunk_size`. A windowed layer keeps `window - 1` past
+    tokens; a layer that reuses another one's keys and values (`kv_sharing_modes`) keeps none.
+
+    A removed attention counts as nothing, although a child run by transformers keeps two numbers a token in its place.
     """
     heads = block_config.attention.num_key_value_heads
-    if block_config.attention.no_op or heads is None:
+    sharing = getattr(config, "kv_sharing_modes", None)
+    if block_config.attention.no_op or heads is None or (sharing and sharing[layer_index] == "reuse"):
         return CacheSpec()
+    window = _window(config, layer_index)
+    # A window of one token would keep none, but transformers slices with -0 then and keeps all.
+    return CacheSpec(per_token=2 * heads * head_dim(config), window=window - 1 if window and window > 1 else None)
+
+
+def _window(config: Any, layer_index: int) -> int | None:
+    sliding = getattr(config, "sliding_window", None)
+    chunk = getattr(config, "attention_chunk_size", None)
     types = getattr(config, "layer_types", None)
-    sliding = types[layer_index] == "sliding_attention" if types else getattr(config, "sliding_window", None) is not None
-    window = config.sliding_window - 1 if sliding and config.sliding_window else None
-    return CacheSpec(per_token=2 * heads * head_dim(config), window=window)
+    if types:
+        return {"sliding_attention": sliding, "chunked_attention": chunk}.get(types[layer_index])
+    # Qwen's files carry a window that is switched off; transformers drops it on reading, a view of the file does not.
+    in_use = sliding is not None and getattr(config, "use_sliding_window", True) is not False
+    return sliding if in_use else chunk

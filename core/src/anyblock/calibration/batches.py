@@ -1,0 +1,74 @@
+"""Blocks of tokens, cut into batches and named by their content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from anyblock.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Slices of at most `batch_size` sequences.
+
+    Attributes:
+        ids: int64 `[sequences, block_size]`.
+        batch_size: sequences of one batch; the last batch may have fewer.
+    """
+
+    ids: torch.Tensor
+    batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.ids.dim() != 2 or self.ids.dtype != torch.long or self.ids.numel() == 0:
+            raise InputError(
+                f"token ids are {self.ids.dtype} of shape {list(self.ids.shape)}",
+                expected="int64 [sequences, block_size], neither of them 0",
+            )
+        if self.batch_size < 1:
+            raise UsageError(f"batch size is {self.batch_size}", expected="at least 1 sequence")
+
+    @property
+    def block_size(self) -> int:
+        """The tokens of one sequence."""
+        return self.ids.shape[1]
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of all sequences."""
+        return self.ids.numel()
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of the token ids and their shape, 32 hexadecimal digits; the batch size does not enter."""
+        digest = hashlib.blake2b(f"{list(self.ids.shape)}".encode(), digest_size=16)
+        digest.update(self.ids.cpu().contiguous().numpy().astype("<i8", copy=False).tobytes())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return -(-self.ids.shape[0] // self.batch_size)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        start = (index % len(self)) * self.batch_size
+        return self.ids[start : start + self.batch_size]
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (self[index] for index in range(len(self)))
+
+    def shard(self, index: int, count: int) -> Batches:
+        """Return part `index` of `count`: whole batches in order, so that the parts together are these batches.
+
+        Raises:
+            UsageError: there are fewer batches than parts, or no such part.
+        """
+        if not 0 <= index < count <= len(self):
+            raise UsageError(f"part {index} of {count} from {len(self)} batches", expected="a part that has a batch")
+        start, stop = (len(self) * part // count * self.batch_size for part in (index, index + 1))
+        return Batches(self.ids[start:stop], self.batch_size)

@@ -1,0 +1,44 @@
+"""Load a model's own tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from anyblock.errors import InputError
+
+
+def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """Return the tokenizer of a model directory; nothing is downloaded.
+
+    Raises:
+        InputError: there is no such directory, it holds no tokenizer, or its files cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path} is not a directory", expected="a model directory with its tokenizer files")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        if not any(path.glob("*token*")):
+            raise _missing(path) from error
+        raise InputError(
+            f"the tokenizer in {path} cannot be loaded: {str(error).strip().splitlines()[0]}",
+            expected="the tokenizer files of a Hugging Face model (tokenizer.json, tokenizer_config.json)",
+            hint="copy them from the original model again",
+        ) from error
+    # transformers builds an empty tokenizer when it knows the class and finds no vocabulary.
+    files = set((tokenizer.vocab_files_names or {}).values())
+    if files and not any((path / name).exists() for name in files):
+        raise _missing(path)
+    return tokenizer
+
+
+def _missing(path: Path) -> InputError:
+    return InputError(
+        f"{path} has no tokenizer",
+        expected="tokenizer.json (or tokenizer.model, vocab.json ...) beside config.json",
+        hint="copy the tokenizer files of the original model there, or name a tokenizer explicitly",
+    )

@@ -1,0 +1,1 @@
+"""How good a child is: perplexity, divergence from its teacher, top-k agreement, size and speed."""
