@@ -1,0 +1,173 @@
+"""The `pruning` section: which sizes and removals are candidates, and which hook ranks the units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from anyblock.config.section import Names, Positive, Section
+
+_RELATIVE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*x")
+
+
+def _size(value: Any) -> Any:
+    match = _RELATIVE.fullmatch(value.strip()) if isinstance(value, str) else None
+    size = float(match.group(1)) if match else value
+    if isinstance(size, bool) or not isinstance(size, int | float):
+        raise ValueError(f"{value!r} is no size; give a number of units (2048), a fraction (0.5) or '0.5x'")
+    if not size > 0 or (isinstance(size, float) and not size < 1):
+        raise ValueError(f"{value!r} is no size; a fraction lies between 0 and 1, a number of units is at least 1")
+    return size
+
+
+Size = Annotated[int | float, BeforeValidator(_size)]
+"""A number of units (integer), or a fraction of the teacher's own number (0.25, or `0.25x`)."""
+
+
+class KindPruning(Section):
+    """Candidates of one kind of pruning; the kind is the key under which this section stands."""
+
+    sizes: Annotated[tuple[Size, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Sizes to offer beside the teacher's own: units (2048), fractions (0.25) or '0.25x'. Empty: none.",
+    )
+    multiple: Positive | None = Field(
+        default=1,
+        description="Fractions are rounded to a multiple of so many units. `null`: chosen from the teacher's size.",
+    )
+    hook: str | None = Field(
+        default=None,
+        description="Importance hook that ranks the units, by its name. `null`: the first one the mixin supports.",
+    )
+    hook_options: dict[str, bool | int | float | str | None] = Field(
+        default_factory=dict, description="Options passed to that hook, for instance `calibration_method`."
+    )
+    extra_hooks: Names = Field(
+        default=(), description="Further hooks to fill in the same sweep; their scores are kept for comparison only."
+    )
+    target: str | None = Field(
+        default=None,
+        description="Module of the layer that the hook watches, for instance `mlp.down_proj`. `null`: the mixin's own.",
+    )
+
+    def absolute_sizes(self, teacher_size: int) -> tuple[int, ...]:
+        """Return the sizes in units, ascending, without duplicates and without the teacher's own or larger ones.
+
+        A fraction is rounded to the nearest multiple (at least one multiple); a number of units is taken as it stands.
+
+        Args:
+            teacher_size: the number of units of the unpruned subblock.
+        """
+        step = self.multiple or automatic_multiple(teacher_size)
+        sizes = {
+            size if isinstance(size, int) else max(step, round(size * teacher_size / step) * step)
+            for size in self.sizes
+        }
+        return tuple(sorted(size for size in sizes if size < teacher_size))
+
+
+class ChannelPruning(KindPruning):
+    """Candidates that keep some channels; sizes are rounded for the hardware unless `multiple` says otherwise."""
+
+    multiple: Positive | None = Field(
+        default=None,
+        description=(
+            "Fractions are rounded to a multiple of this number of channels. "
+            "`null`: the largest power of two up to 64 that divides the teacher's size into at least 8 parts."
+        ),
+    )
+
+
+class FFNPruning(ChannelPruning):
+    """Candidates for the dense ffn of a layer: narrower ones (kind `ffn_intermediate`) and its removal."""
+
+    no_op: bool = Field(default=True, description="Offer to remove the whole ffn half.")
+    sizes: Annotated[tuple[Size, ...], Field(strict=False)] = Field(
+        default=(0.25, 0.5, 0.75),
+        description="Widths beside the teacher's own: channels (2048), fractions (0.25) or '0.25x'. Empty: none.",
+    )
+    hook: str | None = Field(
+        default="IterativeChannelContributionHook", description="Importance hook that ranks the channels."
+    )
+    extra_hooks: Names = Field(
+        default=("IndependentChannelContributionHook",),
+        description="Further hooks to fill in the same sweep; their scores are kept for comparison only.",
+    )
+
+
+class AttentionPruning(Section):
+    """The removal of a layer's attention; smaller attentions are the kinds `kv_heads` and `query_groups`."""
+
+    no_op: bool = Field(default=True, description="Offer to remove the whole attention half.")
+
+
+class RepairConfig(Section):
+    """How the weights that remain are adapted to what was removed; no training is involved."""
+
+    method: Literal["none", "least_squares"] = Field(
+        default="least_squares",
+        description="`none`: plain removal. `least_squares`: the map behind the removed units is re-fitted on the text.",
+    )
+    damping: float = Field(
+        default=1e-2, ge=0, description="Ridge term of the fit, relative to the mean of the Gram matrix's diagonal."
+    )
+
+
+class PruningConfig(Section):
+    """Which candidates every layer gets. A kind that a plugin adds goes under `other`."""
+
+    ffn: FFNPruning = Field(default_factory=FFNPruning, description="The dense ffn: narrower ones and its removal.")
+    attention: AttentionPruning = Field(default_factory=AttentionPruning, description="The removal of the attention.")
+    kv_heads: KindPruning | None = Field(
+        default=None, description="Fewer key-value heads, all query heads kept. `null`: not offered."
+    )
+    query_groups: KindPruning | None = Field(
+        default=None, description="Fewer key-value heads together with their query heads. `null`: not offered."
+    )
+    experts_removal: KindPruning | None = Field(default=None, description="Fewer experts. `null`: not offered.")
+    expert_intermediate: ChannelPruning | None = Field(
+        default=None, description="Fewer channels in every expert. `null`: not offered."
+    )
+    hidden_size: ChannelPruning | None = Field(
+        default=None, description="Fewer channels in the residual stream. `null`: not offered."
+    )
+    other: dict[str, KindPruning] = Field(
+        default_factory=dict, description="Kinds that an installed plugin adds: `{kind: settings}`."
+    )
+    repair: RepairConfig = Field(
+        default_factory=RepairConfig, description="How the remaining weights are adapted to what was removed."
+    )
+
+    @model_validator(mode="after")
+    def _no_core_kind_under_other(self) -> Self:
+        own = {*_CORE_KINDS, *type(self).model_fields}
+        if taken := sorted(own & self.other.keys()):
+            raise ValueError(
+                f"other.{taken[0]} is a kind of core; write it as pruning.{_CORE_KINDS.get(taken[0], taken[0])}"
+            )
+        return self
+
+    def kinds(self) -> Mapping[str, KindPruning]:
+        """Return `{kind: settings}` for every kind that offers sizes, core's kinds first."""
+        found = {kind: getattr(self, field) for kind, field in _CORE_KINDS.items()} | self.other
+        return {kind: settings for kind, settings in found.items() if settings is not None and settings.sizes}
+
+
+_CORE_KINDS = {
+    "ffn_intermediate": "ffn",
+    "kv_heads": "kv_heads",
+    "query_groups": "query_groups",
+    "experts_removal": "experts_removal",
+    "expert_intermediate": "expert_intermediate",
+    "hidden_size": "hidden_size",
+}
+
+
+def automatic_multiple(teacher_size: int) -> int:
+    """Return the largest power of two up to 64 that divides `teacher_size` into at least 8 parts, or 1."""
+    return max(
+        (step for step in (1, 2, 4, 8, 16, 32, 64) if teacher_size % step == 0 and teacher_size // step >= 8), default=1
+    )

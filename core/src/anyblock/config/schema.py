@@ -1,0 +1,168 @@
+"""`RunConfig`: everything that one run of `anyblock compress` needs to know, typed and validated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from anyblock.config.budget import Bound, combine, parse_bound, split_entry
+from anyblock.config.pruning import PruningConfig
+from anyblock.config.section import Fraction, Positive, Section
+from anyblock.errors import ConfigError
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+"""`auto` is what the checkpoint itself says."""
+
+
+def merge_budgets(value: Any) -> Any:
+    """Turn a list of `COST=VALUE` texts into a mapping; leave anything else to the validation.
+
+    Raises:
+        PydanticCustomError: an entry has another form, or two entries contradict each other.
+    """
+    if not isinstance(value, list | tuple):
+        return value
+    texts: dict[str, list[str]] = {}
+    position = 0
+    try:
+        for position, entry in enumerate(value):  # noqa: B007 - the position of the faulty entry is reported
+            cost, bound = split_entry(str(entry))
+            texts.setdefault(cost, []).append(bound)
+            combine(cost, texts[cost])
+    except ConfigError as error:
+        raise _at((position,), error) from error
+    return {cost: combine(cost, bounds) for cost, bounds in texts.items()}
+
+
+def _at(path: tuple[str | int, ...], error: ConfigError) -> PydanticCustomError:
+    """Return an error whose place is `path` below the field that is being validated."""
+    return PydanticCustomError("budget", "{text}", {"text": f"{error.what}; expected {error.expected}", "path": path})
+
+
+class DataConfig(Section):
+    """The text that importance, scores and the evaluation are computed on."""
+
+    path: str | None = Field(default=None, description="Calibration text: a `.txt` or `.jsonl` file.")
+    evaluation: str | None = Field(
+        default=None,
+        description="Text for the evaluation. `null`: the end of the calibration text, which is then not calibrated on.",
+    )
+    held_out: Fraction = Field(
+        default=0.3,
+        description="Share of the calibration text that is kept for the evaluation when it has no own text.",
+    )
+    block_size: Positive = Field(default=512, description="Tokens in one sequence.")
+    calibration_tokens: Positive = Field(default=131_072, description="Tokens for importance and repair, at most.")
+    scoring_tokens: Positive = Field(default=16_384, description="Tokens on which candidates are scored, at most.")
+    evaluation_tokens: Positive = Field(default=65_536, description="Tokens for the evaluation, at most.")
+    batch_size: Positive = Field(default=4, description="Sequences in one forward pass.")
+
+
+class ScoringConfig(Section):
+    """How much each candidate hurts."""
+
+    metric: Literal["kl", "cosine", "lm_loss", "mse"] = Field(
+        default="kl",
+        description=(
+            "`kl`: teacher to child, per token. `cosine`: final hidden states. `lm_loss`: loss on the text. "
+            "`mse`: output of the block."
+        ),
+    )
+    method: Literal["exact", "estimated"] = Field(
+        default="exact",
+        description="`exact`: the rest of the model runs behind every candidate. `estimated`: a cheap prediction.",
+    )
+
+
+class SearchConfig(Section):
+    """Which child is looked for."""
+
+    budget: Annotated[dict[str, float | str], BeforeValidator(merge_budgets)] = Field(
+        default_factory=dict,
+        description=(
+            "What the child may cost: `{cost: value}` or a list of `COST=VALUE`. A value is a number with a unit "
+            "(`2.5GiB`, `7B`, `12ms`, `500tok/s`), a share of the teacher (`0.8x`, `80%`), a range (`40..100`), "
+            "or starts with `>=` or `<=`."
+        ),
+    )
+    batch: Positive = Field(default=1, description="Sequences served at once, for memory, latency and throughput.")
+    length: Positive = Field(default=4096, description="Tokens of context, for memory, latency and throughput.")
+    cache_dtype: Dtype = Field(
+        default="auto", description="Element type of the key-value cache. `auto`: the weights' own."
+    )
+    time_limit: float = Field(default=60.0, gt=0, description="Seconds for one solution.")
+    gap: float = Field(default=1e-6, ge=0, description="Relative gap at which a solution counts as proven.")
+    solutions: Positive = Field(default=1, description="How many different solutions to return.")
+    min_distance: Positive = Field(default=1, description="In how many subblocks two solutions differ at least.")
+
+    @model_validator(mode="after")
+    def _readable_budgets(self) -> Self:
+        for cost, value in self.budget.items():
+            try:
+                parse_bound(cost, value)
+            except ConfigError as error:
+                raise _at(("budget", cost), error) from error
+        return self
+
+    def bounds(self) -> tuple[Bound, ...]:
+        """Return the budget as bounds, in the order in which it was written."""
+        return tuple(parse_bound(cost, value) for cost, value in self.budget.items())
+
+
+class EvaluationConfig(Section):
+    """What is measured on the finished child."""
+
+    enabled: bool = Field(default=True, description="Compare the child with the teacher when it is written.")
+    top_k: Annotated[tuple[Positive, ...], Field(strict=False)] = Field(
+        default=(1, 5, 10), description="For which k the agreement of the k most likely tokens is reported."
+    )
+
+
+class RunConfig(Section):
+    """One run: a teacher, a text, the candidates, the budget, and where the child goes."""
+
+    model: str = Field(
+        min_length=1, description="The teacher: a Hugging Face directory, a subblock checkpoint or a hub id."
+    )
+    output: str = Field(min_length=1, description="The child's directory.")
+    run_dir: str | None = Field(
+        default=None, description="Folder for stages, scores, solutions and the report. `null`: `OUTPUT.run` beside it."
+    )
+    revision: str | None = Field(default=None, description="Revision of a hub id.")
+    family: str | None = Field(
+        default=None,
+        description="The `model_type` whose adapter is used (`descriptor` in the guide). `null`: from `config.json`.",
+    )
+    trust_remote_code: bool = Field(default=False, description="Run the Python code that comes with the checkpoint.")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$",
+        description="`cpu`, `cuda`, `cuda:1`, `mps`, `xpu`, or `auto`: an accelerator if there is one.",
+    )
+    dtype: Dtype = Field(default="auto", description="Element type of the computation. `auto`: the checkpoint's own.")
+    seed: int = Field(default=0, ge=0, description="Seed of everything that is random.")
+    data: DataConfig = Field(default_factory=DataConfig, description="Calibration, scoring and evaluation text.")
+    pruning: PruningConfig = Field(default_factory=PruningConfig, description="Which candidates there are.")
+    scoring: ScoringConfig = Field(default_factory=ScoringConfig, description="How candidates are scored.")
+    search: SearchConfig = Field(default_factory=SearchConfig, description="Which child is looked for.")
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="What is measured in the end.")
+
+    def fingerprint(self, *sections: str) -> str:
+        """Return a content hash of these keys or dotted sections (`data`, `pruning.ffn`); of everything without any.
+
+        Raises:
+            KeyError: there is no such section.
+        """
+        whole = self.to_dict()
+        chosen = {section: _select(whole, section) for section in sections} if sections else whole
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _select(data: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        data = data[part]
+    return data
