@@ -1,0 +1,71 @@
+"""Importance of key-value heads: what each group of query heads adds to the attention's output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, Literal
+
+import torch
+from torch import nn
+
+from anyblock.errors import UsageError
+from anyblock.importance.hook import HookContext, ImportanceHook
+from anyblock.importance.linear import input_tokens, linear_weight, to_sum
+
+_TOKENS: Final = 2048
+
+
+class IndependentKvHeadContributionHook(ImportanceHook):
+    """Score key-value head *g* by `Σ_batches mean_tokens ‖a_g W_gᵀ‖` on the attention's output projection.
+
+    `a_g` is the part of the projection's input that the query heads of *g* wrote, and `W_g` are its columns. The number
+    of heads comes from the block config and a group's width from the projection itself, so no configuration is needed.
+
+    Args:
+        module: the output projection, for instance `self_attn.o_proj`.
+        context: see `HookContext`.
+        optimize_for: `memory` takes one head after another, `latency` all at once; the result is the same.
+    """
+
+    summed: ClassVar[tuple[str, ...]] = ("contribution",)
+
+    def __init__(
+        self, module: nn.Module, context: HookContext, optimize_for: Literal["memory", "latency"] = "memory"
+    ) -> None:
+        super().__init__(module, context)
+        if optimize_for not in ("memory", "latency"):
+            raise UsageError(f"optimize_for is {optimize_for!r}", expected="'memory' or 'latency'")
+        heads = context.block_config.attention.num_key_value_heads
+        width = linear_weight(module).shape[1]
+        if not heads or width % heads:
+            raise UsageError(
+                f"{self._where()}: an input of {width} for {heads} key-value heads",
+                expected="an output projection whose input holds equally wide groups, one a key-value head",
+            )
+        self.batched = optimize_for == "latency"
+        self.heads = heads
+        self.contribution = torch.zeros(heads, dtype=torch.float64)
+
+    def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Add the mean norm of every group's contribution."""
+        inputs = input_tokens(args, kwargs)
+        weight = linear_weight(self.module)
+        groups = weight.reshape(weight.shape[0], self.heads, -1)  # [out, heads, group width]
+        for tokens in torch.split(inputs, _TOKENS):
+            parts = tokens.reshape(len(tokens), self.heads, -1)
+            if self.batched:
+                written = torch.einsum("thd,ohd->hto", parts.float(), groups.float())
+                norms = written.norm(dim=2).sum(dim=1)
+            else:
+                norms = torch.stack(
+                    [(parts[:, h].float() @ groups[:, h].float().t()).norm(dim=1).sum() for h in range(self.heads)]
+                )
+            self.contribution += to_sum(norms) / len(inputs)
+
+    def scores(self) -> torch.Tensor:
+        """See `ImportanceHook.scores`; float32 `[key-value heads]`."""
+        return self.contribution.float()
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `ImportanceHook.to_dict`."""
+        return {"score": self.scores()}

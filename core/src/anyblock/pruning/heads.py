@@ -1,0 +1,176 @@
+"""Removing key-value heads, with or without the query heads that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from anyblock.blocks import BlockConfig
+from anyblock.errors import CheckpointError, UsageError
+from anyblock.importance.hook import ImportanceHook
+from anyblock.importance.kv_heads import IndependentKvHeadContributionHook
+from anyblock.pruning.axis import Role, Segment, Silence, TensorAxis, silenced
+from anyblock.pruning.mixin import Half, PruningMixIn, Tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class KVHeadsLayerDescriptor:
+    """The tensors of an attention layer.
+
+    Args:
+        o_proj_name: module path of the output projection inside the decoder layer, `self_attn.o_proj`.
+        attn_prefix_name: checkpoint prefix of the attention, `model.layers.{layer_idx}.self_attn`.
+        qkvo_weight_names: the query, key, value and output projections below the prefix; with two names the first holds
+            query, key and value rows one after another.
+        qk_norm_names: norms on queries and keys; they are cut only when they span all heads.
+        sinks_name: a tensor with one entry for each query head.
+        query_row_multiple: rows a query head has, in head widths (2 where each head's rows are query and gate).
+        transposed: weights are stored `[in, out]` (GPT-2's `Conv1D`).
+    """
+
+    o_proj_name: str = "self_attn.o_proj"
+    attn_prefix_name: str = "model.layers.{layer_idx}.self_attn"
+    qkvo_weight_names: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    qk_norm_names: tuple[str, str] = ("q_norm", "k_norm")
+    sinks_name: str = "sinks"
+    query_row_multiple: int = 1
+    transposed: bool = False
+
+    def tensor_name(self, layer_index: int, part: str) -> str:
+        """Return the checkpoint name of `part`, for instance `q_proj.weight`."""
+        return f"{self.attn_prefix_name.format(layer_idx=layer_index)}.{part}"
+
+
+def head_width(config: Any) -> int:
+    """Return `head_dim`, or the hidden size over the query heads where the configuration does not say."""
+    width = getattr(config, "head_dim", None)
+    return int(width) if width else int(config.hidden_size) // int(config.num_attention_heads)
+
+
+class _HeadsMixIn(PruningMixIn):
+    half: ClassVar[Half] = "attention"
+    queries: ClassVar[Silence]
+    layer_descriptor: KVHeadsLayerDescriptor
+
+    def applies_to(self, block: BlockConfig) -> bool:
+        """See `PruningMixIn.applies_to`: attention with key-value heads."""
+        return bool(block.attention.num_key_value_heads)
+
+    def size(self, block: BlockConfig) -> int:
+        """Return the number of key-value heads."""
+        heads = block.attention.num_key_value_heads
+        if not heads:
+            raise UsageError(f"{self.kind}: the block has no key-value heads", expected="attention.num_key_value_heads")
+        return heads
+
+    def supported_hooks(self) -> tuple[type[ImportanceHook], ...]:
+        """See `PruningMixIn.supported_hooks`."""
+        return (IndependentKvHeadContributionHook,)
+
+    def hook_target(self, layer_index: int) -> str:
+        """Return the path of the output projection."""
+        return self.layer_descriptor.o_proj_name
+
+    def query_heads(self, block: BlockConfig, config: Any) -> int:
+        """Return the block's number of query heads: its own, or the model's."""
+        return block.attention.num_attention_heads or int(config.num_attention_heads)
+
+    def group(self, block: BlockConfig, config: Any) -> int:
+        """Return how many query heads read each key-value head.
+
+        Raises:
+            CheckpointError: the query heads cannot be shared out evenly.
+        """
+        queries, units = self.query_heads(block, config), self.size(block)
+        if queries % units:
+            raise CheckpointError(
+                f"{self.kind}: {queries} query heads over {units} key-value heads",
+                expected="a whole number of query heads for each key-value head",
+            )
+        return queries // units
+
+    def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
+        """See `PruningMixIn.axes`."""
+        names, width, group = self.layer_descriptor, head_width(config), self.group(block, config)
+        rows, columns = (1, 0) if names.transposed else (0, 1)
+        # A norm over all heads sees the removed ones, so their rows are zero in front of it.
+        query = Segment(group * width * names.query_row_multiple, "query", self.queries)
+        key, value = Segment(width, silence=Silence.ZERO), Segment(width)
+        *inputs, output = names.qkvo_weight_names
+        parts = [(query,), (key,), (value,)] if len(inputs) == 3 else [(query, key, value)]
+        written = Segment(group * width, "query", Silence.ZERO)
+        result = [TensorAxis(names.tensor_name(layer_index, f"{output}.weight"), columns, (written,), required=True)]
+        for linear, segments in zip(inputs, parts, strict=True):
+            result.append(TensorAxis(names.tensor_name(layer_index, f"{linear}.weight"), rows, segments, required=True))
+            result.append(TensorAxis(names.tensor_name(layer_index, f"{linear}.bias"), 0, segments))
+        result.append(TensorAxis(names.tensor_name(layer_index, names.sinks_name), 0, (Segment(group, "query"),)))
+        normed = Silence.KEEP if self.queries is Silence.KEEP else Silence.NORM
+        norms = (Segment(group * width, "query", normed), Segment(width, silence=Silence.NORM))
+        for name, segment in zip(names.qk_norm_names, norms, strict=True):
+            result.append(
+                TensorAxis(names.tensor_name(layer_index, f"{name}.weight"), 0, (segment,), only_if_full=True)
+            )
+        return tuple(result)
+
+
+class KVHeadsPruningMixIn(_HeadsMixIn):
+    """Keep the best key-value heads and every query head: the cache shrinks, query heads of removed groups fall silent.
+
+    A child with `n'` of `n` heads has `r = n / n'` old groups for each head: the head's own, and `r - 1` removed ones
+    whose output columns are zero (the reference's PruneKVHeads). The child equals the teacher without those groups, and
+    training can wake the silent query heads again.
+    """
+
+    kind: ClassVar[str] = "kv_heads"
+    queries: ClassVar[Silence] = Silence.KEEP
+
+    def legal_sizes(self, block: BlockConfig, config: Any) -> Sequence[int]:
+        """Return the divisors of the number of heads: every kept head serves equally many groups."""
+        units = self.size(block)
+        return [size for size in range(1, units + 1) if units % size == 0]
+
+    def narrow(
+        self, layer_index: int, tensors: Tensors, block: BlockConfig, child: BlockConfig, config: Any
+    ) -> dict[str, torch.Tensor]:
+        """See `PruningMixIn.narrow`; keys and values are views, query rows and output columns are rearranged copies."""
+        units, size = self.size(block), self._child_size(block, child, config)
+        groups = regrouped(units, size)
+        chosen: dict[Role, torch.Tensor] = {"unit": torch.arange(size), "query": groups}
+        result = self._select(layer_index, tensors, block, config, chosen)
+        output = self.axes(layer_index, block, config)[0]
+        silent = (groups >= size).nonzero().squeeze(1)
+        result[output.name] = silenced(result[output.name], output, units, silent)
+        return result
+
+    def _resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        return block.with_attention(num_key_value_heads=size)
+
+    def _rule(self, block: BlockConfig, config: Any) -> str:
+        return f"a divisor of {self.size(block)}"
+
+
+class QueryGroupsPruningMixIn(_HeadsMixIn):
+    """Keep the best key-value heads together with the query heads that read them; output columns go as well."""
+
+    kind: ClassVar[str] = "query_groups"
+    queries: ClassVar[Silence] = Silence.ZERO
+
+    def legal_sizes(self, block: BlockConfig, config: Any) -> Sequence[int]:
+        """Return every number of heads from 1 on."""
+        return range(1, self.size(block) + 1)
+
+    def _resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        group = self.group(block, config)
+        return block.with_attention(num_key_value_heads=size, num_attention_heads=size * group)
+
+    def _rule(self, block: BlockConfig, config: Any) -> str:
+        return f"1 to {self.size(block)} key-value heads"
+
+
+def regrouped(units: int, size: int) -> torch.Tensor:
+    """Return the order of query groups for `size` kept heads: each kept one, then `units / size - 1` removed ones."""
+    removed = torch.arange(size, units).reshape(size, -1)
+    return torch.cat([torch.arange(size).unsqueeze(1), removed], dim=1).reshape(-1)
