@@ -1,0 +1,313 @@
+"""The typed handle on one family: its descriptor and the installed extensions behind plain methods."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import anyblock
+from anyblock.blocks import BlockConfig
+from anyblock.capabilities import CAPABILITIES, Capability
+from anyblock.errors import UnsupportedModelError, UsageError, nearest
+from anyblock.plugins import results
+from anyblock.plugins.collecting import collect
+from anyblock.plugins.contract import SPECS
+from anyblock.plugins.loading import instance_of
+from anyblock.plugins.registry import PluginRegistry
+from anyblock.plugins.relay import Registered, Relay
+from anyblock.plugins.settings import PluginSettings
+from anyblock.plugins.status import Origin
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from anyblock.costs.cache import CacheSpec
+    from anyblock.export.format import ExportFormat
+    from anyblock.importance.hook import ImportanceHook
+    from anyblock.pruning.mixin import PruningMixIn
+
+
+def get_family(model_type: str, *, registry: PluginRegistry | None = None) -> ModelFamily:
+    """Return the family that serves a `model_type`, from the installed distributions.
+
+    Only its adapter and the extensions are imported.
+
+    Args:
+        model_type: as `config.json` names it.
+        registry: where to look; what is installed, under the environment's settings, when not given.
+
+    Raises:
+        UnsupportedModelError: no installed adapter serves it; the message says which one would, and how to write one.
+        PluginError: the adapter is blocked, incompatible, conflicting or broken.
+    """
+    found = installed_plugins() if registry is None else registry
+    return ModelFamily(
+        found.load(model_type), found.extensions(model_type), model_type=model_type, strict=found.settings.strict
+    )
+
+
+def installed_plugins() -> PluginRegistry:
+    """Return the registry of what is installed, read again only when the settings or `sys.path` have changed."""
+    return _installed(_Environment())
+
+
+class _Environment:
+    """The settings and the path as a cache key, since a mapping cannot be one."""
+
+    def __init__(self) -> None:
+        self.settings: Final = PluginSettings.from_env()
+        self._key: Final = (repr(self.settings), tuple(sys.path))
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Environment) and self._key == other._key
+
+
+@lru_cache(maxsize=4)
+def _installed(environment: _Environment) -> PluginRegistry:
+    return PluginRegistry.discover(environment.settings)
+
+
+class ModelFamily:
+    """One family: every hook of `FamilySpec` as a method of the same name, with its result checked.
+
+    A hook that raises becomes a `PluginError` naming the plugin, its distribution and version, and the hook; so does a
+    result that is not what the spec says. An `AnyBlockError` that a plugin raises about its input passes through as it is.
+
+    Attributes:
+        model_type: the Hugging Face `model_type` it serves.
+        distribution: the distribution of its adapter.
+        version: that distribution's version.
+    """
+
+    def __init__(
+        self, descriptor: Registered, extensions: Iterable[Registered] = (), *, model_type: str, strict: bool = False
+    ) -> None:
+        self.model_type: Final = model_type
+        self.distribution: Final = descriptor.origin.distribution
+        self.version: Final = descriptor.origin.version
+        self._strict: Final = strict
+        self._relay: Final = Relay(descriptor, extensions)
+
+    @classmethod
+    def from_descriptor(cls, descriptor: object, *, model_type: str, extensions: Iterable[object] = ()) -> Self:
+        """Build a family from a descriptor (an instance or a class) at hand, without looking at what is installed.
+
+        Raises:
+            PluginError: the descriptor or an extension breaks the contract.
+        """
+
+        def given(plugin: object, name: str) -> Registered:
+            cls_ = plugin if isinstance(plugin, type) else type(plugin)
+            origin = Origin(f"{cls_.__module__}.{cls_.__qualname__}", "(given)", name)
+            return Registered(instance_of(plugin, origin), origin)
+
+        around = [given(extension, str(index)) for index, extension in enumerate(extensions)]
+        return cls(given(descriptor, model_type), around, model_type=model_type, strict=True)
+
+    def __repr__(self) -> str:
+        return f"ModelFamily({self.model_type!r}, {self.distribution} {self.version})"
+
+    @property
+    def descriptor(self) -> object:
+        """The descriptor object itself, for tests and reports; call its hooks through this family."""
+        return self._relay.descriptor.plugin
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """The extensions in use, each as `distribution version`."""
+        return tuple(str(registered.origin) for registered in self._relay.extensions)
+
+    # -- what the family can do -------------------------------------------------------------------------------------
+
+    def implements(self, hook: str) -> bool:
+        """Say whether the adapter or an extension answers this hook.
+
+        Raises:
+            UsageError: there is no such hook.
+        """
+        if hook not in SPECS:
+            raise UsageError(f"unknown hook {hook!r}", expected="a hook of FamilySpec", hint=nearest(hook, SPECS))
+        return self._relay.implements(hook)
+
+    def capabilities(self) -> dict[str, Capability]:
+        """Return the declared state of every capability; one that is not declared is unknown."""
+        return self._relay.call("capabilities", results.capabilities)
+
+    def capability(self, name: str) -> Capability:
+        """Return the declared state of one capability.
+
+        Raises:
+            UsageError: there is no such capability.
+        """
+        if name not in CAPABILITIES:
+            expected = ", ".join(CAPABILITIES)
+            raise UsageError(f"unknown capability {name!r}", expected=expected, hint=nearest(name, CAPABILITIES))
+        return self.capabilities()[name]
+
+    def supports(self, capability: str) -> bool:
+        """Say whether a capability is declared as full or partial.
+
+        Raises:
+            UsageError: there is no such capability.
+        """
+        return bool(self.capability(capability))
+
+    # -- structure of a checkpoint ----------------------------------------------------------------------------------
+
+    def layer_name_predicates(self, num_layers: int, config: Any = None) -> dict[str, re.Pattern[str]]:
+        """See `FamilySpec.layer_name_predicates`."""
+        self._require("layer_name_predicates")
+        return self._relay.call("layer_name_predicates", results.predicates, num_layers=num_layers, config=config)
+
+    def create_block_configs(self, config: Any) -> list[BlockConfig]:
+        """See `FamilySpec.create_block_configs`; the list has one entry for each of the config's `num_hidden_layers`."""
+        self._require("create_block_configs")
+        layers = getattr(self.language_model_config(config), "num_hidden_layers", None)
+        check = results.block_configs(layers if isinstance(layers, int) else None)
+        return self._relay.call("create_block_configs", check, config=config)
+
+    def block_config_to_layer_overrides(self, block_config: BlockConfig) -> dict[str, Any]:
+        """See `FamilySpec.block_config_to_layer_overrides`."""
+        self._require("block_config_to_layer_overrides")
+        return self._relay.call("block_config_to_layer_overrides", results.overrides, block_config=block_config)
+
+    def convert_weight_name(self, name: str) -> str:
+        """See `FamilySpec.convert_weight_name`; the name itself where the family keeps it."""
+        converted = self._relay.raw("convert_weight_name", name=name)
+        if converted is None:
+            return name
+        return self._relay.check("convert_weight_name", results.instance(str, "a tensor name, or None"), converted)
+
+    def dequantize(self, names: Sequence[str], config: Any) -> dict[str, tuple[str, ...]]:
+        """See `FamilySpec.dequantize`; an empty dict when nothing has to be computed."""
+        return self._relay.call("dequantize", results.dequantized(names), names=names, config=config)
+
+    def dequantize_tensor(self, name: str, sources: Mapping[str, torch.Tensor], config: Any) -> torch.Tensor:
+        """See `FamilySpec.dequantize_tensor`."""
+        self._require("dequantize_tensor")
+        tensor: torch.Tensor = self._relay.call(
+            "dequantize_tensor", results.tensor, name=name, sources=sources, config=config
+        )
+        return tensor
+
+    def language_model_config(self, config: Any) -> Any:
+        """See `FamilySpec.language_model_config`."""
+        found = self._relay.raw("language_model_config", config=config)
+        return config if found is None else found
+
+    # -- structure of a model ---------------------------------------------------------------------------------------
+
+    def decoder_layer_cls(self) -> tuple[type[nn.Module], ...]:
+        """See `FamilySpec.decoder_layer_cls`; always a tuple."""
+        self._require("decoder_layer_cls")
+        return self._relay.call("decoder_layer_cls", results.layer_classes)
+
+    def input_embedding_name(self) -> str:
+        """See `FamilySpec.input_embedding_name`."""
+        return self._path("input_embedding_name")
+
+    def output_embedding_name(self) -> str:
+        """See `FamilySpec.output_embedding_name`."""
+        return self._path("output_embedding_name")
+
+    def final_norm_name(self) -> str:
+        """See `FamilySpec.final_norm_name`."""
+        return self._path("final_norm_name")
+
+    def layer_block_name(self, index: int) -> str:
+        """See `FamilySpec.layer_block_name`."""
+        return self._path("layer_block_name", index=index)
+
+    def init_rotary_embedding(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> bool:
+        """See `FamilySpec.init_rotary_embedding`."""
+        return self._act("init_rotary_embedding", model=model, device=device, dtype=dtype)
+
+    def attn_no_op_post_init(self, decoder_layer: nn.Module) -> bool:
+        """See `FamilySpec.attn_no_op_post_init`."""
+        return self._act("attn_no_op_post_init", decoder_layer=decoder_layer)
+
+    def mlp_no_op_post_init(self, decoder_layer: nn.Module) -> bool:
+        """See `FamilySpec.mlp_no_op_post_init`."""
+        return self._act("mlp_no_op_post_init", decoder_layer=decoder_layer)
+
+    def cache_spec(self, config: Any, block_config: BlockConfig, layer_index: int) -> CacheSpec:
+        """See `FamilySpec.cache_spec`."""
+        from anyblock.costs.cache import CacheSpec
+
+        self._require("cache_spec")
+        check = results.instance(CacheSpec, "a CacheSpec")
+        return self._relay.call("cache_spec", check, config=config, block_config=block_config, layer_index=layer_index)
+
+    def requires_trust_remote_code(self) -> bool:
+        """See `FamilySpec.requires_trust_remote_code`; False where the family does not say."""
+        return self._flag("requires_trust_remote_code", default=False)
+
+    def uses_autocast(self) -> bool:
+        """See `FamilySpec.uses_autocast`; True where the family does not say."""
+        return self._flag("uses_autocast", default=True)
+
+    # -- pruning and export -----------------------------------------------------------------------------------------
+
+    def pruning_mixins(self) -> dict[str, PruningMixIn]:
+        """See `FamilySpec.pruning_mixins`; merged over the adapter and the extensions, sorted by kind."""
+        from anyblock.pruning.mixin import PruningMixIn
+
+        check = results.mapping_of(PruningMixIn, "a dict of PruningMixIn by kind")
+        return collect(self._relay, "pruning_mixins", check, strict=self._strict)
+
+    def importance_hooks(self) -> dict[str, type[ImportanceHook]]:
+        """See `FamilySpec.importance_hooks`; core's own and those of the adapter and the extensions, sorted by name."""
+        from anyblock.importance import HOOKS
+        from anyblock.importance.hook import ImportanceHook
+
+        check = results.mapping_of_classes(ImportanceHook, "a dict of ImportanceHook subclasses by name")
+        return collect(
+            self._relay, "importance_hooks", check, builtin=HOOKS, builtin_origin=_core(), strict=self._strict
+        )
+
+    def export_formats(self) -> dict[str, ExportFormat]:
+        """See `FamilySpec.export_formats`; what the adapter and the extensions add to core's own, sorted by name."""
+        from anyblock.export.format import ExportFormat
+
+        check = results.mapping_of(ExportFormat, "a dict of ExportFormat by name")
+        return collect(self._relay, "export_formats", check, strict=self._strict)
+
+    # -- conformance ------------------------------------------------------------------------------------------------
+
+    def conformance_config(self) -> Any:
+        """See `FamilySpec.conformance_config`."""
+        self._require("conformance_config")
+        return self._relay.call("conformance_config", results.anything)
+
+    # -- helpers ----------------------------------------------------------------------------------------------------
+
+    def _require(self, hook: str) -> None:
+        if not self._relay.implements(hook):
+            raise UnsupportedModelError(
+                f"the adapter for {self.model_type!r}, {self.distribution} {self.version}, does not implement {hook}",
+                hint=f"implement FamilySpec.{hook} in the adapter, or use a base from anyblock.descriptors",
+            )
+
+    def _path(self, hook: str, **arguments: Any) -> str:
+        self._require(hook)
+        return self._relay.call(hook, results.module_path, **arguments)
+
+    def _act(self, hook: str, **arguments: Any) -> bool:
+        self._require(hook)
+        return self._relay.call(hook, results.done, **arguments)
+
+    def _flag(self, hook: str, *, default: bool) -> bool:
+        if not self._relay.implements(hook):
+            return default
+        return self._relay.call(hook, results.instance(bool, "True or False"))
+
+
+def _core() -> Origin:
+    return Origin("anyblock", anyblock.__version__)
