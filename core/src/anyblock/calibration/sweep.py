@@ -1,0 +1,118 @@
+"""One pass over the calibration text that fills every importance hook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from anyblock.calibration.batches import Batches
+from anyblock.errors import UsageError
+from anyblock.importance.hook import HookContext, ImportanceHook
+from anyblock.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from anyblock.modeling.layerwise import LayerwiseModel
+    from anyblock.pruning.mixin import PruningMixIn
+
+
+@dataclass(frozen=True)
+class HookPlan:
+    """One importance hook to fill in every layer that its pruning kind applies to.
+
+    Attributes:
+        kind: the pruning kind.
+        name: the hook's registered name.
+        hook: its class.
+        mixin: the kind's mixin, which knows the module that the hook watches.
+        target: a module inside the layer to watch instead; None takes the mixin's.
+        options: passed to the hook's constructor.
+    """
+
+    kind: str
+    name: str
+    hook: type[ImportanceHook]
+    mixin: PruningMixIn
+    target: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def sweep_importance(
+    engine: LayerwiseModel,
+    plans: Sequence[HookPlan],
+    batches: Batches,
+    *,
+    partial: Path | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, torch.Tensor]:
+    """Run the teacher layer by layer with all hooks attached to the layer that runs.
+
+    Args:
+        engine: the teacher.
+        plans: which hooks to fill.
+        batches: the calibration text, in the order in which hooks see it.
+        partial: folder in which each finished layer's scores are kept; a later call goes on behind them.
+        progress: where to report; the unit is tokens through one layer.
+
+    Returns:
+        `{"layer|kind|hook": scores}`, float32 [units], higher is more important.
+
+    Raises:
+        UsageError: a hook has no such target module, or refuses its options.
+    """
+    from safetensors.torch import load_file, save_file
+
+    scores: dict[str, torch.Tensor] = {}
+    prepared = [engine.prepare(ids) for ids in batches]
+    hidden = [batch.hidden for batch in prepared]
+    with progress.task("Calibrating", total=batches.tokens * engine.num_layers, unit="layer tokens") as advance:
+        for index in range(engine.num_layers):
+            kept = None if partial is None else partial / f"{index}.safetensors"
+            attached = {} if kept is not None and kept.is_file() else _attach(engine, index, plans, len(batches))
+            handles = [hook.attach() for hook in attached.values()]
+            try:
+                for position, batch in enumerate(prepared):
+                    hidden[position] = engine.run(index, hidden[position], batch)
+                    advance(batch.input_ids.numel())
+            finally:
+                for handle in handles:
+                    handle.remove()
+            found = {name: hook.scores().contiguous() for name, hook in attached.items()}
+            if kept is not None and kept.is_file():
+                found = load_file(kept)
+            elif kept is not None and found:
+                kept.parent.mkdir(exist_ok=True)
+                whole = kept.with_suffix(".tmp")
+                save_file(found, whole)
+                whole.replace(kept)
+            scores.update(found)
+    return scores
+
+
+def _attach(
+    engine: LayerwiseModel, index: int, plans: Sequence[HookPlan], num_batches: int
+) -> dict[str, ImportanceHook]:
+    layer = engine.use(index)
+    block = engine.block_configs[index]
+    context = HookContext(engine.config, block, index, num_batches)
+    attached: dict[str, ImportanceHook] = {}
+    for plan in plans:
+        if not plan.mixin.applies_to(block):
+            continue
+        target = plan.target or plan.mixin.hook_target(index)
+        try:
+            module = layer.get_submodule(target)
+        except AttributeError as error:
+            raise UsageError(
+                f"layer {index} has no module {target!r} for {plan.name}",
+                expected=", ".join(name for name, _ in layer.named_modules() if name),
+            ) from error
+        try:
+            attached[f"{index}|{plan.kind}|{plan.name}"] = plan.hook(module, context, **plan.options)
+        except TypeError as error:
+            raise UsageError(f"{plan.name} refuses its options {plan.options}: {error}") from error
+    return attached

@@ -1,0 +1,1 @@
+"""Alternatives for one subblock of one layer, as views of the sorted teacher."""

@@ -1,0 +1,62 @@
+"""A candidate: one alternative for one subblock of one layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self
+
+from anyblock.blocks import BlockConfig
+
+Half = Literal["attention", "ffn"]
+HALVES: Final[tuple[Half, ...]] = ("attention", "ffn")
+TEACHER: Final = "teacher"
+NO_OP: Final = "no_op"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One alternative for one half of one layer.
+
+    Attributes:
+        layer: the layer's index.
+        half: which subblock it replaces.
+        kind: `teacher` (unchanged), `no_op`, or the pruning kind that makes it.
+        size: the units it keeps (channels, heads, experts); 0 for a no-op.
+        block_config: the whole block, in which only this half differs from the teacher's.
+    """
+
+    layer: int
+    half: Half
+    kind: str
+    size: int
+    block_config: BlockConfig
+
+    @property
+    def group(self) -> str:
+        """The search group it competes in: `block_{layer}_{half}`, also the name of its weights' group."""
+        return f"block_{self.layer}_{self.half}"
+
+    @property
+    def label(self) -> str:
+        """Its name within the group, the same in every layer: `teacher`, `no_op` or `kind=size`."""
+        return self.kind if self.kind in (TEACHER, NO_OP) else f"{self.kind}={self.size}"
+
+    @property
+    def key(self) -> str:
+        """Its name in the run: `group:label`."""
+        return f"{self.group}:{self.label}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "layer": self.layer,
+            "half": self.half,
+            "kind": self.kind,
+            "size": self.size,
+            "block_config": self.block_config.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Read the JSON form."""
+        return cls(**{**data, "block_config": BlockConfig.from_dict(data["block_config"])})

@@ -1,0 +1,58 @@
+"""Which candidates a run considers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from anyblock.blocks import BlockConfig
+from anyblock.candidates.candidate import HALVES, NO_OP, TEACHER, Candidate
+from anyblock.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from anyblock.family import ModelFamily
+
+
+def list_candidates(
+    family: ModelFamily,
+    config: Any,
+    block_configs: Sequence[BlockConfig],
+    sizes: Mapping[str, Callable[[int], Sequence[int]]],
+    no_op_halves: Sequence[str],
+) -> list[Candidate]:
+    """Return every candidate, the teacher's own subblocks first in each group.
+
+    Args:
+        family: whose mixins and no-ops are used.
+        config: the language model's config.
+        block_configs: the teacher's blocks.
+        sizes: `{pruning kind: function}` that turns the teacher's number of units into the sizes to offer.
+        no_op_halves: the halves that may be removed as a whole.
+
+    Raises:
+        UnsupportedModelError: the family has no such pruning kind.
+        UsageError: a size that the family cannot have; the message lists the nearest legal ones.
+    """
+    mixins = family.pruning_mixins()
+    for kind in sizes:
+        if kind not in mixins:
+            raise UnsupportedModelError(
+                f"{family.model_type} has no pruning kind {kind!r}", expected=", ".join(sorted(mixins)) or "none"
+            )
+    found: list[Candidate] = []
+    for layer, block in enumerate(block_configs):
+        for half in HALVES:
+            if getattr(block, half).no_op:
+                continue
+            found.append(Candidate(layer, half, TEACHER, 0, block))
+            for kind, sizes_for in sizes.items():
+                mixin = mixins[kind]
+                if mixin.half != half or not mixin.applies_to(block):
+                    continue
+                for size in sizes_for(mixin.size(block)):
+                    mixin.check_size(block, size, config)
+                    found.append(Candidate(layer, half, kind, size, mixin.resize(block, size, config)))
+            if half in no_op_halves:
+                changed = block.with_attention(no_op=True) if half == "attention" else block.with_ffn(no_op=True)
+                found.append(Candidate(layer, half, NO_OP, 0, changed))
+    return found

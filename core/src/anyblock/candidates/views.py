@@ -1,0 +1,97 @@
+"""The weights of candidates, as views of a teacher whose units are sorted once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from anyblock.candidates.candidate import HALVES, NO_OP, TEACHER, Candidate
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.errors import ExecutionError
+
+if TYPE_CHECKING:
+    from anyblock.family import ModelFamily
+
+Orders = Mapping[tuple[int, str], torch.Tensor]
+"""`{(layer, pruning kind): unit indices, most important first}`."""
+
+
+class CandidateWeights:
+    """Gives every candidate's tensors by checkpoint name.
+
+    One layer's sorted tensors are kept at a time, since scoring and realizing go layer by layer.
+
+    Args:
+        checkpoint: the teacher.
+        family: whose mixins sort and narrow.
+        config: the language model's config.
+        orders: how the units of each axis are sorted; an axis without an entry keeps its order.
+    """
+
+    def __init__(self, checkpoint: SubblockCheckpoint, family: ModelFamily, config: Any, orders: Orders) -> None:
+        self._checkpoint = checkpoint
+        self._mixins = family.pruning_mixins()
+        self._config = config
+        self._orders = orders
+        self._sorted: dict[tuple[int, str], dict[str, torch.Tensor]] = {}
+
+    def subblock(self, candidate: Candidate) -> dict[str, torch.Tensor]:
+        """Return the tensors of the candidate's own half; empty for a no-op."""
+        if candidate.kind == NO_OP:
+            return {}
+        if candidate.kind == TEACHER:
+            return self._checkpoint.load(candidate.group)
+        teacher = self._checkpoint.block_configs[candidate.layer]
+        return self._mixins[candidate.kind].narrow(
+            candidate.layer, self._sorted_half(candidate), teacher, candidate.block_config, self._config
+        )
+
+    def block(self, candidate: Candidate) -> dict[str, torch.Tensor]:
+        """Return the tensors of the whole block: the candidate's half, and whatever else the teacher's block has."""
+        tensors = self.subblock(candidate)
+        for half in (*HALVES, "other"):
+            group = f"block_{candidate.layer}_{half}"
+            if half != candidate.half and group in self._checkpoint.groups:
+                tensors.update(self._checkpoint.load(group))
+        return tensors
+
+    def shapes(self, candidate: Candidate) -> dict[str, torch.Tensor]:
+        """Return the candidate's own half on the meta device: shapes and dtypes, nothing read."""
+        if candidate.kind == NO_OP:
+            return {}
+        tensors = self._checkpoint.meta(candidate.group)
+        if candidate.kind == TEACHER:
+            return tensors
+        teacher = self._checkpoint.block_configs[candidate.layer]
+        return self._mixins[candidate.kind].narrow(
+            candidate.layer, tensors, teacher, candidate.block_config, self._config
+        )
+
+    def kept_units(self, candidate: Candidate) -> list[int]:
+        """Return the indices in the teacher of the units that the candidate keeps, in the child's order."""
+        order = self._orders.get((candidate.layer, candidate.kind))
+        return list(range(candidate.size)) if order is None else order[: candidate.size].tolist()  # type: ignore[no-any-return]
+
+    def _sorted_half(self, candidate: Candidate) -> dict[str, torch.Tensor]:
+        key = (candidate.layer, candidate.kind)
+        if key not in self._sorted:
+            if any(layer != candidate.layer for layer, _ in self._sorted):
+                self._sorted.clear()
+            teacher = self._checkpoint.block_configs[candidate.layer]
+            tensors = self._checkpoint.load(candidate.group)
+            order = self._orders.get(key)
+            if order is None:
+                self._sorted[key] = tensors
+            else:
+                size = self._mixins[candidate.kind].size(teacher)
+                if sorted(order.tolist()) != list(range(size)):
+                    raise ExecutionError(
+                        f"the order of {candidate.kind} in layer {candidate.layer} is no permutation of {size} units",
+                        hint="the importance stage's result is damaged; delete it and run again",
+                    )
+                self._sorted[key] = self._mixins[candidate.kind].sort(
+                    candidate.layer, tensors, teacher, order, self._config
+                )
+        return self._sorted[key]

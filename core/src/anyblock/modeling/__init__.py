@@ -1,0 +1,1 @@
+"""Building heterogeneous models, no-op modules, loading, and layer-wise execution."""

@@ -1,0 +1,265 @@
+"""Layer-wise execution: the engine under calibration, scoring, repair and evaluation.
+
+The stock model runs, but its decoder layers are tapped. One pass records which arguments every layer receives (masks,
+positions, rotary embeddings); afterwards each layer is run on its own, on hidden states, with its weights mapped from
+the subblock files. A second kind of pass sends given hidden states through the stock tail (final norm, head, any
+scaling or capping of logits). Nothing about an architecture is re-implemented.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.errors import ExecutionError
+from anyblock.modeling.no_op import hidden_states_of
+from anyblock.modeling.skeleton import build_skeleton, load_hf_config
+from anyblock.modeling.weights import WeightMap
+
+if TYPE_CHECKING:
+    from anyblock.family import ModelFamily
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """What a layer receives besides the hidden states."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch ready for layer-wise execution.
+
+    Attributes:
+        input_ids: [batch, length].
+        hidden: input of the first layer, [batch, length, hidden].
+        calls: one entry a layer.
+    """
+
+    input_ids: torch.Tensor
+    hidden: torch.Tensor
+    calls: list[LayerCall]
+
+
+class _Recorded(Exception):  # noqa: N818 - it ends a recording pass, nothing has failed
+    """Ends a pass whose result is not wanted."""
+
+
+@dataclass
+class _Taps:
+    """What the tapped layers do in the current pass; the default is to run as they are."""
+
+    calls: list[LayerCall] | None = None
+    first: torch.Tensor | None = None
+    inject: torch.Tensor | None = None
+    wrap: dict[type[nn.Module], Callable[[torch.Tensor], Any]] = field(default_factory=dict)
+
+
+class LayerwiseModel:
+    """A subblock checkpoint that is executed layer by layer.
+
+    Args:
+        checkpoint: the teacher, or a child.
+        family: its adapter.
+        device: where layers run.
+        dtype: the parameters' dtype; None keeps the checkpoint's.
+        max_resident: how many layers may hold weights at once; None for all.
+    """
+
+    def __init__(
+        self,
+        checkpoint: SubblockCheckpoint,
+        family: ModelFamily,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        max_resident: int | None = None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.family = family
+        self.device = torch.device(device)
+        self.block_configs = list(checkpoint.block_configs)
+        self.hf_config = load_hf_config(checkpoint.path)
+        self.config = family.language_model_config(self.hf_config)
+        self.model = build_skeleton(family, self.hf_config, self.block_configs, dtype=dtype)
+        self.weights = WeightMap(self.model)
+        self.layers: list[nn.Module] = [
+            self.model.get_submodule(family.layer_block_name(index)) for index in range(len(self.block_configs))
+        ]
+        self._max_resident = max_resident
+        self._resident: OrderedDict[int, None] = OrderedDict()
+        self._taps = _Taps()
+        self._load_outside_layers()
+        self._learn_forms()
+
+    @property
+    def num_layers(self) -> int:
+        """The number of decoder layers."""
+        return len(self.layers)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the hidden states."""
+        return self.model.dtype  # type: ignore[no-any-return]
+
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def prepare(self, input_ids: torch.Tensor) -> Batch:
+        """Embed a batch and record what each layer will receive.
+
+        Args:
+            input_ids: [batch, length].
+        """
+        taps = self._taps = _Taps(calls=[], wrap=self._taps.wrap)
+        try:
+            self._forward(input_ids)
+        except _Recorded:
+            pass
+        finally:
+            self._taps = _Taps(wrap=taps.wrap)
+        if taps.first is None or taps.calls is None or len(taps.calls) != self.num_layers:
+            raise ExecutionError(
+                f"{len(taps.calls or [])} of {self.num_layers} decoder layers ran in one forward pass",
+                expected="every layer once, in order",
+                hint="the adapter's layer_block_name does not name the decoder layers",
+            )
+        return Batch(input_ids=input_ids, hidden=taps.first, calls=taps.calls)
+
+    def run(self, index: int, hidden: torch.Tensor, batch: Batch, *, layer: nn.Module | None = None) -> torch.Tensor:
+        """Run layer `index`, or a variant of it, on hidden states [batch, length, hidden]; returns the same shape."""
+        if layer is None:
+            layer = self.use(index)
+        call = batch.calls[index]
+        output = layer(hidden, *call.args, **call.kwargs)
+        return output if isinstance(output, torch.Tensor) else output[0]  # type: ignore[no-any-return]
+
+    def logits(self, hidden: torch.Tensor, batch: Batch, *, keep: slice | None = None) -> torch.Tensor:
+        """Send hidden states behind the last layer through the stock tail.
+
+        Args:
+            hidden: [batch, length, hidden].
+            batch: the batch they come from.
+            keep: which positions' logits to compute; None for all.
+
+        Returns:
+            [batch, kept, vocabulary].
+        """
+        positions = torch.arange(hidden.shape[1], device=hidden.device)[keep or slice(None)]
+        options = {"logits_to_keep": positions} if self._keeps_some and keep is not None else {}
+        output = self._inject(hidden, batch, options).logits
+        return output if options or keep is None else output[:, positions]  # type: ignore[no-any-return]
+
+    def final_hidden(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the output of the final norm, [batch, length, hidden]."""
+        found: list[torch.Tensor] = []
+
+        def keep(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+            found.append(output)
+            raise _Recorded
+
+        handle = self.model.get_submodule(self.family.final_norm_name()).register_forward_hook(keep)
+        try:
+            self._inject(hidden, batch, {})
+        except _Recorded:
+            pass
+        finally:
+            handle.remove()
+        return found[0]
+
+    # -- weights ----------------------------------------------------------------------------------------------------
+
+    def use(self, index: int) -> nn.Module:
+        """Return layer `index` with its weights loaded, dropping the layer used longest ago when too many are."""
+        if index not in self._resident:
+            while self._max_resident is not None and len(self._resident) >= self._max_resident:
+                self._drop(next(iter(self._resident)))
+            for half in ("attention", "ffn", "other"):
+                group = f"block_{index}_{half}"
+                if group in self.checkpoint.groups:
+                    self.weights.assign(self.checkpoint.load(group), device=self.device, where=f"group {group}")
+        self._resident[index] = None
+        self._resident.move_to_end(index)
+        return self.layers[index]
+
+    def _drop(self, index: int) -> None:
+        del self._resident[index]
+        for module in self.layers[index].modules():
+            for name, tensor in module._parameters.items():
+                if tensor is not None:
+                    module._parameters[name] = nn.Parameter(tensor.to("meta"), requires_grad=False)
+
+    def _load_outside_layers(self) -> None:
+        for group in self.checkpoint.groups:
+            if not group.startswith("block_"):
+                self.weights.assign(self.checkpoint.load(group), device=self.device, where=f"group {group}")
+        self.model.tie_weights()
+        self.family.init_rotary_embedding(self.model, self.device, self.model.dtype)
+
+    # -- taps -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _keeps_some(self) -> bool:
+        return "logits_to_keep" in inspect.signature(type(self.model).forward).parameters
+
+    def _forward(self, input_ids: torch.Tensor, **options: Any) -> Any:
+        return self.model(input_ids=input_ids.to(self.device), use_cache=False, **options)
+
+    def _inject(self, hidden: torch.Tensor, batch: Batch, options: dict[str, Any]) -> Any:
+        self._taps = _Taps(inject=hidden, wrap=self._taps.wrap)
+        try:
+            return self._forward(batch.input_ids, **options)
+        finally:
+            self._taps = _Taps(wrap=self._taps.wrap)
+
+    def _tapped(self, index: int, layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        taps = self._taps
+        if taps.calls is None and taps.inject is None:
+            return type(layer).forward(layer, *args, **kwargs)
+        hidden = hidden_states_of(args, kwargs)
+        if taps.inject is not None:
+            return taps.wrap[type(layer)](taps.inject if index == self.num_layers - 1 else hidden)
+        assert taps.calls is not None
+        rest = dict(kwargs)
+        positional = args if rest.pop("hidden_states", None) is not None else args[1:]
+        taps.first = hidden if index == 0 else taps.first
+        taps.calls.append(LayerCall(positional, rest))
+        if index == self.num_layers - 1:
+            raise _Recorded
+        return taps.wrap[type(layer)](hidden)
+
+    @torch.no_grad()
+    def _learn_forms(self) -> None:
+        """Run one layer of each class for real on two tokens, to see in which form a layer returns its output."""
+        wrap: dict[type[nn.Module], Callable[[torch.Tensor], Any]] = {}
+
+        def probe(index: int, layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if type(layer) in wrap:
+                return wrap[type(layer)](hidden_states_of(args, kwargs))
+            output = type(layer).forward(self.use(index), *args, **kwargs)
+            wrap[type(layer)] = _wrap_like(output)
+            return output
+
+        for index, layer in enumerate(self.layers):
+            layer.forward = partial(probe, index, layer)  # type: ignore[method-assign]
+        self._forward(torch.zeros(1, 2, dtype=torch.long))
+        self._taps = _Taps(wrap=wrap)
+        for index, layer in enumerate(self.layers):
+            layer.forward = partial(self._tapped, index, layer)  # type: ignore[method-assign]
+
+
+def _wrap_like(output: Any) -> Callable[[torch.Tensor], Any]:
+    if isinstance(output, torch.Tensor):
+        return lambda hidden: hidden
+    rest = tuple(output[1:])
+    return lambda hidden: (hidden, *(None if isinstance(value, torch.Tensor) else value for value in rest))

@@ -1,0 +1,149 @@
+"""`load_model`: a teacher or a child as an ordinary Hugging Face model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from anyblock.blocks import BlockConfig, block_configs_from_json
+from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
+from anyblock.checkpoint.config import read_config
+from anyblock.errors import CheckpointError, UsageError
+from anyblock.modeling.heterogeneous import heterogeneous
+from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class, require_materialised
+from anyblock.modeling.weights import WeightMap, quiet_loading
+
+if TYPE_CHECKING:
+    from anyblock.family import ModelFamily
+
+
+def load_model(
+    path: Path | str,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str | None = None,
+    family: ModelFamily | None = None,
+    trust_remote_code: bool = False,
+    **options: Any,
+) -> Any:
+    """Load a model whose layers may differ in shape.
+
+    Args:
+        path: a subblock checkpoint, a child, or an ordinary Hugging Face directory.
+        device: where the parameters go.
+        dtype: the parameters' dtype, also by name; None keeps the checkpoint's.
+        family: the adapter to use; None finds the installed one for the checkpoint's `model_type`.
+        trust_remote_code: allow code that the checkpoint carries.
+        **options: further options of `from_pretrained` (`device_map`, `attn_implementation`, ...).
+
+    Returns:
+        A `PreTrainedModel` in eval mode. Without options a subblock checkpoint on the CPU is memory-mapped, not read.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over or has the wrong shape; nothing is ever initialised at random.
+        UnsupportedModelError: the layers differ and no installed adapter serves the model.
+    """
+    path = Path(path)
+    raw = read_config(path)
+    dtype = as_dtype(dtype)
+    if "block_configs" not in raw:
+        return _from_pretrained(path, None, [], device, dtype, trust_remote_code, options)
+    if family is None:
+        from anyblock.family import get_family
+
+        family = get_family(raw["model_type"])
+    if options or not is_subblock_checkpoint(path):
+        block_configs = block_configs_from_json(raw["block_configs"])
+        return _from_pretrained(path, family, block_configs, device, dtype, trust_remote_code, options)
+    return map_model(SubblockCheckpoint.open(path), family, device=device, dtype=dtype)
+
+
+def map_model(
+    checkpoint: SubblockCheckpoint,
+    family: ModelFamily,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """Build the model of a subblock checkpoint over its memory-mapped files.
+
+    Raises:
+        CheckpointError: the files and the config do not agree.
+    """
+    config = load_hf_config(checkpoint.path)
+    model = build_skeleton(family, config, checkpoint.block_configs, dtype=dtype)
+    weights = WeightMap(model)
+    for group in checkpoint.groups:
+        tensors = checkpoint.load(group)
+        weights.assign(tensors, device=device, where=f"{checkpoint.path}, group {group}")
+    model.tie_weights()
+    family.init_rotary_embedding(model, torch.device(device), model.dtype)
+    require_materialised(model, str(checkpoint.path))
+    _attach_generation_config(model, checkpoint.path)
+    return model
+
+
+def _from_pretrained(
+    path: Path,
+    family: ModelFamily | None,
+    block_configs: Sequence[BlockConfig],
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+    trust_remote_code: bool,
+    options: dict[str, Any],
+) -> Any:
+    config = load_hf_config(path, trust_remote_code=trust_remote_code)
+    scope = nullcontext() if family is None else heterogeneous(family, block_configs)
+    with scope, quiet_loading():
+        model, info = model_class(config).from_pretrained(
+            path,
+            config=config,
+            dtype=dtype or "auto",
+            output_loading_info=True,
+            local_files_only=True,
+            use_safetensors=True,
+            **options,
+        )
+    faults = [f"{kind.replace('_', ' ')}: {_listed(info[kind])}" for kind in _LOADING_FAULTS if info.get(kind)]
+    if faults:
+        raise CheckpointError(
+            f"{path}: {'; '.join(faults)}",
+            expected="exactly the tensors that the config asks for",
+            hint="the checkpoint is incomplete or its config does not belong to it",
+        )
+    return model.eval() if "device_map" in options else model.to(device).eval()
+
+
+_LOADING_FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+
+
+def _listed(names: Any) -> str:
+    found = sorted(map(str, names))
+    return ", ".join(found[:6]) + (f" and {len(found) - 6} more" if len(found) > 6 else "")
+
+
+def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Return the dtype of this name; None for None and for `auto`, which mean the checkpoint's own.
+
+    Raises:
+        UsageError: torch has no such dtype.
+    """
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return None
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise UsageError(f"unknown dtype {dtype!r}", expected="float32, bfloat16, float16 or auto")
+    return found
+
+
+def _attach_generation_config(model: Any, path: Path) -> None:
+    if (path / "generation_config.json").is_file() and model.can_generate():
+        from transformers import GenerationConfig
+
+        model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)

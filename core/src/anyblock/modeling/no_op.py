@@ -1,0 +1,88 @@
+"""Modules that stand in for a removed half of a decoder layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Self
+
+import torch
+from torch import nn
+
+_CACHE_ARGUMENTS: Final = ("past_key_values", "past_key_value", "layer_past")
+
+
+class NoOpAttention(nn.Module):
+    """An attention that adds nothing to the residual stream but still advances the key-value cache.
+
+    transformers reads the number of past tokens from the cache's first attention layer. If that layer kept nothing,
+    cached decoding would run with wrong positions, so one head of one dimension is written instead.
+
+    Args:
+        returns: how many values the replaced module returns; 1 means a bare tensor, more a tuple padded with None.
+        layer_idx: the layer's index in the cache; None for a mixer that keeps its state elsewhere.
+    """
+
+    def __init__(self, *, returns: int, layer_idx: int | None) -> None:
+        super().__init__()
+        self.returns = returns
+        self.layer_idx = layer_idx
+
+    @classmethod
+    def replacing(cls, module: nn.Module, *, returns: int) -> Self:
+        """Return the no-op for `module`, with the layer index that the module itself carries."""
+        index = getattr(module, "layer_idx", None)
+        return cls(returns=returns, layer_idx=index if isinstance(index, int) else None)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return zeros of the hidden states' shape [batch, length, hidden], in the replaced module's form."""
+        hidden = hidden_states_of(args, kwargs)
+        cache = next((kwargs[name] for name in _CACHE_ARGUMENTS if kwargs.get(name) is not None), None)
+        if cache is not None and self.layer_idx is not None:
+            entry = hidden.new_zeros(hidden.shape[0], 1, hidden.shape[1], 1)
+            cache.update(entry, entry, self.layer_idx)
+        return _in_form(torch.zeros_like(hidden), self.returns)
+
+
+class NoOpFFN(nn.Module):
+    """A feed-forward half that adds nothing to the residual stream.
+
+    Args:
+        returns: how many values the replaced module returns; 1 means a bare tensor, more a tuple padded with None.
+    """
+
+    def __init__(self, *, returns: int = 1) -> None:
+        super().__init__()
+        self.returns = returns
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return zeros of the hidden states' shape, in the replaced module's form."""
+        return _in_form(torch.zeros_like(hidden_states_of(args, kwargs)), self.returns)
+
+
+class NoOpNorm(nn.Identity):
+    """Stands in for the norm of a removed half: nothing is computed, nothing is stored."""
+
+
+def remove_half(decoder_layer: nn.Module, name: str, no_op: nn.Module, norms: Iterable[str]) -> None:
+    """Replace the module `name` of a layer by `no_op`, and the norms that only it used by `NoOpNorm`."""
+    setattr(decoder_layer, name, no_op)
+    for norm in norms:
+        setattr(decoder_layer, norm, NoOpNorm())
+
+
+def hidden_states_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
+    """Return the hidden states from a layer's or branch's arguments: `hidden_states`, else the first positional one.
+
+    Raises:
+        TypeError: there is no tensor in either place.
+    """
+    hidden = kwargs.get("hidden_states")
+    if hidden is None:
+        hidden = kwargs.get("x", args[0] if args else None)
+    if not isinstance(hidden, torch.Tensor):
+        raise TypeError("no hidden states among the arguments")
+    return hidden
+
+
+def _in_form(value: torch.Tensor, returns: int) -> Any:
+    return value if returns == 1 else (value, *[None] * (returns - 1))

@@ -1,0 +1,94 @@
+"""Models on the meta device: right shapes, no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from anyblock.blocks import BlockConfig
+from anyblock.errors import CheckpointError, ConfigError, UnsupportedModelError
+from anyblock.modeling.heterogeneous import heterogeneous
+
+if TYPE_CHECKING:
+    from anyblock.family import ModelFamily
+
+
+def load_hf_config(path: Path | str, *, trust_remote_code: bool = False) -> Any:
+    """Return the Hugging Face configuration of a local checkpoint.
+
+    Raises:
+        ConfigError: `config.json` is missing or transformers refuses it.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"{Path(path) / 'config.json'}: transformers cannot read it: {error}",
+            expected="the configuration of a model that this transformers version knows",
+        ) from error
+
+
+def model_class(config: Any) -> type[Any]:
+    """Return the transformers class with a language-model head for `config`.
+
+    Raises:
+        UnsupportedModelError: transformers has none.
+    """
+    import transformers
+
+    for name in getattr(config, "architectures", None) or []:
+        found = getattr(transformers, name, None)
+        if found is not None:
+            return found  # type: ignore[no-any-return]
+    for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText):
+        found = auto._model_mapping.get(type(config), None)
+        if found is not None:
+            return found[0] if isinstance(found, tuple) else found  # type: ignore[no-any-return]
+    raise UnsupportedModelError(
+        f"transformers has no language model for {type(config).__name__} (architectures: {config.architectures})",
+        expected="a causal language model",
+    )
+
+
+def build_skeleton(
+    family: ModelFamily, config: Any, block_configs: Sequence[BlockConfig], *, dtype: torch.dtype | None = None
+) -> Any:
+    """Build the heterogeneous model on the meta device.
+
+    Args:
+        family: whose hooks shape the layers.
+        config: the model's Hugging Face config; not changed.
+        block_configs: one entry a layer.
+        dtype: the parameters' dtype; None takes the config's.
+
+    Returns:
+        A `PreTrainedModel` in eval mode whose parameters and buffers are all on the meta device.
+    """
+    import copy
+
+    own = copy.deepcopy(config)
+    with heterogeneous(family, block_configs), torch.device("meta"):
+        model = model_class(own)._from_config(own, **({} if dtype is None else {"dtype": dtype}))
+    return model.eval()
+
+
+def require_materialised(model: nn.Module, where: str) -> None:
+    """Refuse a model that still has tensors on the meta device.
+
+    Raises:
+        CheckpointError: names the missing tensors.
+    """
+    named = [*model.named_parameters(), *model.named_buffers()]
+    missing = sorted(name for name, tensor in named if tensor.is_meta)
+    if missing:
+        raise CheckpointError(
+            f"{where}: {len(missing)} tensors are missing: {', '.join(missing[:8])}{' ...' if len(missing) > 8 else ''}",
+            expected="every tensor that the config asks for",
+            hint="the checkpoint is incomplete or its block_configs do not belong to it; write it again",
+        )

@@ -1,0 +1,66 @@
+"""Layers of other shapes for a model that runs layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from anyblock.blocks import BlockConfig
+from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.skeleton import build_skeleton
+from anyblock.modeling.weights import WeightMap
+
+
+class LayerVariants:
+    """Every other shape that a layer is to be tried in.
+
+    A layer is only ever built inside its model's own constructor, so variants are taken from whole models on the meta
+    device, each of which holds one variant for every layer. They cost no memory for weights.
+
+    Args:
+        engine: the teacher.
+        wanted: for every layer, the block configs it is to be tried with.
+    """
+
+    def __init__(self, engine: LayerwiseModel, wanted: Sequence[Sequence[BlockConfig]]) -> None:
+        self._engine = engine
+        teacher = engine.block_configs
+        columns = max(map(len, wanted), default=0)
+        self._columns = [
+            [options[column] if column < len(options) else own for options, own in zip(wanted, teacher, strict=True)]
+            for column in range(columns)
+        ]
+        self._place = {(i, block): column for column, blocks in enumerate(self._columns) for i, block in enumerate(blocks)}
+        self._built: dict[int, tuple[Any, WeightMap]] = {}
+
+    @contextmanager
+    def layer(self, index: int, block_config: BlockConfig, tensors: Mapping[str, torch.Tensor]) -> Iterator[nn.Module]:
+        """Lend layer `index` in the shape `block_config`, with `tensors` (by checkpoint name) as its weights.
+
+        Raises:
+            KeyError: this shape was not announced.
+            CheckpointError: the tensors do not fit the shape.
+        """
+        model, weights = self._model(self._place[index, block_config])
+        layer = model.get_submodule(self._engine.family.layer_block_name(index))
+        weights.assign(tensors, device=self._engine.device, where=f"a variant of layer {index}")
+        try:
+            yield layer
+        finally:
+            for module in layer.modules():
+                for name, tensor in module._parameters.items():
+                    if tensor is not None:
+                        module._parameters[name] = nn.Parameter(tensor.to("meta"), requires_grad=False)
+
+    def _model(self, column: int) -> tuple[Any, WeightMap]:
+        if column not in self._built:
+            engine = self._engine
+            model = build_skeleton(engine.family, engine.hf_config, self._columns[column], dtype=engine.dtype)
+            weights = WeightMap(model)
+            engine.family.init_rotary_embedding(model, engine.device, engine.dtype)
+            self._built[column] = model, weights
+        return self._built[column]

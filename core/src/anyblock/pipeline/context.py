@@ -1,0 +1,77 @@
+"""What all stages of a run share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.config.schema import RunConfig
+from anyblock.modeling.device import resolve_device
+from anyblock.pipeline.run_folder import RunFolder
+from anyblock.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from anyblock.family import ModelFamily
+    from anyblock.modeling.layerwise import LayerwiseModel
+
+
+@dataclass
+class RunContext:
+    """A run in progress.
+
+    Attributes:
+        config: what was asked for.
+        run: where stages are kept.
+        teacher: the teacher's subblock checkpoint.
+        family: its adapter.
+        progress: where stages report.
+    """
+
+    config: RunConfig
+    run: RunFolder
+    teacher: SubblockCheckpoint
+    family: ModelFamily
+    progress: Progress
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where models run."""
+        return resolve_device(self.config.device)
+
+    @cached_property
+    def engine(self) -> LayerwiseModel:
+        """The teacher, ready to run layer by layer; built when a stage first needs it."""
+        from anyblock.modeling.layerwise import LayerwiseModel
+        from anyblock.modeling.load import as_dtype
+
+        return LayerwiseModel(self.teacher, self.family, device=self.device, dtype=as_dtype(self.config.dtype))
+
+    @cached_property
+    def hf_config(self) -> Any:
+        """The model's Hugging Face configuration."""
+        from anyblock.modeling.skeleton import load_hf_config
+
+        return load_hf_config(self.teacher.path, trust_remote_code=self.config.trust_remote_code)
+
+    @cached_property
+    def text_config(self) -> Any:
+        """The language model's part of the configuration."""
+        return self.family.language_model_config(self.hf_config)
+
+    @property
+    def execution(self) -> dict[str, str]:
+        """What decides about the numbers besides the inputs: part of the fingerprint of every stage that computes."""
+        import torch
+        import transformers
+
+        return {
+            "device": str(self.device),
+            "dtype": self.config.dtype,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "adapter": f"{self.family.distribution} {self.family.version}",
+        }

@@ -1,0 +1,183 @@
+"""The run folder: stages whose results are kept, checked by content, and continued where they stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+from filelock import FileLock, Timeout
+
+from anyblock.checkpoint.atomic import write_json_atomic
+from anyblock.errors import ConfigError, InputError
+
+_INPUTS: Final = "inputs.json"
+_DONE: Final = "stage.json"
+
+
+def digest(data: Any) -> str:
+    """Return a content hash of JSON data; the order of keys does not matter."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return a content hash of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run.
+
+    Raises:
+        ConfigError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error}",
+            expected="a file that a run of `anyblock compress` wrote",
+            hint="start the run again; finished stages are kept",
+        ) from error
+
+
+class Stage:
+    """One stage's folder.
+
+    A finished stage has a `stage.json` that names its inputs and the content of its files. Partial results of an
+    unfinished stage with the same inputs are kept, so that it can go on; anything else is cleared.
+
+    Args:
+        folder: the stage's folder in the run.
+        inputs: everything the result depends on, as JSON data.
+    """
+
+    def __init__(self, folder: Path, inputs: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.fingerprint = digest(inputs)
+        self.inputs = dict(inputs)
+        self.seconds = 0.0
+        self.skipped = self._finished()
+
+    def _finished(self) -> bool:
+        done = self.folder / _DONE
+        if not done.is_file():
+            return False
+        state = read_json(done)
+        if state.get("fingerprint") != self.fingerprint:
+            return False
+        self.seconds = float(state.get("seconds", 0.0))
+        files: dict[str, str] = state.get("files", {})
+        return all((self.folder / name).is_file() and file_digest(self.folder / name) == hashed for name, hashed in files.items())
+
+    @property
+    def key(self) -> str:
+        """The content of the finished stage's files, which later stages depend on."""
+        return digest(read_json(self.folder / _DONE)["files"])
+
+    @contextmanager
+    def run(self) -> Iterator[Path]:
+        """Give the folder to work in; on a clean exit the stage is finished.
+
+        A file or folder whose name starts with `.` is scratch: it is deleted when the stage is finished.
+        """
+        started = _INPUTS in os.listdir(self.folder) if self.folder.is_dir() else False
+        if not started or read_json(self.folder / _INPUTS).get("fingerprint") != self.fingerprint:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            write_json_atomic(self.folder / _INPUTS, {"fingerprint": self.fingerprint, "inputs": self.inputs})
+        (self.folder / _DONE).unlink(missing_ok=True)
+        begin = time.monotonic()
+        yield self.folder
+        self.seconds = time.monotonic() - begin
+        for scratch in self.folder.glob(".*"):
+            shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
+        names = sorted(path.name for path in self.folder.iterdir() if path.is_file() and path.name != _INPUTS)
+        files = {name: file_digest(self.folder / name) for name in names}
+        write_json_atomic(
+            self.folder / _DONE, {"fingerprint": self.fingerprint, "files": files, "seconds": round(self.seconds, 3)}
+        )
+
+
+class RunFolder:
+    """A run's folder, held by one process at a time.
+
+    Args:
+        path: the folder; made when it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open an existing run for reading.
+
+        Raises:
+            InputError: there is no run.
+        """
+        if not (path / "run.yaml").is_file():
+            raise InputError(
+                f"{path} is no run folder", expected="a folder with run.yaml, as `anyblock compress` leaves it beside the child"
+            )
+        return cls(path)
+
+    def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
+        """Return a stage by name; `skipped` says whether its result is there already."""
+        return Stage(self.path / "stages" / name, inputs)
+
+    def result(self, stage: str, name: str) -> Path:
+        """Return the path of a finished stage's file.
+
+        Raises:
+            InputError: the stage is not finished.
+        """
+        folder = self.path / "stages" / stage
+        if not (folder / _DONE).is_file():
+            raise InputError(
+                f"{self.path}: the stage {stage!r} is not finished", hint="run `anyblock compress` to the end first"
+            )
+        return folder / name
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process.
+
+        Raises:
+            InputError: another process holds it; the message names that process and how long it has.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        holder = self.path / ".holder.json"
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InputError(
+                f"{self.path} is in use by {_describe(holder)}",
+                expected="one process on a run at a time",
+                hint="wait for it, end it, or give another folder with --run",
+            ) from error
+        try:
+            write_json_atomic(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+
+def _describe(holder: Path) -> str:
+    try:
+        data = json.loads(holder.read_text())
+        minutes = (time.time() - data["since"]) / 60
+        return f"process {data['pid']} on {data['host']}, for {minutes:.1f} minutes"
+    except (OSError, ValueError, KeyError):
+        return "another process"

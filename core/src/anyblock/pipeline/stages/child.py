@@ -1,0 +1,76 @@
+"""Stage `child`: the solution becomes a checkpoint at the output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anyblock.candidates.candidate import Candidate
+from anyblock.candidates.views import CandidateWeights
+from anyblock.checkpoint.atomic import write_json_atomic
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.errors import AnyBlockError
+from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.run_folder import digest, read_json
+from anyblock.realize.realize import origin_of, realize
+
+if TYPE_CHECKING:
+    import torch
+
+    from anyblock.candidates.views import Orders
+
+STAGE = "7-child"
+
+
+def run_child(
+    context: RunContext,
+    chosen: Sequence[Candidate],
+    orders: Orders,
+    repaired: Mapping[str, torch.Tensor],
+    repair_key: str,
+    output: Path,
+    *,
+    overwrite: bool,
+) -> SubblockCheckpoint:
+    """Write the child unless the one at `output` is what these inputs give.
+
+    Raises:
+        OutputExistsError: something else is at `output` and is not to be replaced.
+    """
+    stage = context.run.stage(
+        STAGE,
+        {
+            "teacher": context.teacher.fingerprint(),
+            "chosen": [candidate.to_dict() for candidate in chosen],
+            "orders": {f"{layer}|{kind}": digest(order.tolist()) for (layer, kind), order in sorted(orders.items())},
+            "repair": repair_key,
+        },
+    )
+    if stage.skipped and _fingerprint(output) == read_json(context.run.result(STAGE, "child.json"))["fingerprint"]:
+        return SubblockCheckpoint.open(output)
+    with stage.run() as folder:
+        # A run that was killed right after its child appeared finds it complete: children appear whole or not at all.
+        if origin_of(output) != stage.fingerprint or _fingerprint(output) is None:
+            realize(
+                context.teacher,
+                chosen,
+                CandidateWeights(context.teacher, context.family, context.text_config, orders),
+                output,
+                repaired=repaired,
+                origin=stage.fingerprint,
+                overwrite=overwrite,
+                progress=context.progress,
+            )
+        child = SubblockCheckpoint.open(output)
+        write_json_atomic(folder / "child.json", {"fingerprint": child.fingerprint()})
+    return child
+
+
+def _fingerprint(output: Path) -> str | None:
+    if not output.is_dir():
+        return None
+    try:
+        return SubblockCheckpoint.open(output).fingerprint()
+    except AnyBlockError:
+        return None

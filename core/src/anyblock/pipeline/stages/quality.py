@@ -1,0 +1,40 @@
+"""Stage `evaluation`: the child beside its teacher, on text that nothing was calibrated on."""
+
+from __future__ import annotations
+
+from anyblock.calibration.batches import Batches
+from anyblock.checkpoint.atomic import write_json_atomic
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.evaluation.evaluate import evaluate
+from anyblock.evaluation.result import EvaluationResult
+from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.run_folder import read_json
+
+STAGE = "8-evaluation"
+
+
+def run_evaluation(context: RunContext, child: SubblockCheckpoint, batches: Batches) -> EvaluationResult | None:
+    """Compare the child with the teacher; None when the evaluation is switched off."""
+    if not context.config.evaluation.enabled:
+        return None
+    stage = context.run.stage(
+        STAGE,
+        {
+            "teacher": context.teacher.fingerprint(),
+            "child": child.fingerprint(),
+            "tokens": batches.key,
+            "execution": context.execution,
+        },
+    )
+    if not stage.skipped:
+        with stage.run() as folder:
+            result = evaluate(
+                child.path,
+                data=batches,
+                teacher=context.teacher.path,
+                device=context.device,
+                dtype=context.config.dtype,
+                progress=context.progress,
+            )
+            write_json_atomic(folder / "evaluation.json", result.to_dict())
+    return EvaluationResult.from_dict(read_json(context.run.result(STAGE, "evaluation.json")))

@@ -1,0 +1,103 @@
+"""Stage `search`: the best choice of candidates within the budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from anyblock.candidates.candidate import TEACHER, Candidate
+from anyblock.checkpoint.atomic import write_json_atomic
+from anyblock.config.budget import Bound
+from anyblock.config.schema import SearchConfig
+from anyblock.costs.names import CandidateCosts, cost_names
+from anyblock.errors import UsageError, nearest
+from anyblock.pipeline.run_folder import RunFolder, read_json
+from anyblock.pipeline.stages.candidates import CostedCandidates
+from anyblock.search.budgets import Budget
+from anyblock.search.problem import Group, Option, Problem
+from anyblock.search.solution import Solution
+from anyblock.search.solve import solve_diverse
+
+STAGE = "5-search"
+
+
+def run_search(
+    run: RunFolder, settings: SearchConfig, costed: CostedCandidates, scores: dict[str, float]
+) -> list[Solution]:
+    """Search under the settings' budgets and keep the solutions, best first.
+
+    Raises:
+        UsageError: no budget, or one on an unknown cost.
+        BudgetError: no child keeps the budgets.
+    """
+    problem = build_problem(costed, scores, settings.bounds())
+    stage = run.stage(
+        STAGE,
+        {
+            "budgets": [str(budget) for budget in problem.budgets],
+            "settings": settings.model_dump(mode="json", exclude={"time_limit"}),
+            "options": [[group.key, option.key, option.score, dict(option.costs)] for group in problem.groups for option in group.options],
+        },
+    )
+    if not stage.skipped:
+        found = solve_diverse(
+            problem,
+            gap=settings.gap,
+            time_limit=settings.time_limit,
+            count=settings.solutions,
+            min_distance=settings.min_distance,
+        )
+        with stage.run() as folder:
+            write_json_atomic(folder / "solutions.json", [solution.to_dict() for solution in found])
+    return read_solutions(run)
+
+
+def read_solutions(run: RunFolder) -> list[Solution]:
+    """Read the finished stage."""
+    return [Solution(**row) for row in read_json(run.result(STAGE, "solutions.json"))]
+
+
+def build_problem(costed: CostedCandidates, scores: dict[str, float], bounds: Sequence[Bound]) -> Problem:
+    """Return the search problem: one group a subblock; the teacher's own subblock scores 0."""
+    groups: dict[str, list[Option]] = {}
+    kinds: dict[str, str] = {}
+    for candidate in costed.candidates:
+        score = 0.0 if candidate.kind == TEACHER else scores[candidate.key]
+        option = Option(candidate.label, score, costed.costs[candidate.key], candidate.label)
+        groups.setdefault(candidate.group, []).append(option)
+        kinds[candidate.group] = candidate.half
+    return Problem(
+        tuple(Group(key, tuple(options), kinds[key]) for key, options in groups.items()),
+        resolve_budgets(bounds, costed.teacher),
+        costed.fixed,
+    )
+
+
+def resolve_budgets(bounds: Sequence[Bound], teacher: CandidateCosts) -> tuple[Budget, ...]:
+    """Return budgets in absolute numbers.
+
+    Raises:
+        UsageError: there is none, or one is on a cost that is not known or was not measured.
+    """
+    if not bounds:
+        raise UsageError("no budget", expected="for instance --budget params=0.8x or --budget memory=2.5GiB")
+    budgets = []
+    for bound in bounds:
+        if bound.cost not in teacher:
+            known = {name for name in cost_names() if name in teacher}
+            raise UsageError(
+                f"unknown budget {bound.cost!r}", expected=", ".join(sorted(known)), hint=nearest(bound.cost, known)
+            )
+        own = teacher[bound.cost]
+        budgets.append(
+            Budget(
+                bound.cost,
+                upper=None if bound.upper is None else bound.upper.resolve(own),
+                lower=None if bound.lower is None else bound.lower.resolve(own),
+            )
+        )
+    return tuple(budgets)
+
+
+def chosen_candidates(costed: CostedCandidates, solution: Solution) -> list[Candidate]:
+    """Return the candidates that a solution chose, in the order of the layers."""
+    return [c for c in costed.candidates if solution.choices[c.group] == c.label]

@@ -1,0 +1,1 @@
+"""Writing the child that a search solution describes."""

@@ -1,0 +1,98 @@
+"""`realize`: a choice of candidates becomes a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from anyblock.blocks import BlockConfig
+from anyblock.candidates.candidate import HALVES, NO_OP, TEACHER, Candidate
+from anyblock.candidates.views import CandidateWeights
+from anyblock.checkpoint.atomic import atomic_directory
+from anyblock.checkpoint.side_files import copy_side_files
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.checkpoint.writer import SubblockWriter
+from anyblock.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    import torch
+
+RECORD: Final = "anyblock.json"
+"""File of a child that says where it comes from, and which of the teacher's units each pruned subblock keeps, in order."""
+
+
+def child_blocks(teacher: Sequence[BlockConfig], chosen: Sequence[Candidate]) -> list[BlockConfig]:
+    """Return the child's block configs; a half for which nothing was chosen stays the teacher's."""
+    blocks = list(teacher)
+    for candidate in chosen:
+        half = getattr(candidate.block_config, candidate.half)
+        blocks[candidate.layer] = BlockConfig(
+            **{name: half if name == candidate.half else getattr(blocks[candidate.layer], name) for name in HALVES}
+        )
+    return blocks
+
+
+def realize(
+    teacher: SubblockCheckpoint,
+    chosen: Sequence[Candidate],
+    weights: CandidateWeights,
+    output: Path,
+    *,
+    repaired: Mapping[str, torch.Tensor] | None = None,
+    origin: str = "",
+    overwrite: bool = False,
+    progress: Progress = SILENT,
+) -> Path:
+    """Write the child as a subblock checkpoint; it appears at `output` only when it is complete.
+
+    Unchanged subblocks are copied by byte ranges. Tokenizer, generation config and custom code come along.
+
+    Args:
+        teacher: the teacher.
+        chosen: candidates, at most one a subblock.
+        weights: the candidates' weights.
+        output: the child's directory.
+        repaired: tensors by checkpoint name that replace those of the candidates, in the same shapes.
+        origin: a hash of all inputs, kept in the child's record, by which a run knows a child that it wrote.
+        overwrite: replace what is at `output`.
+        progress: where to report; the unit is groups.
+
+    Raises:
+        OutputExistsError: something is at `output` and is not to be replaced.
+    """
+    by_group = {candidate.group: candidate for candidate in chosen}
+    blocks = child_blocks(teacher.block_configs, chosen)
+    repaired = repaired or {}
+    kept: dict[str, Any] = {}
+    with (
+        atomic_directory(output, overwrite=overwrite, sources=[teacher.path]) as work,
+        progress.task("Writing the child", total=len(teacher.groups), unit="groups") as advance,
+    ):
+        copy_side_files(teacher.path, work)
+        writer = SubblockWriter(work, config=teacher.config, block_configs=blocks)
+        for group in teacher.groups:
+            candidate = by_group.get(group)
+            if candidate is None or (candidate.kind == TEACHER and not repaired.keys() & set(teacher.groups[group])):
+                writer.copy_group(teacher, group)
+            elif candidate.kind != NO_OP:
+                tensors = weights.subblock(candidate)
+                writer.write(group, {name: repaired.get(name, tensor) for name, tensor in tensors.items()})
+                if candidate.kind != TEACHER:
+                    kept[group] = {"kind": candidate.kind, "units": weights.kept_units(candidate)}
+            advance(1)
+        record = {"origin": origin, "kept_units": kept}
+        (work / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        writer.finish()
+    return output
+
+
+def origin_of(path: Path) -> str | None:
+    """Return the hash of inputs in a child's record; None when there is no such child."""
+    try:
+        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    origin = record.get("origin") if isinstance(record, dict) else None
+    return origin if isinstance(origin, str) else None

@@ -1,0 +1,1 @@
+"""How much every candidate hurts: exact replace-one scores with prefix reuse."""

@@ -1,0 +1,128 @@
+"""Exact scores: replace one subblock, run only the layers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import torch
+
+from anyblock.calibration.batches import Batches
+from anyblock.candidates.candidate import Candidate
+from anyblock.candidates.views import CandidateWeights
+from anyblock.errors import AnyBlockError, ExecutionError
+from anyblock.modeling.layerwise import Batch, LayerwiseModel
+from anyblock.modeling.variants import LayerVariants
+from anyblock.progress import SILENT, Progress
+from anyblock.scoring.targets import LOCAL_METRICS, Metric, Spool, TeacherTargets
+
+
+@torch.no_grad()
+def score_candidates(
+    engine: LayerwiseModel,
+    candidates: Sequence[Candidate],
+    weights: CandidateWeights,
+    batches: Batches,
+    *,
+    metric: Metric = "kl",
+    done: Collection[str] = (),
+    record: Callable[[Candidate, float], None],
+    spool: Path | None = None,
+    progress: Progress = SILENT,
+) -> None:
+    """Score each candidate as the only change to the teacher.
+
+    The teacher runs once; its input of every layer is kept. A candidate at layer `i` then costs the layers `i..L`
+    and the head, never the layers before it.
+
+    Args:
+        engine: the teacher.
+        candidates: what to score; candidates of the teacher's own shape are left out by the caller.
+        weights: their weights.
+        batches: the scoring text.
+        metric: `kl` (teacher || child, mean over tokens, nats), `cosine` (1 - cosine of the final hidden states, mean over
+            tokens), `lm_loss` (mean negative log-likelihood), `mse` (squared error of the block's output over the mean
+            square of the teacher's).
+        done: keys that have a score already.
+        record: receives each score as soon as it is known, so that an interrupted run can go on.
+        spool: folder for hidden states and teacher logits; None keeps them in memory.
+        progress: where to report; the unit is candidates.
+
+    Raises:
+        ExecutionError: a score is not finite; the message names the candidate.
+    """
+    waiting = [candidate for candidate in candidates if candidate.key not in done]
+    if not waiting:
+        return
+    by_layer: list[list[Candidate]] = [[] for _ in range(engine.num_layers)]
+    for candidate in waiting:
+        by_layer[candidate.layer].append(candidate)
+    variants = LayerVariants(engine, [[candidate.block_config for candidate in layer] for layer in by_layer])
+    trace = TeacherTrace(engine, batches, metric=metric, spool=Spool(spool), progress=progress)
+    with progress.task(f"Scoring candidates ({metric})", total=len(candidates), unit="candidates") as advance:
+        advance(len(candidates) - len(waiting))
+        for layer in by_layer:
+            for candidate in layer:
+                with variants.layer(candidate.layer, candidate.block_config, weights.block(candidate)) as module:
+                    try:
+                        score = trace.score(candidate.layer, module)
+                    except AnyBlockError as error:
+                        raise ExecutionError(
+                            f"{candidate.key}: {error.what}", expected=error.expected, hint=error.hint
+                        ) from error
+                record(candidate, score)
+                advance(1)
+
+
+class TeacherTrace:
+    """The teacher's hidden states at the input of every layer, and its targets, on all batches.
+
+    Args:
+        engine: the teacher.
+        batches: the text.
+        metric: what children will be compared by.
+        spool: where large tensors are kept.
+        progress: where to report; the unit is tokens.
+    """
+
+    def __init__(
+        self, engine: LayerwiseModel, batches: Batches, *, metric: Metric, spool: Spool, progress: Progress = SILENT
+    ) -> None:
+        self.engine = engine
+        self.metric = metric
+        self.batches: list[Batch] = []
+        self.inputs: list[list[torch.Tensor]] = [[] for _ in range(engine.num_layers + 1)]
+        self.targets: list[TeacherTargets] = []
+        total = batches.tokens * (engine.num_layers + 1)
+        with progress.task("Running the teacher", total=total, unit="layer tokens") as advance:
+            for ids in batches:
+                batch = engine.prepare(ids)
+                self.batches.append(batch)
+                self.inputs[0].append(spool.keep(batch.hidden))
+            for index in range(engine.num_layers):
+                for position, batch in enumerate(self.batches):
+                    hidden = engine.run(index, self.inputs[index][position], batch)
+                    self.inputs[index + 1].append(spool.keep(hidden))
+                    advance(batch.input_ids.numel())
+            for batch, hidden in zip(self.batches, self.inputs[-1], strict=True):
+                if metric not in LOCAL_METRICS:
+                    self.targets.append(TeacherTargets(engine, batch, hidden, metric=metric, spool=spool))
+                advance(batch.input_ids.numel())
+
+    def score(self, index: int, module: torch.nn.Module) -> float:
+        """Return the metric, per token, of the model in which `module` stands in for layer `index`."""
+        total, count = 0.0, 0
+        for position, batch in enumerate(self.batches):
+            hidden = self.engine.run(index, self.inputs[index][position], batch, layer=module)
+            if self.metric in LOCAL_METRICS:
+                teacher = self.inputs[index + 1][position].float()
+                total += float((hidden.float() - teacher).square().sum(dtype=torch.float64))
+                count += float(teacher.square().sum(dtype=torch.float64))  # type: ignore[assignment]
+                continue
+            for later in range(index + 1, self.engine.num_layers):
+                hidden = self.engine.run(later, hidden, batch)
+            value, tokens = self.targets[position].distance(hidden)
+            total, count = total + value, count + tokens
+        if not count:
+            raise ExecutionError("the teacher's output is zero everywhere", hint="the checkpoint's weights are damaged")
+        return total / count

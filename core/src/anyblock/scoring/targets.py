@@ -1,0 +1,125 @@
+"""What the teacher says on the scoring text, kept once, and how far a child is from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+
+from anyblock.errors import ExecutionError
+from anyblock.modeling.layerwise import Batch, LayerwiseModel
+
+Metric = Literal["kl", "cosine", "lm_loss", "mse"]
+LOCAL_METRICS: Final = ("mse",)
+"""Metrics that compare a block's own output, so that no later layer has to run."""
+CHUNK_ELEMENTS: Final = 1 << 25
+"""Logits held in float32 at a time: 128 MiB a copy."""
+
+
+@dataclass
+class Spool:
+    """Where large intermediate tensors live: in memory, or in files of a folder that the system pages as it needs.
+
+    Attributes:
+        folder: None keeps everything in memory.
+    """
+
+    folder: Path | None = None
+    _count: int = field(default=0, repr=False)
+
+    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor of the same content that the spool holds."""
+        if self.folder is None:
+            return tensor.clone() if tensor._base is not None else tensor
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{self._count}.bin"
+        self._count += 1
+        kept = torch.from_file(str(path), shared=True, size=tensor.numel(), dtype=tensor.dtype).view(tensor.shape)
+        return kept.copy_(tensor)
+
+
+class TeacherTargets:
+    """The teacher's final hidden states and logits on one batch.
+
+    Args:
+        engine: the teacher.
+        batch: the batch.
+        hidden: output of the teacher's last layer, [batch, length, hidden].
+        metric: what children will be compared by; only what it needs is kept.
+        spool: where it is kept.
+    """
+
+    def __init__(
+        self, engine: LayerwiseModel, batch: Batch, hidden: torch.Tensor, *, metric: Metric, spool: Spool
+    ) -> None:
+        self._engine = engine
+        self._batch = batch
+        self._metric = metric
+        self._final = spool.keep(engine.final_hidden(hidden, batch)) if metric == "cosine" else None
+        self._chunks: list[tuple[torch.Tensor, torch.Tensor]] = []
+        if metric == "kl":
+            for part in self._parts():
+                logits = engine.logits(hidden, batch, keep=part)
+                self._chunks.append((spool.keep(logits), logits.float().logsumexp(-1)))
+
+    def distance(self, hidden: torch.Tensor) -> tuple[float, int]:
+        """Return `(sum over tokens, number of tokens)` of the metric for a child's last hidden states.
+
+        Raises:
+            ExecutionError: the result is not finite.
+        """
+        if self._metric == "cosine":
+            assert self._final is not None
+            final = self._engine.final_hidden(hidden, self._batch)
+            near = torch.nn.functional.cosine_similarity(final.float(), self._final.float(), dim=-1)
+            return _finite(float((1 - near).sum(dtype=torch.float64)), self._metric), near.numel()
+        if self._metric == "lm_loss":
+            return self._loss(hidden)
+        return self._divergence(hidden)
+
+    def _parts(self) -> Iterator[slice]:
+        batch, length = self._batch.input_ids.shape
+        vocabulary = self._engine.config.vocab_size
+        rows = max(1, min(length, CHUNK_ELEMENTS // (vocabulary * batch)))
+        for start in range(0, length, rows):
+            yield slice(start, min(start + rows, length))
+
+    def _divergence(self, hidden: torch.Tensor) -> tuple[float, int]:
+        """KL(p || q) = sum p (t - s) - lse(t) + lse(s) for teacher logits t and child logits s."""
+        total, tokens = 0.0, 0
+        for part, (teacher, norm) in zip(self._parts(), self._chunks, strict=True):
+            child = self._engine.logits(hidden, self._batch, keep=part).float()
+            child_norm = child.logsumexp(-1)
+            kept = teacher.float()
+            weighted = (kept - norm[..., None]).exp_().mul_(kept.sub_(child)).sum(-1)
+            total += float((weighted - norm + child_norm).sum(dtype=torch.float64))
+            tokens += norm.numel()
+        return _finite(total, self._metric), tokens
+
+    def _loss(self, hidden: torch.Tensor) -> tuple[float, int]:
+        ids = self._batch.input_ids
+        total, tokens = 0.0, 0
+        for part in self._parts():
+            stop = min(part.stop, ids.shape[1] - 1)
+            if part.start >= stop:
+                continue
+            logits = self._engine.logits(hidden, self._batch, keep=slice(part.start, stop)).float()
+            wanted = ids[:, part.start + 1 : stop + 1].to(logits.device)
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum")
+            total += float(loss)
+            tokens += wanted.numel()
+        return _finite(total, self._metric), tokens
+
+
+def _finite(value: float, metric: str) -> float:
+    if not math.isfinite(value):
+        raise ExecutionError(
+            f"the score ({metric}) is {value}",
+            expected="a finite number",
+            hint="try --set dtype=float32 or bfloat16; if it stays, the checkpoint holds NaN or infinite weights",
+        )
+    return value
