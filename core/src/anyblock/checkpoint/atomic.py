@@ -1,0 +1,176 @@
+"""Writing files and directories that are either complete or absent, also after a crash of the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from anyblock.checkpoint.jsonio import json_bytes
+from anyblock.checkpoint.stale import collect, lock, parent_lock, temporary_name
+from anyblock.errors import ExecutionError, InputError, OutputExistsError
+
+
+def check_target(
+    target: str | os.PathLike[str], *, overwrite: bool, sources: Iterable[str | os.PathLike[str]] = ()
+) -> Path:
+    """Check that a directory may be written at `target`, and return its real path.
+
+    Args:
+        target: where the directory is to be; a symbolic link is followed.
+        overwrite: an existing directory may be replaced.
+        sources: directories that are read meanwhile.
+
+    Raises:
+        OutputExistsError: something is there, and is not to be replaced.
+        InputError: the target is, holds or lies in a source; or replacing it would remove the home or current
+            directory.
+    """
+    real = Path(os.path.realpath(target))
+    for source in sources:
+        origin = Path(os.path.realpath(source))
+        if real == origin or real.is_relative_to(origin) or origin.is_relative_to(real):
+            raise InputError(
+                f"the output {target} overlaps the input {source}", expected="an output outside of the input"
+            )
+    if not os.path.lexists(real):
+        return real
+    if not real.is_dir():
+        raise OutputExistsError(f"{target} is there already and is not a directory", hint="choose another output")
+    if not overwrite:
+        raise OutputExistsError(
+            f"{target} is there already", hint="choose another output, or pass --overwrite (overwrite=True)"
+        )
+    if os.path.ismount(real):
+        raise InputError(f"{target} is a mount point and cannot be replaced", expected="a directory below it")
+    for kept in (Path.home(), Path.cwd()):
+        if Path(os.path.realpath(kept)).is_relative_to(real):
+            raise InputError(
+                f"overwriting {target} would remove {kept}",
+                expected="an output that holds neither home nor current directory",
+            )
+    return real
+
+
+@contextmanager
+def atomic_directory(
+    target: str | os.PathLike[str], *, overwrite: bool = False, sources: Iterable[str | os.PathLike[str]] = ()
+) -> Iterator[Path]:
+    """Yield an empty temporary directory that becomes `target` when the block ends without an error.
+
+    The temporary is a sibling named `.{name}.tmp-{pid}-{random}`. At the end, everything in it is written to disk
+    and it is renamed; a directory that it replaces is moved aside first and removed last. After an error the
+    temporary is removed; what a killed process left is removed by the next writer of the same target.
+
+    Raises:
+        OutputExistsError, InputError: see `check_target`.
+        ExecutionError: the place cannot be written.
+    """
+    real = check_target(target, overwrite=overwrite, sources=sources)
+    with _naming(real):
+        real.parent.mkdir(parents=True, exist_ok=True)
+        with parent_lock(real.parent):
+            collect(real)
+            check_target(real, overwrite=overwrite)
+            work = real.with_name(temporary_name(real.name))
+            work.mkdir()
+            held = lock(work)
+    try:
+        try:
+            with _naming(real):
+                yield work
+                sync_tree(work)
+                _install(work, real, overwrite)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+    finally:
+        os.close(held)
+
+
+def _install(work: Path, real: Path, overwrite: bool) -> None:
+    aside: Path | None = None
+    with parent_lock(real.parent):
+        if os.path.lexists(real):
+            if not overwrite:
+                raise OutputExistsError(
+                    f"{real} appeared while it was being written", hint="another run may have the same output"
+                )
+            aside = real.with_name(temporary_name(real.name, "old"))
+            real.rename(aside)
+        try:
+            work.rename(real)
+        except BaseException:
+            if aside is not None:
+                aside.rename(real)
+            raise
+        sync(real.parent)
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part.
+
+    Raises:
+        ExecutionError: the place cannot be written.
+    """
+    file = Path(path)
+    with _naming(file), ExitStack() as stack:
+        with parent_lock(file.parent):
+            collect(file)
+            work = file.with_name(temporary_name(file.name))
+            stream = stack.enter_context(work.open("xb"))
+            stack.callback(os.close, lock(work))
+        try:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+            work.replace(file)
+        except BaseException:
+            work.unlink(missing_ok=True)
+            raise
+        sync(file.parent)
+
+
+def write_json_atomic(path: str | os.PathLike[str], data: Any) -> None:
+    """Write JSON as `write_bytes_atomic` does.
+
+    Raises:
+        ExecutionError: the place cannot be written.
+        TypeError, ValueError: the data is not JSON; nothing is written.
+    """
+    write_bytes_atomic(path, json_bytes(data))
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a directory's list of names, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until everything below a directory, and the directory itself, is on disk."""
+    for parent, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            sync(Path(parent, name))
+        sync(Path(parent))
+
+
+@contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Turn an `OSError` into an error that names the target."""
+    try:
+        yield
+    except OSError as error:
+        raise ExecutionError(
+            f"{target} cannot be written: {error.strerror or error}"
+            + (f" ({error.filename})" if error.filename else ""),
+            hint="check the permissions and the free space there, or choose another output",
+        ) from error

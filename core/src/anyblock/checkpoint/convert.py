@@ -1,0 +1,123 @@
+"""Converting a Hugging Face checkpoint into a subblock checkpoint (DESIGN section 5)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anyblock.checkpoint.atomic import atomic_directory, check_target
+from anyblock.checkpoint.carry import carry, companions, sizes
+from anyblock.checkpoint.compute import compute_parts
+from anyblock.checkpoint.config import read_config
+from anyblock.checkpoint.hub import resolve_model
+from anyblock.checkpoint.plan import ConversionPlan, plan_conversion
+from anyblock.checkpoint.source import SourceCheckpoint
+from anyblock.checkpoint.space import require_space
+from anyblock.checkpoint.transfer import Copier
+from anyblock.checkpoint.view import config_view
+from anyblock.checkpoint.writer import SubblockWriter
+from anyblock.errors import UsageError
+from anyblock.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from anyblock.family import ModelFamily
+
+_SLACK = 16 << 20
+
+
+def convert_model(
+    input_dir: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    converter: str | None = None,
+    *,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress = SILENT,
+) -> Path:
+    """Convert a Hugging Face checkpoint into a subblock checkpoint and return its path.
+
+    Tensors that keep their storage are copied from file to file by the kernel, so memory stays flat and the speed is
+    that of `cp`. The output appears when it is complete, or not at all.
+
+    Args:
+        input_dir: a Hugging Face directory, a subblock checkpoint, or a hub id.
+        output_dir: where the result is to be.
+        converter: the family's name; None finds it out from `config.json`.
+        overwrite: replace an existing output.
+        trust_remote_code: let transformers run the checkpoint's own configuration code where a default value is needed.
+        progress: told the bytes as they are written.
+
+    Raises:
+        InputError: the input cannot be used, or the output exists (`OutputExistsError`); the message names file and
+            tensor.
+        UnsupportedModelError: no installed adapter serves the model.
+        ExecutionError: the output cannot be written.
+    """
+    from anyblock.family import get_family
+
+    check_target(output_dir, overwrite=overwrite)
+    folder = resolve_model(os.fspath(input_dir))
+    model_type = read_config(folder)["model_type"]
+    if converter is not None and converter != model_type:
+        raise UsageError(
+            f"the converter {converter!r} was asked for, and {folder} is a {model_type!r} model",
+            expected=f"converter={model_type!r}, or none to find it out",
+        )
+    return convert_with(
+        get_family(model_type),
+        folder,
+        output_dir,
+        overwrite=overwrite,
+        trust_remote_code=trust_remote_code,
+        progress=progress,
+    )
+
+
+def convert_with(
+    family: ModelFamily,
+    folder: Path,
+    output_dir: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress = SILENT,
+) -> Path:
+    """Convert the checkpoint in a directory with a given family; see `convert_model`."""
+    target = check_target(output_dir, overwrite=overwrite, sources=[folder])
+    config = read_config(folder)
+    view = config_view(folder, trust_remote_code=trust_remote_code)
+    source = SourceCheckpoint.open(folder)
+    plan = plan_conversion(family, source, config, view)
+    files = companions(folder)
+    total = source.total_size + sizes(files)
+    require_space(target, total + _SLACK)
+    with (
+        progress.task(f"converting {folder.name}", total=total, unit="bytes") as advance,
+        atomic_directory(target, overwrite=overwrite, sources=[folder]) as work,
+        Copier({file: header.stamp for file, header in source.headers.items()}, advance) as copier,
+    ):
+        carry(files, work, copier)
+        writer = SubblockWriter(work, config=plan.config, block_configs=plan.block_configs)
+        _write_groups(family, plan, source, view, writer, copier)
+        writer.finish()
+    return Path(output_dir)
+
+
+def _write_groups(
+    family: ModelFamily,
+    plan: ConversionPlan,
+    source: SourceCheckpoint,
+    view: Any,
+    writer: SubblockWriter,
+    copier: Copier,
+) -> None:
+    for group, names in plan.groups.items():
+        kept = {name: plan.stored[name] for name in names if name in plan.stored}
+        computed: Mapping[str, tuple[str, ...]] = {name: plan.computed[name] for name in names if name in plan.computed}
+        if not computed:
+            writer.write_parts(group, kept, copier)
+            continue
+        with compute_parts(family, computed, source, view, writer.directory) as parts:
+            writer.write_parts(group, {**kept, **parts}, copier)

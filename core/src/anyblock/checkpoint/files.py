@@ -1,0 +1,118 @@
+"""Opening files of a checkpoint that nobody vouches for: regular files, inside their folder, of a bounded size."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from anyblock.errors import AnyBlockError, CheckpointError
+
+
+def plain_directory(path: str | os.PathLike[str], *, error: type[AnyBlockError] = CheckpointError) -> Path:
+    """Return `path` as a `Path` after checking that it is a directory.
+
+    Raises:
+        CheckpointError: it is missing or is something else (or the class given as `error`).
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise error(f"{folder} does not exist", expected="the directory of a checkpoint")
+    if not folder.is_dir():
+        raise error(f"{folder} is not a directory", expected="the directory of a checkpoint")
+    return folder
+
+
+def inside(folder: Path, relative: str, *, named_by: str = "") -> Path:
+    """Return the path of a file below `folder` that really is there.
+
+    A symbolic link may only lead to a place inside the folder, or, in the cache of huggingface_hub
+    (`<repo>/snapshots/<revision>/`), to one of the repository's own `<repo>/blobs/`.
+
+    Args:
+        folder: the checkpoint's directory.
+        relative: the file's name as some index gives it, with `/` between parts.
+        named_by: the file that names it, for the error.
+
+    Raises:
+        CheckpointError: the name is absolute, has `..`, or leads outside through a link.
+    """
+    origin = f" (named by {named_by})" if named_by else ""
+    parts = PurePosixPath(relative).parts
+    if not parts or relative.startswith("/") or ".." in parts or "\\" in relative or "\0" in relative:
+        raise CheckpointError(
+            f"{folder}: {relative!r}{origin} is not a file of this folder", expected="a relative path without `..`"
+        )
+    path = folder.joinpath(*parts)
+    real, root = _real(path), _real(folder)
+    if real.is_relative_to(root) or (
+        root.parent.name == "snapshots" and real.is_relative_to(root.parent.parent / "blobs")
+    ):
+        return path
+    raise CheckpointError(
+        f"{path}{origin} leads outside of its folder, to {real}",
+        expected="a file in the folder, or a link into the blobs of a huggingface_hub cache",
+        hint="replace the link by a copy of the file",
+    )
+
+
+def _real(path: Path) -> Path:
+    try:
+        return Path(os.path.realpath(path))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be resolved: {error.strerror}") from error
+
+
+@contextmanager
+def open_regular(path: Path, *, error: type[AnyBlockError] = CheckpointError) -> Iterator[int]:
+    """Open a regular file for reading and yield its descriptor; a pipe or a device is refused and never waited for.
+
+    Raises:
+        CheckpointError: it is missing, unreadable or not a regular file (or the class given as `error`).
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as cause:
+        raise error(f"{path} does not exist") from cause
+    except OSError as cause:
+        raise error(f"{path} cannot be opened: {cause.strerror}") from cause
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise error(f"{path} is not a regular file", expected="a file, not a directory, pipe or device")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_exactly(
+    descriptor: int, length: int, offset: int, path: Path, *, error: type[AnyBlockError] = CheckpointError
+) -> bytes:
+    """Read `length` bytes at `offset`.
+
+    Raises:
+        CheckpointError: the file ends before (or the class given as `error`).
+    """
+    parts: list[bytes] = []
+    while length:
+        part = os.pread(descriptor, min(length, 1 << 30), offset)
+        if not part:
+            raise error(f"{path} ends at byte {offset}", expected=f"{length} more bytes")
+        parts.append(part)
+        length -= len(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+def read_bounded(path: Path, limit: int, *, error: type[AnyBlockError] = CheckpointError) -> bytes:
+    """Read a whole regular file of at most `limit` bytes.
+
+    Raises:
+        CheckpointError: it is larger, or `open_regular` refuses it (or the class given as `error`).
+    """
+    with open_regular(path, error=error) as descriptor:
+        size = os.fstat(descriptor).st_size
+        if size > limit:
+            raise error(f"{path} has {size:,} bytes", expected=f"at most {limit:,}")
+        return read_exactly(descriptor, size, 0, path, error=error)

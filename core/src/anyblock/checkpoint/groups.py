@@ -1,0 +1,76 @@
+"""The groups of a subblock checkpoint: their names, their files, and how they go with the block configs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
+
+from anyblock.blocks import BlockConfig
+from anyblock.checkpoint.parse import shown
+from anyblock.errors import CheckpointError
+
+FOLDER: Final = "subblocks_safetensors"
+HALVES: Final = ("attention", "ffn")
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_HALF: Final = re.compile(r"block_(\d+)_(attention|ffn)")
+
+
+def group_file(group: str) -> str:
+    """Return the name of a group's file relative to the checkpoint.
+
+    Raises:
+        CheckpointError: the group's name cannot be a file name.
+    """
+    if not _NAME.fullmatch(group):
+        raise CheckpointError(
+            f"{shown(group)} cannot be the name of a group",
+            expected="letters, digits, '_', '-' and '.', at most 100, '.' not in front",
+        )
+    return f"{FOLDER}/{group}.safetensors"
+
+
+def group_of(file: str) -> str | None:
+    """Return the group whose file has this relative name; None for any other file."""
+    folder, _, name = file.rpartition("/")
+    group = name.removesuffix(".safetensors")
+    return group if folder == FOLDER and name.endswith(".safetensors") and _NAME.fullmatch(group) else None
+
+
+def half_groups(block_configs: Sequence[BlockConfig]) -> Iterator[tuple[str, bool]]:
+    """Yield `(group, no_op)` for both halves of every block."""
+    for index, block in enumerate(block_configs):
+        yield f"block_{index}_attention", block.attention.no_op
+        yield f"block_{index}_ffn", block.ffn.no_op
+
+
+def check_groups(groups: Collection[str], block_configs: Sequence[BlockConfig], where: str) -> None:
+    """Check that exactly the halves that are not no-ops have a group, and that there are embeddings.
+
+    Args:
+        groups: the groups that hold tensors.
+        block_configs: one a layer.
+        where: names the checkpoint in an error.
+
+    Raises:
+        CheckpointError: naming the first group that is missing, or that should not be there.
+    """
+    present = set(groups)
+    for group, no_op in half_groups(block_configs):
+        if no_op and group in present:
+            raise CheckpointError(
+                f"{where} holds tensors of {group}, whose block config says no_op", expected="no tensors for a no-op"
+            )
+        if not no_op and group not in present:
+            raise CheckpointError(
+                f"{where} holds no tensors of {group}, whose block config is not a no_op",
+                expected="a group for every half",
+            )
+    for group in sorted(present):
+        match = _HALF.fullmatch(group)
+        if match and int(match[1]) >= len(block_configs):
+            raise CheckpointError(
+                f"{where} holds tensors of {group}", expected=f"{len(block_configs)} layers, as there are block configs"
+            )
+    if "embeddings" not in present:
+        raise CheckpointError(f"{where} holds no tensors of the group embeddings", expected="the input embedding")

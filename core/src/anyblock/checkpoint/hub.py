@@ -1,0 +1,117 @@
+"""Finding a model: a directory, or a repository on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from anyblock.errors import InputError, UsageError
+
+_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_REVISION: Final = re.compile(r"[0-9a-f]{40}")
+PATTERNS: Final = (
+    "*.safetensors",
+    "*.json",
+    "*.py",
+    "*.txt",
+    "*.model",
+    "*.tiktoken",
+    "*.jinja",
+    "tokenizer*",
+    "LICENSE*",
+    "NOTICE*",
+    "README*",
+)
+"""What is downloaded."""
+UNWANTED: Final = (
+    "consolidated*",
+    "original/*",
+    "onnx/*",
+    "openvino/*",
+    "gguf/*",
+    "metal/*",
+    "runs/*",
+    "checkpoint-*/*",
+)
+"""What is not downloaded although a pattern matches it."""
+
+
+def resolve_model(model: str, *, revision: str | None = None) -> Path:
+    """Return the directory of a model, downloading it first if it is a hub id.
+
+    Args:
+        model: a directory or a hub id (`owner/name`). A directory of that name comes first.
+        revision: branch, tag or commit on the hub; None is the main branch.
+
+    Raises:
+        InputError: neither a directory nor a hub id, or the hub does not have it, does not give it or cannot be
+            reached.
+        UsageError: a revision of a local directory.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise UsageError(
+                f"{model} is a directory and has no revision {revision!r}", expected="a revision of a hub id"
+            )
+        return path
+    if os.path.lexists(path):
+        raise InputError(f"{model} is not a directory", expected="the directory of a model, or a hub id")
+    if _looks_like_path(model):
+        raise InputError(f"{model} does not exist", expected="the directory of a model, or a hub id such as owner/name")
+    return _download(model, revision)
+
+
+def revision_of(path: str | os.PathLike[str]) -> str | None:
+    """Return the commit that a directory in the cache of huggingface_hub holds; None for any other directory."""
+    folder = Path(os.path.realpath(path))
+    return folder.name if folder.parent.name == "snapshots" and _REVISION.fullmatch(folder.name) else None
+
+
+def _looks_like_path(model: str) -> bool:
+    return model.startswith(("~", ".", "/")) or model.endswith("/") or not _HUB_ID.fullmatch(model)
+
+
+def _download(model: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    name = model if revision is None else f"{model} at revision {revision}"
+    try:
+        return Path(
+            snapshot_download(model, revision=revision, allow_patterns=list(PATTERNS), ignore_patterns=list(UNWANTED))
+        )
+    except GatedRepoError as error:
+        raise InputError(
+            f"{name} is gated on the hub", hint="accept its terms on its page, then run `hf auth login` or set HF_TOKEN"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise InputError(
+            f"{model} is neither a directory here nor a repository on the hub that may be read",
+            hint="check the spelling; for a private repository run `hf auth login` or set HF_TOKEN",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise InputError(
+            f"{model} has no revision {revision!r} on the hub", expected="a branch, a tag or a commit"
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise InputError(
+            f"{name} is not a directory here, not in the cache of huggingface_hub, and the hub cannot be reached",
+            hint="check the network, HF_HUB_OFFLINE and HF_ENDPOINT, or give the path of a downloaded model",
+        ) from error
+    except HFValidationError as error:
+        raise InputError(f"{model} is neither a directory nor a hub id: {error}") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"{name} could not be downloaded: {error}", hint="run the same command again to continue"
+        ) from error

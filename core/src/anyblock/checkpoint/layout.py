@@ -1,0 +1,74 @@
+"""Laying out a safetensors file: the order of its tensors, and its header."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol, TypeVar
+
+from anyblock.checkpoint.dtypes import BITS, alignment
+from anyblock.checkpoint.header import MAX_HEADER, METADATA
+from anyblock.errors import CheckpointError
+
+PT: Final[dict[str, str]] = {"format": "pt"}
+"""The metadata that transformers asks for."""
+
+
+class Sized(Protocol):
+    """What the layout has to know of a tensor."""
+
+    @property
+    def dtype(self) -> str:
+        """The name of the element type in the format."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes."""
+        ...
+
+
+T = TypeVar("T", bound=Sized)
+
+
+def ordered(tensors: Mapping[str, T]) -> dict[str, T]:
+    """Return the tensors with the widest element types first, otherwise in the given order.
+
+    Every tensor then starts at a multiple of its element's size, as in files of the safetensors library, and tensors
+    of one type that follow one another in a source file still do.
+    """
+    return dict(sorted(tensors.items(), key=lambda item: -alignment(item[1].dtype)))
+
+
+def header_bytes(tensors: Mapping[str, Sized], metadata: Mapping[str, str] = PT) -> bytes:
+    """Return everything before the first tensor's bytes, for tensors that follow one another in this order.
+
+    Raises:
+        CheckpointError: the header would be longer than the format allows.
+    """
+    data: dict[str, object] = {METADATA: dict(metadata)} if metadata else {}
+    position = 0
+    for name, tensor in tensors.items():
+        end = position + tensor.nbytes
+        data[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER:
+        raise CheckpointError(
+            f"{len(tensors):,} tensors need a header of {len(text):,} bytes", expected=f"at most {MAX_HEADER:,}"
+        )
+    return len(text).to_bytes(8, "little") + text
+
+
+def byte_size(dtype: str, shape: Iterable[int]) -> int:
+    """Return the bytes of a tensor."""
+    bits = BITS[dtype]
+    for size in shape:
+        bits *= size
+    return bits // 8

@@ -1,0 +1,79 @@
+"""Parsing JSON that nobody vouches for."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from anyblock.errors import AnyBlockError, CheckpointError
+
+_BRACKETS = 1_000_000
+_BYTES_PER_BRACKET = 16
+Pairs = list[tuple[str, Any]]
+
+
+def parse_object(
+    raw: bytes,
+    where: str,
+    *,
+    on_object: Callable[[Pairs], Any] | None = None,
+    error: type[AnyBlockError] = CheckpointError,
+) -> dict[str, Any]:
+    """Parse UTF-8 JSON whose outermost value is an object.
+
+    Every `[]` or `{}` costs Python some 60 bytes of memory for two bytes of text, so text that is made of little else
+    is refused before it is parsed.
+
+    Args:
+        raw: the text.
+        where: names the file in an error.
+        on_object: called with the pairs of every object, innermost first; its result takes the object's place.
+        error: the class to raise.
+
+    Raises:
+        CheckpointError: not UTF-8, not JSON, nested too deeply, or not an object.
+    """
+    if (brackets := raw.count(b"[") + raw.count(b"{")) > max(_BRACKETS, len(raw) // _BYTES_PER_BRACKET):
+        raise error(f"{where} holds {brackets:,} lists and objects in {len(raw):,} bytes", expected="JSON with content")
+    try:
+        data = json.loads(raw.decode("utf-8"), object_pairs_hook=on_object)
+    except UnicodeDecodeError as cause:
+        raise error(
+            f"{where} is not UTF-8 text: byte {cause.start} is {raw[cause.start]:#04x}", expected="a JSON object"
+        ) from cause
+    except RecursionError as cause:
+        raise error(f"{where} is nested too deeply", expected="a JSON object of ordinary depth") from cause
+    except ValueError as cause:
+        raise error(f"{where} is not JSON: {cause}", expected="a JSON object") from cause
+    if not isinstance(data, dict):
+        raise error(f"{where} holds a JSON {_kind(data)}", expected="a JSON object")
+    return data
+
+
+def unique(pairs: Pairs, where: str, *, error: type[AnyBlockError] = CheckpointError) -> dict[str, Any]:
+    """Return the pairs as a dict.
+
+    Raises:
+        CheckpointError: a key stands there twice (or the class given as `error`).
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise error(f"{where}: the key {shown(twice)} stands there twice", expected="every key once")
+    return found
+
+
+def shown(name: object, limit: int = 120) -> str:
+    """Return `repr(name)`, shortened for an error message."""
+    text = repr(name)
+    return text if len(text) <= limit else f"{text[: limit - 20]}… ({len(text)} characters)"
+
+
+def _kind(data: object) -> str:
+    if data is None:
+        return "null"
+    if isinstance(data, bool):
+        return "boolean"
+    return {list: "list", str: "string", int: "number", float: "number"}.get(type(data), type(data).__name__)

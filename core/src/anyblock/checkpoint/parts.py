@@ -1,0 +1,105 @@
+"""The tensors of a group file that is about to be written: stored in another file, or in memory."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anyblock.checkpoint.dtypes import safetensors_dtype
+from anyblock.checkpoint.header import TensorEntry
+from anyblock.checkpoint.layout import PT, byte_size, header_bytes, ordered
+from anyblock.checkpoint.transfer import ByteRange, Copier, write_all
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor whose bytes are copied from a file."""
+
+    file: Path
+    entry: TensorEntry
+
+    @property
+    def dtype(self) -> str:
+        """The name of the element type in the format."""
+        return self.entry.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes."""
+        return self.entry.shape
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes."""
+        return self.entry.nbytes
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A tensor that is given, contiguous or not, on any device."""
+
+    tensor: torch.Tensor
+
+    @property
+    def dtype(self) -> str:
+        """The name of the element type in the format."""
+        return safetensors_dtype(self.tensor.dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes."""
+        return tuple(self.tensor.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes."""
+        return byte_size(self.dtype, self.shape)
+
+    def content(self) -> memoryview:
+        """Return the bytes in row-major order; a tensor that is not contiguous on the CPU is copied for it."""
+        import torch
+
+        flat = self.tensor.detach().to("cpu").contiguous().reshape(-1)
+        return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
+
+
+Part = Stored | InMemory
+
+
+def write_safetensors(
+    file: Path, parts: Mapping[str, Part], copier: Copier, metadata: Mapping[str, str] = PT
+) -> list[str]:
+    """Write a new safetensors file and return the tensors' names in the order of their bytes.
+
+    Neighbouring tensors that also are neighbours in a source file are copied by one call. One tensor in memory at a
+    time is made contiguous.
+
+    Raises:
+        CheckpointError: a source cannot be read, or a tensor has a type that the format does not have.
+        OSError: the file exists or cannot be written.
+    """
+    arranged = ordered(parts)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        position = write_all(header_bytes(arranged, metadata), descriptor, 0)
+        for stored, run in itertools.groupby(arranged.values(), key=lambda part: isinstance(part, Stored)):
+            if stored:
+                position = copier.copy(_ranges(run), descriptor, position)
+                continue
+            for part in run:
+                if isinstance(part, InMemory):
+                    position = copier.put(part.content(), descriptor, position)
+    finally:
+        os.close(descriptor)
+    return list(arranged)
+
+
+def _ranges(run: Iterable[Part]) -> Iterable[ByteRange]:
+    return (ByteRange(part.file, part.entry.start, part.entry.end) for part in run if isinstance(part, Stored))

@@ -1,0 +1,127 @@
+"""Writing a subblock checkpoint one group at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from anyblock.blocks import BlockConfig
+from anyblock.checkpoint.config import CONFIG
+from anyblock.checkpoint.groups import FOLDER, check_groups, group_file
+from anyblock.checkpoint.index import INDEX, index_bytes
+from anyblock.checkpoint.jsonio import json_bytes
+from anyblock.checkpoint.layout import PT
+from anyblock.checkpoint.parse import shown
+from anyblock.checkpoint.parts import InMemory, Part, Stored, write_safetensors
+from anyblock.checkpoint.transfer import Copier
+from anyblock.errors import CheckpointError
+from anyblock.progress import Advance
+
+if TYPE_CHECKING:
+    import torch
+
+    from anyblock.checkpoint.subblocks import SubblockCheckpoint
+
+_RESERVED: Final = {CONFIG, INDEX}
+
+
+class SubblockWriter:
+    """Writes group files into a directory, then the index and the config.
+
+    Use it inside `atomic_directory`, which makes the result appear only when it is complete.
+
+    Args:
+        directory: an existing directory, usually a temporary.
+        config: the content of `config.json`; its `block_configs`, if any, are replaced.
+        block_configs: one a layer.
+        metadata: further metadata of every group file.
+        advance: told the bytes of tensors as they are written.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        config: Mapping[str, Any],
+        block_configs: Sequence[BlockConfig],
+        metadata: Mapping[str, str] | None = None,
+        advance: Advance = lambda _: None,
+    ) -> None:
+        self.directory = directory
+        self._config = dict(config)
+        self._block_configs = list(block_configs)
+        self._metadata = {**PT, **(metadata or {})}
+        self._advance = advance
+        self._weight_map: dict[str, str] = {}
+        self._groups: set[str] = set()
+        self._total = 0
+        (directory / FOLDER).mkdir(exist_ok=True)
+
+    def write(self, group: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Write one group from tensors; views are made contiguous one at a time.
+
+        Raises:
+            CheckpointError: the group or a tensor was written before, or has a type that the format does not have.
+        """
+        with Copier({}, self._advance) as copier:
+            self.write_parts(group, {name: InMemory(tensor) for name, tensor in tensors.items()}, copier)
+
+    def copy_group(self, source: SubblockCheckpoint, group: str) -> None:
+        """Copy one group of a subblock checkpoint by byte ranges.
+
+        Raises:
+            CheckpointError: the source has no such group or was changed, or the group was written before.
+        """
+        header, file = source.header(group), source.file(group)
+        with Copier({file: header.stamp}, self._advance) as copier:
+            self.write_parts(group, {name: Stored(file, entry) for name, entry in header.tensors.items()}, copier)
+
+    def write_parts(self, group: str, parts: Mapping[str, Part], copier: Copier) -> None:
+        """Write one group whose tensors are stored elsewhere or in memory.
+
+        Raises:
+            CheckpointError: the group or a tensor was written before, the group is empty or cannot be a file's name,
+                or a source cannot be read.
+        """
+        relative = group_file(group)
+        if not parts:
+            raise CheckpointError(
+                f"the group {group} has no tensors", expected="at least one; leave out the group of a no-op"
+            )
+        if group in self._groups:
+            raise CheckpointError(f"the group {group} is written twice", expected="every group once")
+        for name in parts:
+            if name in self._weight_map:
+                raise CheckpointError(
+                    f"tensor {shown(name)} is in {self._weight_map[name]} and in {relative}",
+                    expected="every tensor once",
+                )
+        names = write_safetensors(self.directory / relative, parts, copier, self._metadata)
+        self._groups.add(group)
+        self._weight_map.update(dict.fromkeys(names, relative))
+        self._total += sum(part.nbytes for part in parts.values())
+
+    def write_extra(self, name: str, data: Any) -> None:
+        """Write a further JSON file beside `config.json`, for instance which channels were kept.
+
+        Raises:
+            CheckpointError: the name is not that of a JSON file of its own.
+        """
+        if Path(name).name != name or not name.endswith(".json") or name in _RESERVED:
+            raise CheckpointError(
+                f"{shown(name)} cannot be the name of a further file", expected="a file name that ends in .json"
+            )
+        (self.directory / name).write_bytes(json_bytes(data))
+
+    def finish(self) -> None:
+        """Write the index and `config.json`.
+
+        Raises:
+            CheckpointError: a half has no group although it is not a no-op, or has one although it is.
+        """
+        check_groups(self._groups, self._block_configs, str(self.directory))
+        (self.directory / INDEX).write_bytes(index_bytes(self._weight_map, self._total))
+        blocks = [block.to_dict() for block in self._block_configs]
+        config = {key: value for key, value in self._config.items() if key != "block_configs"}
+        (self.directory / CONFIG).write_bytes(json_bytes({**config, "block_configs": blocks}))
