@@ -1,0 +1,172 @@
+"""`evaluate`: how good a model is on a text, and how near to its teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from anyblock.calibration.batches import Batches
+from anyblock.calibration.text import read_text, tokenize
+from anyblock.calibration.tokenizer import load_tokenizer
+from anyblock.errors import InputError, UsageError
+from anyblock.evaluation.metrics import TokenMetrics
+from anyblock.evaluation.result import EvaluationResult, ModelFigures
+from anyblock.evaluation.runner import Runner
+from anyblock.evaluation.windows import windows
+from anyblock.progress import SILENT, Progress
+
+DEFAULT_BLOCK_SIZE = 1024
+_LOGITS_AT_A_TIME = 1 << 26
+
+Model = str | Path | nn.Module
+Data = str | Path | torch.Tensor | Batches
+
+
+def evaluate(
+    model: Model,
+    *,
+    data: Data,
+    teacher: Model | None = None,
+    tokenizer: Any | None = None,
+    block_size: int | None = None,
+    stride: int | None = None,
+    max_tokens: int | None = None,
+    batch_size: int | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str | None = None,
+    progress: Progress = SILENT,
+) -> EvaluationResult:
+    """Measure a model on a text: perplexity, and with a teacher also KL(teacher || child) and top-k agreement.
+
+    Perplexity is `exp` of the mean negative log-likelihood of the next token. By default it is taken over windows of
+    `block_size` tokens that do not overlap; with `stride`, over overlapping ones (`anyblock.evaluation.windows`).
+    Figures of different block sizes or strides cannot be compared.
+
+    Args:
+        model: a Hugging Face directory, a subblock checkpoint, a child, or a loaded model, which is run where it is.
+        data: a text file (`.jsonl` with a `text` field, too), token ids `[tokens]` that are cut as a text's are, or
+            sequences `[sequences, block_size]` that are used as they are.
+        teacher: what to compare with.
+        tokenizer: a tokenizer or a directory with one; None takes the one in the model's directory.
+        block_size: tokens of one window; None is 1024, or the models' context or the whole text if that is shorter.
+        stride: tokens from one window to the next; None for windows that do not overlap.
+        max_tokens: use at most so many tokens.
+        batch_size: windows of one forward pass; None keeps the logits below 256 MiB in float32.
+        device: where models that are given as paths run.
+        dtype: their dtype; None keeps the checkpoint's.
+        progress: where to report.
+
+    Raises:
+        InputError: the text, the tokenizer or a model cannot be used, or the vocabularies differ.
+        ExecutionError: a logit is not finite (the message says where), or the device has not enough memory.
+    """
+    tokens = _tokens(data, model, tokenizer, max_tokens)
+    if tokens.dim() == 2 and (stride is not None or block_size is not None):
+        raise UsageError(
+            "block_size and stride are given with sequences of tokens", expected="a text or flat token ids"
+        )
+    child = Runner(_loaded(model, device, dtype), "child" if teacher is not None else "model")
+    reference = None if teacher is None else Runner(_loaded(teacher, device, dtype), "teacher")
+    _check_vocabularies(child, reference)
+    if tokens.dim() == 2:
+        ids = labels = tokens
+    else:
+        ids, labels = windows(tokens, block_size or _block_size(child, reference, len(tokens)), stride)
+    context = min((runner.context for runner in (child, reference) if runner and runner.context), default=None)
+    if context is not None and ids.shape[1] > context:
+        progress.note(f"blocks of {ids.shape[1]} tokens exceed the context of {context} that the model was made for")
+    batches = Batches(ids, batch_size or _batch_size(child, ids.shape[1]))
+    for runner in filter(None, (child, reference)):
+        runner.check_ids(ids)
+    metrics = _measure(child, reference, batches, labels, progress)
+    return _result(child, reference, batches, stride, metrics)
+
+
+def _measure(
+    child: Runner, teacher: Runner | None, batches: Batches, labels: torch.Tensor, progress: Progress
+) -> TokenMetrics:
+    metrics = TokenMetrics()
+    with child.in_eval_mode(), progress.task("evaluate", total=batches.tokens, unit="tokens") as advance:
+        for index, ids in enumerate(batches):
+            logits = child.logits(ids)
+            wanted = None
+            if teacher is not None:
+                with teacher.in_eval_mode():
+                    wanted = teacher.logits(ids)
+            first = index * batches.batch_size
+            metrics.update(wanted, logits, labels[first : first + len(ids)], where=f"batch {index}")
+            advance(ids.numel())
+    return metrics
+
+
+def _result(
+    child: Runner, teacher: Runner | None, batches: Batches, stride: int | None, metrics: TokenMetrics
+) -> EvaluationResult:
+    scores = metrics.result()
+    return EvaluationResult(
+        child=_figures(child, scores.loss),
+        tokens=scores.tokens,
+        predicted=scores.predicted,
+        block_size=batches.block_size,
+        stride=stride,
+        data_key=batches.key,
+        teacher=None if teacher is None or scores.teacher_loss is None else _figures(teacher, scores.teacher_loss),
+        kl_per_token=scores.kl,
+        top1=scores.top1,
+        top5=scores.top5,
+    )
+
+
+def _figures(runner: Runner, loss: float) -> ModelFigures:
+    return ModelFigures(loss, runner.parameters, runner.bytes, runner.tokens_per_second)
+
+
+def _tokens(data: Data, model: Model, tokenizer: Any | None, max_tokens: int | None) -> torch.Tensor:
+    if isinstance(data, Batches):
+        data = data.ids
+    if isinstance(data, torch.Tensor):
+        if max_tokens is None:
+            return data
+        return data[:max_tokens] if data.dim() == 1 else data[: max_tokens // data.shape[1]]
+    text = read_text(data)
+    if tokenizer is None:
+        if isinstance(model, nn.Module):
+            raise UsageError(
+                "a text file needs a tokenizer, and the model is already loaded",
+                expected="tokenizer=, a tokenizer or a directory with one",
+            )
+        tokenizer = model
+    if isinstance(tokenizer, str | Path):
+        tokenizer = load_tokenizer(tokenizer)
+    return tokenize(text, tokenizer, max_tokens=max_tokens)
+
+
+def _loaded(model: Model, device: torch.device | str, dtype: torch.dtype | str | None) -> nn.Module:
+    if isinstance(model, nn.Module):
+        return model
+    from anyblock.modeling.load import load_model
+
+    loaded: nn.Module = load_model(model, device=device, dtype=dtype)
+    return loaded
+
+
+def _check_vocabularies(child: Runner, teacher: Runner | None) -> None:
+    if teacher is None or child.vocabulary is None or teacher.vocabulary is None:
+        return
+    if child.vocabulary != teacher.vocabulary:
+        raise InputError(
+            f"the teacher has a vocabulary of {teacher.vocabulary} tokens and the child one of {child.vocabulary}",
+            expected="the same vocabulary",
+        )
+
+
+def _block_size(child: Runner, teacher: Runner | None, tokens: int) -> int:
+    contexts = [runner.context for runner in (child, teacher) if runner is not None and runner.context is not None]
+    return max(2, min(DEFAULT_BLOCK_SIZE, tokens, *contexts))
+
+
+def _batch_size(child: Runner, block_size: int) -> int:
+    return max(1, min(32, _LOGITS_AT_A_TIME // (block_size * (child.vocabulary or 1 << 17))))

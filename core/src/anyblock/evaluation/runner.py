@@ -1,0 +1,111 @@
+"""One model under evaluation: its forward pass, its speed and its size."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from anyblock.costs.device import synchronize
+from anyblock.errors import ExecutionError, InputError
+
+
+class Runner:
+    """A causal language model that turns tokens into logits and keeps the time.
+
+    Args:
+        model: anything that takes `input_ids` and returns logits, or an object with `logits`.
+        name: how an error calls it.
+    """
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        self.model = model
+        self.name = name
+        self._timed: list[tuple[int, float]] = []
+        self.device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many tokens the model can embed; None when it does not say."""
+        model: Any = self.model
+        embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+        rows = getattr(embedding, "num_embeddings", None)
+        return int(rows) if rows is not None else None
+
+    @property
+    def context(self) -> int | None:
+        """The length the model was made for; None when its config does not say."""
+        config: Any = getattr(self.model, "config", None)
+        text = config.get_text_config() if hasattr(config, "get_text_config") else config
+        length = getattr(text, "max_position_embeddings", None)
+        return length if isinstance(length, int) and length > 0 else None
+
+    def check_ids(self, ids: torch.Tensor) -> None:
+        """Refuse tokens that the model cannot embed.
+
+        Raises:
+            InputError: a token id is outside the vocabulary, which means that the tokenizer belongs to another model.
+        """
+        rows = self.vocabulary
+        highest, lowest = int(ids.max()), int(ids.min())
+        if rows is not None and (highest >= rows or lowest < 0):
+            raise InputError(
+                f"token id {highest if highest >= rows else lowest} is outside the {self.name}'s vocabulary of {rows}",
+                expected=f"token ids from 0 to {rows - 1}",
+                hint="use the tokenizer that belongs to the model",
+            )
+
+    def logits(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return logits `[batch, length, vocabulary]` for `ids` `[batch, length]`.
+
+        Raises:
+            ExecutionError: the device has not enough memory.
+        """
+        ids = ids.to(self.device)
+        try:
+            with torch.no_grad():
+                synchronize(self.device)
+                start = time.perf_counter()
+                output = self.model(input_ids=ids, use_cache=False)
+                synchronize(self.device)
+                self._timed.append((ids.numel(), time.perf_counter() - start))
+        except torch.OutOfMemoryError as error:
+            raise ExecutionError(
+                f"{self.device} has not enough memory to run the {self.name} on {list(ids.shape)} tokens",
+                hint="lower the batch size or the block size, or choose another device",
+            ) from error
+        logits = output if isinstance(output, torch.Tensor) else output.logits
+        if not isinstance(logits, torch.Tensor):
+            raise InputError(f"the {self.name} returns {type(logits).__name__}", expected="logits")
+        return logits
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens through the forward pass a second; the first batch, which warms up, only counts if it is alone."""
+        timed = self._timed[1:] or self._timed
+        seconds = sum(seconds for _, seconds in timed)
+        return sum(tokens for tokens, _ in timed) / seconds if seconds > 0 else 0.0
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all parameters; shared ones count once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all parameters; shared ones count once."""
+        return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+
+    @contextmanager
+    def in_eval_mode(self) -> Iterator[None]:
+        """Switch dropout off, and leave the model as it was found."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train(training)
