@@ -17,7 +17,7 @@ from anyblock.plugins.collecting import collect
 from anyblock.plugins.contract import SPECS
 from anyblock.plugins.loading import instance_of
 from anyblock.plugins.registry import PluginRegistry
-from anyblock.plugins.relay import Registered, Relay
+from anyblock.plugins.relay import Registered, Relay, admit
 from anyblock.plugins.settings import PluginSettings
 from anyblock.plugins.status import Origin
 
@@ -78,7 +78,7 @@ class ModelFamily:
     """One family: every hook of `FamilySpec` as a method of the same name, with its result checked.
 
     A hook that raises becomes a `PluginError` naming the plugin, its distribution and version, and the hook; so does a
-    result that is not what the spec says. An `AnyBlockError` that a plugin raises about its input passes through as it is.
+    result that is not what the spec says. An `AnyBlockError` that a plugin raises about its input passes through.
 
     Attributes:
         model_type: the Hugging Face `model_type` it serves.
@@ -106,9 +106,10 @@ class ModelFamily:
         def given(plugin: object, name: str) -> Registered:
             cls_ = plugin if isinstance(plugin, type) else type(plugin)
             origin = Origin(f"{cls_.__module__}.{cls_.__qualname__}", "(given)", name)
-            return Registered(instance_of(plugin, origin), origin)
+            return admit(instance_of(plugin, origin), origin)
 
         around = [given(extension, str(index)) for index, extension in enumerate(extensions)]
+        around = [extension for extension in around if extension.concerns is None or model_type in extension.concerns]
         return cls(given(descriptor, model_type), around, model_type=model_type, strict=True)
 
     def __repr__(self) -> str:
@@ -167,7 +168,7 @@ class ModelFamily:
         return self._relay.call("layer_name_predicates", results.predicates, num_layers=num_layers, config=config)
 
     def create_block_configs(self, config: Any) -> list[BlockConfig]:
-        """See `FamilySpec.create_block_configs`; the list has one entry for each of the config's `num_hidden_layers`."""
+        """See `FamilySpec.create_block_configs`; one entry for each of the config's `num_hidden_layers`."""
         self._require("create_block_configs")
         layers = getattr(self.language_model_config(config), "num_hidden_layers", None)
         check = results.block_configs(layers if isinstance(layers, int) else None)

@@ -53,7 +53,8 @@ def collect(
 
 def leave_out(origin: Origin, error: PluginError) -> None:
     """Warn that an extension is left out, and why."""
-    warnings.warn(f"extension {origin} is left out: {error}", PluginWarning, stacklevel=3)
+    advice = f"; {error.hint}" if error.hint else ""
+    warnings.warn(f"extension {origin} is left out: {error.what}{advice}", PluginWarning, stacklevel=3)
 
 
 def _listed(results: object) -> list[Any]:
@@ -71,7 +72,7 @@ def _removable(registered: Registered, relay: Relay) -> bool:
 
 
 def _blame(relay: Relay, hook: str, check: Callable[[Any], object], bad: BadResultError) -> HookError:
-    """Find who gave the bad result, by asking each plugin alone; when all are right by themselves, a wrapper spoilt it."""
+    """Find who gave the bad result by asking each plugin alone; when each is right by itself, a wrapper spoilt it."""
     for registered, function in relay.answers(hook):
         result = function()
         try:

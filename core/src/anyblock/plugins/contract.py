@@ -60,7 +60,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class _Member:
-    """An attribute of a plugin: what the namespace holds, the function inside it, and whether its first argument is bound."""
+    """An attribute of a plugin: what its namespace holds, the function inside, whether the first argument is bound."""
 
     name: str
     raw: object
@@ -73,7 +73,7 @@ def find_faults(plugin: object) -> list[Fault]:
     """Return every breach of the contract in a plugin object (an instance or a module), in the order of names.
 
     A breach is an unknown hook, a name of a hook without a marker, a marker on something that cannot be called, an
-    argument the spec lacks or that would never be filled in, a wrapper that is no generator, and an object without hooks.
+    argument the spec lacks or that would never be filled in, a wrapper that is no generator, an object without hooks.
     """
     faults: list[Fault] = []
     hooks = 0
@@ -116,9 +116,7 @@ def _function(raw: object) -> Callable[..., Any] | None:
         raw = raw.__func__
     elif isinstance(raw, property):
         raw = raw.fget
-    elif isinstance(raw, functools.cached_property):
-        raw = raw.func
-    elif isinstance(raw, functools.partialmethod | functools.partial):
+    elif isinstance(raw, functools.cached_property | functools.partialmethod | functools.partial):
         raw = raw.func
     elif isinstance(raw, MethodType):
         raw = raw.__func__

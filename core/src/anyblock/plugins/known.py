@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 
-from anyblock.errors import UnsupportedModelError, nearest
+from anyblock.errors import UnsupportedModelError
 
 
 @cache
@@ -18,26 +19,24 @@ def known_adapters() -> dict[str, str]:
 
 
 def unsupported(model_type: str, installed: Iterable[str]) -> UnsupportedModelError:
-    """Return the error for a model type that no installed adapter serves: nearest names, the distribution, the way to write one."""
+    """Return the error for a model type that no installed adapter serves.
+
+    Its hint names the distribution that serves the model type; or else the nearest names, and how to write an adapter.
+    """
     here = sorted(installed)
-    listed = ", ".join(here) if here else "none is installed"
     known = known_adapters()
+    expected = f"one of the installed: {', '.join(here)}" if here else "an installed adapter; there is none"
     if model_type in known:
-        return UnsupportedModelError(
-            f"no installed adapter serves model_type {model_type!r}",
-            expected=f"one of the installed: {listed}",
-            hint=f"pip install {known[model_type]}",
-        )
-    parts = []
-    if near := nearest(model_type.lower(), here):
-        parts.append(f"installed: {near}")
-    if near := nearest(model_type.lower(), set(known) - set(here)):
-        parts.append(f"known: {near} (pip install anyblock-<name>)")
-    parts.append(
-        f"write an adapter: anyblock new-family MODEL anyblock-{model_type.replace('_', '-')} (docs: plugins.md)"
-    )
+        what = f"no installed adapter serves model_type {model_type!r}"
+        return UnsupportedModelError(what, expected=expected, hint=f"pip install {known[model_type]}")
+    near = get_close_matches(model_type.lower(), sorted({*known, *here}), n=3, cutoff=0.6)
+    advice = [f"the nearest are {', '.join(_named(name, here, known) for name in near)}"] if near else []
+    dest = f"anyblock-{model_type.replace('_', '-')}"
+    advice.append(f"write an adapter: `anyblock new-family MODEL {dest}` starts one (core/docs/plugins.md)")
     return UnsupportedModelError(
-        f"no adapter serves model_type {model_type!r}",
-        expected=f"one of the installed: {listed}",
-        hint="; ".join(parts),
+        f"no adapter serves model_type {model_type!r}", expected=expected, hint="; or ".join(advice)
     )
+
+
+def _named(name: str, here: Iterable[str], known: Mapping[str, str]) -> str:
+    return f"{name!r} (installed)" if name in here else f"{name!r} (pip install {known[name]})"

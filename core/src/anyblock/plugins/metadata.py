@@ -1,10 +1,11 @@
 """Read what installed distributions say about themselves, without importing anything of theirs.
 
-`importlib.metadata.entry_points` is not used: one unreadable `entry_points.txt` anywhere would make it raise for everybody.
+`importlib.metadata.entry_points` is not used: one unreadable `entry_points.txt` anywhere makes it raise for everybody.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ def read_records(distributions: Iterable[Distribution]) -> list[PluginRecord]:
     """Return a record for each distribution and group of `GROUPS`, before any question of compatibility.
 
     Of several distributions with one name, the first on the path counts, as for `importlib.metadata`; of several in one
-    folder (a damaged installation), the one with the highest version, so that the result does not depend on the file system.
+    folder (a damaged installation), the highest version, so that the result does not depend on the file system.
     """
     places: dict[str, list[_Found]] = {}
     for distribution in distributions:
@@ -46,6 +47,8 @@ def read_records(distributions: Iterable[Distribution]) -> list[PluginRecord]:
         places.setdefault(found.key, []).append(found)
     records: list[PluginRecord] = []
     for found_here in places.values():
+        if len(found_here) > 1:
+            found_here = _distinct(found_here)
         first = found_here[0]
         together = [other for other in found_here if other.folder == first.folder]
         chosen = max(together, key=lambda found: _version_key(found.distribution)) if len(together) > 1 else first
@@ -61,6 +64,14 @@ def _locate(distribution: Distribution) -> _Found:
         stem = path.name.rpartition(".")[0].partition("-")[0]
         return _Found(normalized(stem), str(path.parent), str(path), distribution)
     return _Found(normalized(_header(distribution, "Name")), "", "" if path is None else str(path), distribution)
+
+
+def _distinct(found: Iterable[_Found]) -> list[_Found]:
+    # One folder may be on the path twice, or under two names.
+    kept: dict[str, _Found] = {}
+    for one in found:
+        kept.setdefault(os.path.realpath(one.path), one)
+    return list(kept.values())
 
 
 def _header(distribution: Distribution, name: str) -> str:

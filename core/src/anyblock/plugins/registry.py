@@ -15,7 +15,7 @@ from anyblock.plugins.collecting import leave_out
 from anyblock.plugins.known import unsupported
 from anyblock.plugins.loading import PluginLoadError, instance_of, load_object
 from anyblock.plugins.metadata import read_records
-from anyblock.plugins.relay import Registered, require_contract
+from anyblock.plugins.relay import Registered, admit
 from anyblock.plugins.resolve import Resolution, conflict_error, resolve
 from anyblock.plugins.settings import PluginSettings
 from anyblock.plugins.status import PluginRecord, PluginStatus
@@ -24,7 +24,7 @@ from anyblock.plugins.status import PluginRecord, PluginStatus
 class PluginRegistry:
     """Every plugin with its status; an adapter is imported when it is first asked for, and nothing else is.
 
-    Use `discover` for what is installed and `from_plugins` for objects at hand. Both results are safe to share by threads.
+    Use `discover` for what is installed and `from_plugins` for objects at hand. Threads may share either.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class PluginRegistry:
         for record in self.records:
             if model_type in record.model_types:
                 raise PluginError(
-                    f"the adapter for model_type {model_type!r}, {record.origin()}, is {record.status}: {record.reason}",
+                    f"the adapter {record.origin()} for model_type {model_type!r} is {record.status}: {record.reason}",
                     hint="anyblock doctor shows how to mend it",
                 )
         raise unsupported(model_type, self.model_types)
@@ -171,8 +171,7 @@ class PluginRegistry:
                     if not known:
                         leave_out(record.origin(name), error)
                     continue
-                wanted = getattr(extension.plugin, "model_types", None)
-                if wanted is None or model_type in wanted:
+                if extension.concerns is None or model_type in extension.concerns:
                     found.append(extension)
         return found
 
@@ -199,7 +198,7 @@ class PluginRegistry:
                 if isinstance(known, PluginLoadError):
                     self._mark(record, name, known)
         if isinstance(known, PluginLoadError):
-            raise known
+            raise known.with_traceback(None)
         return known
 
     def _fresh(self, record: PluginRecord, name: str) -> Registered | PluginLoadError:
@@ -209,10 +208,9 @@ class PluginRegistry:
                 plugin = instance_of(self._objects[record.group, name], origin)
             else:
                 plugin = load_object(origin, record.group, record.entries[name])
-            require_contract(plugin, origin)
+            return admit(plugin, origin)
         except PluginLoadError as error:
             return error
-        return Registered(plugin, origin)
 
     def _mark(self, record: PluginRecord, name: str, error: PluginLoadError) -> None:
         reason = f"{name}: {error.what}" if len(record.entries) > 1 else error.what

@@ -1,8 +1,8 @@
-"""The calls themselves: one pluggy manager that holds a family's descriptor and the extensions, and errors that name who failed."""
+"""The calls themselves: one pluggy manager for a descriptor and the extensions, and errors that name who failed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, TypeVar
@@ -11,8 +11,8 @@ import pluggy
 
 from anyblock.errors import AnyBlockError, PluginError
 from anyblock.hookspecs import PROJECT, FamilySpec
-from anyblock.plugins.contract import find_faults, implemented
-from anyblock.plugins.loading import PluginLoadError, describe
+from anyblock.plugins.contract import Fault, find_faults, implemented
+from anyblock.plugins.loading import PluginLoadError, describe, isolated
 from anyblock.plugins.status import Origin
 
 _T = TypeVar("_T")
@@ -20,10 +20,15 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Registered:
-    """A plugin object, and where it comes from."""
+    """A plugin object that keeps the contract, and where it comes from.
+
+    Attributes:
+        concerns: the `model_type`s that an extension is for, from its attribute `model_types`; None means every one.
+    """
 
     plugin: object
     origin: Origin
+    concerns: frozenset[str] | None = None
 
 
 class BadResultError(Exception):
@@ -50,25 +55,37 @@ class HookError(PluginError):
         super().__init__(
             f"plugin {culprit.origin}{wrapped}: hook {hook}: {fault}",
             expected=expected,
-            hint=f"upgrade {culprit.origin.distribution}, or report this to its author; FamilySpec.{hook} is the reference",
+            hint=f"upgrade {culprit.origin.distribution} or report this to its author (reference: FamilySpec.{hook})",
         )
         self.hook = hook
         self.culprit = culprit
 
 
-def require_contract(plugin: object, origin: Origin) -> None:
-    """Check a plugin object against the contract.
+def admit(plugin: object, origin: Origin) -> Registered:
+    """Hold a plugin object to the contract.
 
     Raises:
         PluginLoadError: it breaks the contract; the message lists every breach.
     """
-    faults = find_faults(plugin)
+    with isolated(origin, "reading its hooks", type(plugin).__module__.partition(".")[0]):
+        faults = find_faults(plugin)
+        concerns = getattr(plugin, "model_types", None)
+    names = None if concerns is None or isinstance(concerns, str) else _names(concerns)
+    if concerns is not None and names is None:
+        faults.append(Fault("", f"its model_types is {concerns!r}", "a tuple of model_type names"))
     if faults:
         raise PluginLoadError(
             f"plugin {origin} breaks the contract: " + "; ".join(map(str, faults)),
             hint=f"upgrade {origin.distribution}, or report this to its author",
             location=next((fault.location for fault in faults if fault.location), ""),
         )
+    return Registered(plugin, origin, names)
+
+
+def _names(value: object) -> frozenset[str] | None:
+    if not isinstance(value, Collection) or not all(isinstance(name, str) for name in value):
+        return None
+    return frozenset(value)
 
 
 class Relay:
@@ -78,7 +95,7 @@ class Relay:
     ordered by distribution and name, whatever order they were found in.
 
     Raises:
-        PluginLoadError: a plugin breaks the contract.
+        PluginLoadError: pluggy refuses a plugin.
     """
 
     def __init__(self, descriptor: Registered, extensions: Iterable[Registered] = ()) -> None:
@@ -96,7 +113,6 @@ class Relay:
         return [registered for registered in reversed(self._registered.values()) if registered is not self.descriptor]
 
     def _register(self, registered: Registered) -> None:
-        require_contract(registered.plugin, registered.origin)
         key = f"{registered.origin.distribution}:{registered.origin.name}:{len(self._registered)}"
         try:
             self._manager.register(registered.plugin, key)
@@ -124,7 +140,7 @@ class Relay:
         return bool(self.answers(hook))
 
     def answers(self, hook: str) -> list[tuple[Registered, Callable[..., Any]]]:
-        """Return every plugin that answers this hook, wrappers aside, with its bound method; the first one called comes first."""
+        """Return every plugin that answers this hook, wrappers aside, with its method, in the order of the calls."""
         found = reversed(self._implementations(hook))
         return [(self._registered[impl.plugin_name], impl.function) for impl in found if not _is_wrapper(impl)]
 
@@ -173,7 +189,7 @@ class Relay:
             ) from None
 
     def _culprit(self, hook: str, error: BaseException) -> Registered | None:
-        """Return the plugin whose implementation is innermost on the traceback; wrappers further out only passed it on."""
+        """Return the plugin whose implementation is innermost on the traceback; wrappers further out passed it on."""
         impls = self._implementations(hook)
         culprit = None
         trace = error.__traceback__

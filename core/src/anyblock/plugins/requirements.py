@@ -1,19 +1,20 @@
-"""What a plugin's metadata requires: the range of core versions, checked before the plugin is imported, and the rest."""
+"""What a plugin's metadata requires: the range of core versions, checked before any import, and the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import SpecifierSet
+from packaging.specifiers import Specifier, SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 
 def read_requirements(lines: Iterable[str]) -> tuple[str, tuple[str, ...]]:
     """Split `Requires-Dist` lines into the range for `anyblock` and the other requirements of this environment.
 
-    A requirement whose marker does not hold here, an optional extra's among them, does not count; several ranges for core
-    are joined, and extras asked of core (`anyblock[report]`) do not change the range.
+    A requirement whose marker does not hold here, an optional extra's among them, does not count; several ranges for
+    core are joined, and extras asked of core (`anyblock[report]`) do not change the range.
 
     Raises:
         ValueError: a line is not a valid requirement.
@@ -31,9 +32,21 @@ def read_requirements(lines: Iterable[str]) -> tuple[str, tuple[str, ...]]:
             core &= requirement.specifier
         else:
             others.append(line)
-    return str(core), tuple(others)
+    lower_first = sorted(map(str, core), key=lambda bound: (bound.startswith("<"), bound))
+    return ",".join(lower_first), tuple(others)
 
 
 def accepts(wanted: str, version: str) -> bool:
     """Say whether `version` lies in the range `wanted` (empty means any); a pre-release of core counts."""
     return SpecifierSet(wanted).contains(version, prereleases=True)
+
+
+def core_is_too_old(wanted: str, version: str) -> bool:
+    """Say whether `version` lies below the range `wanted`; above it, the plugin is the one that is too old."""
+    found = Version(version)
+    lower = [one for one in SpecifierSet(wanted) if one.operator in (">=", ">", "~=", "==", "===")]
+    return any(not one.contains(found, prereleases=True) and found < _bound(one) for one in lower)
+
+
+def _bound(specifier: Specifier) -> Version:
+    return Version(specifier.version.removesuffix(".*"))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from anyblock.errors import PluginError, nearest
 from anyblock.hookspecs import FAMILIES_GROUP
-from anyblock.plugins.requirements import accepts
+from anyblock.plugins.requirements import accepts, core_is_too_old
 from anyblock.plugins.settings import ALLOW_VARIABLE, DENY_VARIABLE, PREFER_VARIABLE, PluginSettings, normalized
 from anyblock.plugins.status import PluginRecord, PluginStatus
 
@@ -56,7 +56,8 @@ def resolve(records: Sequence[PluginRecord], settings: PluginSettings, core_vers
         judged[index] = _passed_over(before[index], model_types, [before[providers[name]] for name in model_types])
     for index in sorted({index for indices in contested.values() for index in indices}):
         mine = {name: [before[other] for other in indices] for name, indices in contested.items() if index in indices}
-        judged[index] = before[index].marked(PluginStatus.CONFLICTING, _conflict(before[index], mine))
+        marked = before[index].marked(PluginStatus.CONFLICTING, _conflict(before[index], mine))
+        judged[index] = replace(marked, contested=tuple(mine))
     return Resolution(
         records=tuple(judged),
         providers={name: judged[index] for name, index in providers.items()},
@@ -80,10 +81,11 @@ def _judge(record: PluginRecord, settings: PluginSettings, core_version: str) ->
     if blocked:
         return record.marked(PluginStatus.BLOCKED, blocked)
     if record.status is PluginStatus.READY and not accepts(record.requires_core, core_version):
+        old = core_is_too_old(record.requires_core, core_version)
+        remedy = f"'anyblock{record.requires_core}'" if old else f"--upgrade {record.distribution}"
         return record.marked(
             PluginStatus.INCOMPATIBLE,
-            f"wants anyblock{record.requires_core}, and {core_version} is installed; "
-            f"pip install --upgrade anyblock {record.distribution}",
+            f"wants anyblock{record.requires_core}, and {core_version} is installed: pip install {remedy}",
         )
     return record
 
@@ -120,8 +122,8 @@ def _notices(
     installed = {normalized(record.distribution): record for record in records}
     notices = [f"{PREFER_VARIABLE} has {item!r}; expected model_type=distribution" for item in settings.malformed]
     for variable, names in ((ALLOW_VARIABLE, settings.allow or ()), (DENY_VARIABLE, settings.deny)):
-        for name in sorted(set(names) - {"*", *installed}):
-            notices.append(f"{variable} names {name}, which is not installed{_suggestion(name, installed)}")
+        absent = sorted(set(names) - {"*", *installed})
+        notices += [f"{variable} names {name}, which is not installed{_suggestion(name, installed)}" for name in absent]
     for model_type, name in sorted(settings.prefer.items()):
         here = [normalized(records[index].distribution) for index in claims.get(model_type, ())]
         if name not in here:

@@ -1,4 +1,4 @@
-"""What each hook has to return, checked where it is called, so that a wrong result is reported and not computed with."""
+"""What each hook has to return, checked where it is called: a wrong result is reported, never computed with."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def module_path(result: Any) -> str:
 
 
 def predicates(result: Any) -> dict[str, re.Pattern[str]]:
-    """Check `{group: compiled regex}`; group names become file names, so they are held to letters, digits, `_`, `.`, `-`."""
+    """Check `{group: compiled regex}`; groups become file names, so they are letters, digits, `_`, `.` and `-`."""
     found = _mapping(result, "a dict of compiled regular expressions by group name")
     for group, pattern in found.items():
         if not isinstance(group, str) or not _GROUP.fullmatch(group):

@@ -1,4 +1,4 @@
-"""What discovery knows about one plugin: a record per distribution and entry-point group, with a status and a reason."""
+"""What discovery knows about a plugin: a record for each distribution and group, with a status and a reason."""
 
 from __future__ import annotations
 
@@ -46,10 +46,11 @@ class PluginRecord:
         version: its version; empty when the metadata has none.
         group: the entry-point group.
         entries: `{entry-point name: "module:attribute"}`.
-        requires_core: the range of core versions it wants, for instance `<1,>=0.1`; empty means any.
+        requires_core: the range of core versions it wants, for instance `>=0.1,<1`; empty means any.
         status: see `PluginStatus`.
         reason: why it is not ready; empty when it is.
         location: `file:line` of the fault when there is one in the plugin's code.
+        contested: the `model_type`s of its that another distribution claims too.
         path: the folder that holds its metadata; empty for a plugin given in a test.
         requirements: its other run-time requirements that apply to this environment, as they are written.
         duplicates: folders of further metadata of the same distribution, which are not used.
@@ -63,6 +64,7 @@ class PluginRecord:
     status: PluginStatus = PluginStatus.READY
     reason: str = ""
     location: str = ""
+    contested: tuple[str, ...] = ()
     path: str = ""
     requirements: tuple[str, ...] = field(default=(), repr=False)
     duplicates: tuple[str, ...] = field(default=(), repr=False)
