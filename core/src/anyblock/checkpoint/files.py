@@ -29,7 +29,7 @@ def inside(folder: Path, relative: str, *, named_by: str = "") -> Path:
     """Return the path of a file below `folder` that really is there.
 
     A symbolic link may only lead to a place inside the folder, or, in the cache of huggingface_hub
-    (`<repo>/snapshots/<revision>/`), to one of the repository's own `<repo>/blobs/`.
+    (`<cache>/models--<repo>/snapshots/<revision>/`), into the `blobs/` of the repository or of the whole cache.
 
     Args:
         folder: the checkpoint's directory.
@@ -47,15 +47,21 @@ def inside(folder: Path, relative: str, *, named_by: str = "") -> Path:
         )
     path = folder.joinpath(*parts)
     real, root = _real(path), _real(folder)
-    if real.is_relative_to(root) or (
-        root.parent.name == "snapshots" and real.is_relative_to(root.parent.parent / "blobs")
-    ):
+    if any(real.is_relative_to(place) for place in (root, *_blob_stores(root))):
         return path
     raise CheckpointError(
         f"{path}{origin} leads outside of its folder, to {real}",
         expected="a file in the folder, or a link into the blobs of a huggingface_hub cache",
         hint="replace the link by a copy of the file",
     )
+
+
+def _blob_stores(root: Path) -> Iterator[Path]:
+    snapshots, repository = root.parent, root.parent.parent
+    if snapshots.name == "snapshots":
+        yield repository / "blobs"
+        if repository.name.startswith("models--"):
+            yield repository.parent / "blobs"
 
 
 def _real(path: Path) -> Path:

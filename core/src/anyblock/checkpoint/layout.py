@@ -45,8 +45,16 @@ def ordered(tensors: Mapping[str, T]) -> dict[str, T]:
     return dict(sorted(tensors.items(), key=lambda item: -alignment(item[1].dtype)))
 
 
-def header_bytes(tensors: Mapping[str, Sized], metadata: Mapping[str, str] = PT) -> bytes:
+def header_bytes(
+    tensors: Mapping[str, Sized], metadata: Mapping[str, str] = PT, *, modulo: int = 8, rest: int = 0
+) -> bytes:
     """Return everything before the first tensor's bytes, for tensors that follow one another in this order.
+
+    Args:
+        tensors: in the order of their bytes.
+        metadata: the file's metadata.
+        modulo, rest: the length is made `rest` modulo `modulo`; both multiples of 8, at which the format starts its
+            tensors.
 
     Raises:
         CheckpointError: the header would be longer than the format allows.
@@ -58,7 +66,7 @@ def header_bytes(tensors: Mapping[str, Sized], metadata: Mapping[str, str] = PT)
         data[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
         position = end
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * ((rest - 8 - len(text)) % modulo)
     if len(text) > MAX_HEADER:
         raise CheckpointError(
             f"{len(tensors):,} tensors need a header of {len(text):,} bytes", expected=f"at most {MAX_HEADER:,}"

@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from anyblock.checkpoint.dtypes import safetensors_dtype
 from anyblock.checkpoint.header import TensorEntry
 from anyblock.checkpoint.layout import PT, byte_size, header_bytes, ordered
-from anyblock.checkpoint.transfer import ByteRange, Copier, write_all
+from anyblock.checkpoint.transfer import PAGE, ByteRange, Copier, write_all
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +71,7 @@ class InMemory:
 
 
 Part = Stored | InMemory
+_WORTH_PLACING: Final = 1 << 20
 
 
 def write_safetensors(
@@ -88,7 +89,7 @@ def write_safetensors(
     arranged = ordered(parts)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        position = write_all(header_bytes(arranged, metadata), descriptor, 0)
+        position = write_all(header_bytes(arranged, metadata, **_placement(arranged.values())), descriptor, 0)
         for stored, run in itertools.groupby(arranged.values(), key=lambda part: isinstance(part, Stored)):
             if stored:
                 position = copier.copy(_ranges(run), descriptor, position)
@@ -99,6 +100,22 @@ def write_safetensors(
     finally:
         os.close(descriptor)
     return list(arranged)
+
+
+def _placement(parts: Iterable[Part]) -> dict[str, int]:
+    """Return where the data should start for the longest run of copied bytes to lie on pages as in its source."""
+    offset = longest = length = rest = 0
+    last: tuple[Path, int] | None = None
+    for part in parts:
+        if isinstance(part, Stored):
+            length = length + part.nbytes if last == (part.file, part.entry.start) else part.nbytes
+            last = (part.file, part.entry.end)
+            if length > longest:
+                longest, rest = length, (part.entry.end - offset - part.nbytes) % PAGE
+        else:
+            last = None
+        offset += part.nbytes
+    return {"modulo": PAGE, "rest": rest} if longest >= _WORTH_PLACING and rest % 8 == 0 else {}
 
 
 def _ranges(run: Iterable[Part]) -> Iterable[ByteRange]:
