@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import anyblock
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
 from anyblock.modeling.device import resolve_device
@@ -71,6 +72,7 @@ class RunContext:
         return {
             "device": str(self.device),
             "dtype": self.config.dtype,
+            "anyblock": anyblock.__version__,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "adapter": f"{self.family.distribution} {self.family.version}",

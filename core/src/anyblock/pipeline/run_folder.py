@@ -59,13 +59,14 @@ class Stage:
     Args:
         folder: the stage's folder in the run.
         inputs: everything the result depends on, as JSON data.
+        ran: the names of stages that this process worked on; this one adds itself when it runs.
     """
 
-    def __init__(self, folder: Path, inputs: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, inputs: Mapping[str, Any], ran: set[str]) -> None:
         self.folder = folder
+        self._ran = ran
         self.fingerprint = digest(inputs)
         self.inputs = dict(inputs)
-        self.seconds = 0.0
         self.skipped = self._finished()
 
     def _finished(self) -> bool:
@@ -75,14 +76,8 @@ class Stage:
         state = read_json(done)
         if state.get("fingerprint") != self.fingerprint:
             return False
-        self.seconds = float(state.get("seconds", 0.0))
         files: dict[str, str] = state.get("files", {})
         return all((self.folder / name).is_file() and file_digest(self.folder / name) == hashed for name, hashed in files.items())
-
-    @property
-    def key(self) -> str:
-        """The content of the finished stage's files, which later stages depend on."""
-        return digest(read_json(self.folder / _DONE)["files"])
 
     @contextmanager
     def run(self) -> Iterator[Path]:
@@ -96,15 +91,16 @@ class Stage:
             self.folder.mkdir(parents=True)
             write_json_atomic(self.folder / _INPUTS, {"fingerprint": self.fingerprint, "inputs": self.inputs})
         (self.folder / _DONE).unlink(missing_ok=True)
+        self._ran.add(self.folder.name)
         begin = time.monotonic()
         yield self.folder
-        self.seconds = time.monotonic() - begin
+        seconds = round(time.monotonic() - begin, 3)
         for scratch in self.folder.glob(".*"):
             shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
         names = sorted(path.name for path in self.folder.iterdir() if path.is_file() and path.name != _INPUTS)
         files = {name: file_digest(self.folder / name) for name in names}
         write_json_atomic(
-            self.folder / _DONE, {"fingerprint": self.fingerprint, "files": files, "seconds": round(self.seconds, 3)}
+            self.folder / _DONE, {"fingerprint": self.fingerprint, "files": files, "seconds": seconds}
         )
 
 
@@ -113,10 +109,14 @@ class RunFolder:
 
     Args:
         path: the folder; made when it is missing.
+
+    Attributes:
+        ran: the names of stages that this process worked on.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.ran: set[str] = set()
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -133,7 +133,7 @@ class RunFolder:
 
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
         """Return a stage by name; `skipped` says whether its result is there already."""
-        return Stage(self.path / "stages" / name, inputs)
+        return Stage(self.path / "stages" / name, inputs, self.ran)
 
     def result(self, stage: str, name: str) -> Path:
         """Return the path of a finished stage's file.

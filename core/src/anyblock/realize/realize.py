@@ -11,8 +11,9 @@ from anyblock.blocks import BlockConfig
 from anyblock.candidates.candidate import HALVES, NO_OP, TEACHER, Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.atomic import atomic_directory
-from anyblock.checkpoint.side_files import copy_side_files
+from anyblock.checkpoint.carry import carry, companions
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.checkpoint.transfer import Copier
 from anyblock.checkpoint.writer import SubblockWriter
 from anyblock.progress import SILENT, Progress
 
@@ -70,7 +71,8 @@ def realize(
         atomic_directory(output, overwrite=overwrite, sources=[teacher.path]) as work,
         progress.task("Writing the child", total=len(teacher.groups), unit="groups") as advance,
     ):
-        copy_side_files(teacher.path, work)
+        with Copier({}, lambda _: None) as copier:
+            carry(companions(teacher.path), work, copier)
         writer = SubblockWriter(work, config=teacher.config, block_configs=blocks)
         for group in teacher.groups:
             candidate = by_group.get(group)

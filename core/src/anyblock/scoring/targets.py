@@ -94,8 +94,8 @@ class TeacherTargets:
         for part, (teacher, norm) in zip(self._parts(), self._chunks, strict=True):
             child = self._engine.logits(hidden, self._batch, keep=part).float()
             child_norm = child.logsumexp(-1)
-            kept = teacher.float()
-            weighted = (kept - norm[..., None]).exp_().mul_(kept.sub_(child)).sum(-1)
+            kept = teacher.float()  # the stored tensor itself when it is float32: not to be written to
+            weighted = (kept - norm[..., None]).exp_().mul_(kept - child).sum(-1)
             total += float((weighted - norm + child_norm).sum(dtype=torch.float64))
             tokens += norm.numel()
         return _finite(total, self._metric), tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from anyblock.blocks import BlockConfig, block_configs_from_json
 from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.candidates.library import list_candidates
 from anyblock.candidates.views import CandidateWeights
@@ -22,11 +23,13 @@ class CostedCandidates:
     """Every candidate with its costs.
 
     Attributes:
+        blocks: the teacher's block configs.
         candidates: the teacher's own subblocks included.
         costs: by candidate key.
         fixed: what the parts outside the subblocks cost.
     """
 
+    blocks: list[BlockConfig]
     candidates: list[Candidate]
     costs: dict[str, CandidateCosts]
     fixed: CandidateCosts
@@ -77,7 +80,8 @@ def run_candidates(context: RunContext) -> CostedCandidates:
         shapes = {group: context.teacher.meta(group) for group in context.teacher.groups}
         fixed = fixed_costs(context.family, context.hf_config, shapes, len(context.teacher.block_configs), scenario)
         with stage.run() as folder:
-            write_json_atomic(folder / "candidates.json", {"candidates": rows, "fixed": fixed})
+            blocks = [block.to_dict() for block in context.teacher.block_configs]
+            write_json_atomic(folder / "candidates.json", {"blocks": blocks, "candidates": rows, "fixed": fixed})
     return read_candidates(context.run)
 
 
@@ -86,7 +90,7 @@ def read_candidates(run: RunFolder) -> CostedCandidates:
     data: dict[str, Any] = read_json(run.result(STAGE, "candidates.json"))
     candidates = [Candidate.from_dict(row["candidate"]) for row in data["candidates"]]
     costs = {candidate.key: row["costs"] for candidate, row in zip(candidates, data["candidates"], strict=True)}
-    return CostedCandidates(candidates, costs, data["fixed"])
+    return CostedCandidates(block_configs_from_json(data["blocks"]), candidates, costs, data["fixed"])
 
 
 def scenario_of(context: RunContext) -> Scenario:

@@ -1,0 +1,5 @@
+"""`python -m anyblock`."""
+
+from anyblock.cli import main
+
+main()

@@ -1,0 +1,103 @@
+"""`anyblock compress`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from anyblock.cli.options import Data, Overwrite
+from anyblock.errors import UsageError
+
+
+def compress(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(metavar="CONFIG.yaml | MODEL OUT [KEY=VALUE ...]", help="A YAML file, or a model and an output."),
+    ],
+    budget: Annotated[
+        list[str] | None,
+        typer.Option("--budget", help="For instance params=0.8x, params=100M, memory=2.5GiB. May be repeated."),
+    ] = None,
+    data: Data = None,
+    run: Annotated[Path | None, typer.Option("--run", help="The run folder; OUT.run when not given.")] = None,
+    hook: Annotated[str | None, typer.Option(help="Importance hook that ranks ffn channels, by name.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16, or auto: the checkpoint's own.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the checkpoint.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a smaller child of a model under a budget. Started again, it goes on where it stopped.
+
+    Every key of the configuration can be set as KEY=VALUE behind the other arguments, for instance
+    pruning.ffn.sizes=[0.25,0.5].
+    """
+    from anyblock.config import load_config
+
+    places = [text for text in arguments if not _is_override(text)]
+    overrides = [text for text in arguments if _is_override(text)]
+    config_file, base = _places(places)
+    options: dict[str, Any] = {
+        "data.path": data,
+        "run_dir": run,
+        "pruning.ffn.hook": hook,
+        "device": device,
+        "dtype": dtype,
+        "trust_remote_code": trust_remote_code or None,
+    }
+    for key, value in options.items():
+        if value is not None:
+            _put(base, key, str(value) if isinstance(value, Path) else value)
+    if budget:
+        _put(base, "search.budget", list(budget))
+    config = load_config(config_file, overrides, base)
+
+    from anyblock.pipeline.compress import compress as run_compress
+    from anyblock.rich_progress import terminal_progress
+
+    result = run_compress(config, overwrite=overwrite, progress=terminal_progress())
+    _show(result)
+
+
+def _is_override(text: str) -> bool:
+    key, equals, _ = text.partition("=")
+    return text.startswith("~") or (bool(equals) and all(part.isidentifier() for part in key.lstrip("+").split(".")))
+
+
+def _places(places: list[str]) -> tuple[Path | None, dict[str, Any]]:
+    if len(places) == 2:
+        return None, {"model": places[0], "output": places[1]}
+    if len(places) == 1 and Path(places[0]).suffix in (".yaml", ".yml"):
+        return Path(places[0]), {}
+    raise UsageError(
+        f"compress got {len(places)} places: {' '.join(places) or 'none'}", expected="a .yaml file, or MODEL and OUT"
+    )
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *path, leaf = dotted.split(".")
+    for part in path:
+        tree = tree.setdefault(part, {})
+    tree[leaf] = value
+
+
+def _show(result: Any) -> None:
+    from rich.console import Console
+
+    from anyblock.blocks import block_configs_from_json
+    from anyblock.report.side_by_side import side_by_side
+    from anyblock.report.table import block_table
+
+    console = Console()
+    summary = result.summary
+    console.print(
+        block_table(block_configs_from_json(summary.block_configs), block_configs_from_json(summary.teacher_block_configs))
+    )
+    if result.evaluation is not None:
+        console.print(side_by_side({result.child.path.name: result.evaluation}))
+    search = summary.search
+    console.print(f"search: {search.status}, predicted score {search.score:.4g}, gap {search.gap:.2g}", highlight=False)
+    console.print(f"child:  {result.child.path}\nreport: {result.run / 'report.md'}", highlight=False, soft_wrap=True)

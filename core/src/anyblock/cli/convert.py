@@ -1,0 +1,30 @@
+"""`anyblock convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anyblock.cli.options import Model, Overwrite, Revision, TrustRemoteCode
+
+
+def convert(
+    model: Model,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the subblock checkpoint goes.")],
+    family: Annotated[str | None, typer.Option(help="The model_type; normally found in config.json.")] = None,
+    revision: Revision = None,
+    overwrite: Overwrite = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Split a checkpoint into one file per subblock. Tensors are copied byte by byte, never through a model."""
+    from anyblock.checkpoint.convert import convert_model
+    from anyblock.checkpoint.hub import resolve_model
+    from anyblock.rich_progress import terminal_progress
+
+    source = resolve_model(model, revision=revision)
+    written = convert_model(
+        source, out, family, overwrite=overwrite, trust_remote_code=trust_remote_code, progress=terminal_progress()
+    )
+    typer.echo(f"wrote {written}")

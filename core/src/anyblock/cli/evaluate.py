@@ -1,0 +1,50 @@
+"""`anyblock evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anyblock.cli.options import Device, Dtype, Json, Model
+
+
+def evaluate(
+    model: Model,
+    data: Annotated[Path, typer.Option("--data", help="A UTF-8 text file, or .jsonl with a text field.")],
+    teacher: Annotated[str | None, typer.Option(help="Compare with this model.")] = None,
+    block_size: Annotated[int | None, typer.Option(min=2, help="Tokens of one window.")] = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="Tokens from one window to the next, for sliding windows.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=2, help="Use at most so many tokens of the text.")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure a model on a text: perplexity, and with a teacher KL per token and top-1 and top-5 agreement."""
+    from anyblock.checkpoint.hub import resolve_model
+    from anyblock.evaluation.evaluate import evaluate as run_evaluate
+    from anyblock.modeling.device import resolve_device
+    from anyblock.rich_progress import terminal_progress
+
+    path = resolve_model(model)
+    result = run_evaluate(
+        path,
+        data=data,
+        teacher=None if teacher is None else resolve_model(teacher),
+        block_size=block_size,
+        stride=stride,
+        max_tokens=max_tokens,
+        device=resolve_device(device),
+        dtype=dtype,
+        progress=terminal_progress(),
+    )
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=2))
+        return
+    from rich.console import Console
+
+    from anyblock.report.side_by_side import side_by_side
+
+    Console().print(side_by_side({path.name: result}))

@@ -1,0 +1,48 @@
+"""`anyblock generate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from anyblock.cli.options import Device, Dtype, Model
+
+
+def generate(
+    model: Model,
+    prompt: Annotated[str, typer.Argument(help="What the text begins with.")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to add at most.")] = 60,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the most likely token.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    chat: Annotated[bool, typer.Option("--chat", help="Put the prompt into the model's chat template.")] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Continue a text with a model or a child."""
+    import torch
+
+    from anyblock.calibration.tokenizer import load_tokenizer
+    from anyblock.checkpoint.hub import resolve_model
+    from anyblock.errors import UsageError
+    from anyblock.modeling.device import resolve_device
+    from anyblock.modeling.load import load_model
+
+    path = resolve_model(model)
+    tokenizer = load_tokenizer(path)
+    if chat and not tokenizer.chat_template:
+        raise UsageError(f"{path} has no chat template", hint="leave out --chat")
+    loaded = load_model(path, device=resolve_device(device), dtype=dtype)
+    if chat:
+        messages = [{"role": "user", "content": prompt}]
+        inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    else:
+        inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+    if inputs["input_ids"].shape[1] == 0:
+        raise UsageError("the prompt is empty", expected="some text to continue")
+    torch.manual_seed(seed)
+    sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+    end = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    output = loaded.generate(**inputs.to(loaded.device), max_new_tokens=max_new_tokens, pad_token_id=end, **sampling)
+    start = inputs["input_ids"].shape[1] if chat else 0
+    typer.echo(tokenizer.decode(output[0][start:], skip_special_tokens=True))

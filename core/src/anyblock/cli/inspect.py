@@ -1,0 +1,34 @@
+"""`anyblock inspect`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from anyblock.cli.options import Json, Model, Revision
+
+
+def inspect(
+    model: Model,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences served at once.")] = 1,
+    length: Annotated[int, typer.Option(min=1, help="Tokens of context.")] = 4096,
+    cache_dtype: Annotated[str, typer.Option(help="Element type of the key-value cache.")] = "bfloat16",
+    revision: Revision = None,
+    as_json: Json = False,
+) -> None:
+    """Show family, blocks, parameters and memory of a model. Headers are read, weights are not."""
+    from anyblock.checkpoint.hub import resolve_model
+    from anyblock.costs.model import Scenario
+    from anyblock.pipeline.inspection import inspect_model
+
+    found = inspect_model(resolve_model(model, revision=revision), Scenario(batch, length, cache_dtype))
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+        return
+    from rich.console import Console
+
+    from anyblock.report.inspection import inspection_view
+
+    Console().print(inspection_view(found))

@@ -1,0 +1,2 @@
+def run_repair(context, chosen, orders, batches):
+    return {}, "none"

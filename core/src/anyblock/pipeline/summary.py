@@ -1,0 +1,64 @@
+"""What a run did, as the report's plain data."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from anyblock.costs.names import CandidateCosts
+from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.run_folder import read_json
+from anyblock.pipeline.stages.candidates import CostedCandidates, scenario_of
+from anyblock.pipeline.stages.solution import resolve_budgets
+from anyblock.report.summary import BudgetLine, RunSummary, SearchLine, StageLine
+
+if TYPE_CHECKING:
+    from anyblock.checkpoint.subblocks import SubblockCheckpoint
+    from anyblock.evaluation.result import EvaluationResult
+    from anyblock.search.solution import Solution
+
+
+def summarise(
+    context: RunContext,
+    costed: CostedCandidates,
+    solution: Solution,
+    child: SubblockCheckpoint,
+    evaluation: EvaluationResult | None,
+) -> RunSummary:
+    """Return everything that the report says about a finished run."""
+    config = context.config
+    budgets = resolve_budgets(config.search.bounds(), costed.teacher)
+    scenario = scenario_of(context)
+    return RunSummary(
+        command=f"anyblock compress {config.model} {config.output}",
+        teacher=config.model,
+        model_type=context.family.model_type,
+        block_configs=[block.to_dict() for block in child.block_configs],
+        teacher_block_configs=[block.to_dict() for block in context.teacher.block_configs],
+        budgets=tuple(BudgetLine(b.cost, solution.costs[b.cost], b.upper, b.lower) for b in budgets),
+        costs=_plain(solution.costs),
+        teacher_costs=_plain(costed.teacher),
+        search=SearchLine(
+            solution.status, solution.score, solution.bound, solution.gap, config.scoring.metric, solution.seconds
+        ),
+        quality=None if evaluation is None else evaluation.to_dict(),
+        stages=_stages(context),
+        scenario={"batch": scenario.batch_size, "length": scenario.length, "cache dtype": scenario.cache_dtype},
+        versions={
+            "anyblock": version("anyblock"),
+            context.family.distribution: context.family.version,
+            **{name: version(name) for name in ("torch", "transformers")},
+        },
+    )
+
+
+def _plain(costs: CandidateCosts) -> dict[str, float]:
+    return {name: float(value) for name, value in costs.items()}
+
+
+def _stages(context: RunContext) -> tuple[StageLine, ...]:
+    lines = []
+    for done in sorted(context.run.path.glob("stages/*/stage.json")):
+        name = done.parent.name
+        lines.append(StageLine(name.partition("-")[2], read_json(done)["seconds"], reused=name not in context.run.ran))
+    return tuple(lines)
