@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Final
 
-from anyblock.errors import PluginError, nearest
+from anyblock.errors import PluginError
 from anyblock.hookspecs import FAMILIES_GROUP
 from anyblock.plugins.requirements import accepts, core_is_too_old
 from anyblock.plugins.settings import ALLOW_VARIABLE, DENY_VARIABLE, PREFER_VARIABLE, PluginSettings, normalized
@@ -136,9 +137,9 @@ def _notices(
 
 
 def _suggestion(name: str, installed: Mapping[str, PluginRecord]) -> str:
-    serving = [key for key, record in installed.items() if name == f"anyblock-{key}" or f"anyblock-{name}" == key]
-    serving += [key for key, record in installed.items() if record.group == FAMILIES_GROUP and name in record.names]
-    if serving:
-        return f"; did you mean {sorted(serving)[0]!r}?"
-    hint = nearest(name, installed)
-    return f"; {hint}" if hint else ""
+    serving = [key for key, record in installed.items() if record.group == FAMILIES_GROUP and name in record.names]
+    if not serving:
+        # Without their common beginning, for otherwise every adapter is near every other.
+        bare = {key.removeprefix("anyblock-"): key for key in sorted(installed)}
+        serving = [bare[near] for near in get_close_matches(name.removeprefix("anyblock-"), bare, n=1, cutoff=0.6)]
+    return f"; did you mean {sorted(serving)[0]!r}?" if serving else ""

@@ -1,0 +1,3 @@
+import sys
+
+sys.exit("this plugin thinks it is a script")

@@ -1,0 +1,2 @@
+class Descriptor:
+    """A descriptor in name only."""

@@ -1,0 +1,10 @@
+from anyblock.descriptors import DenseDescriptor
+from anyblock.hookspecs import hookimpl
+
+
+class Descriptor(DenseDescriptor):
+    decoder_layer = "torch.nn.Identity"
+
+    @hookimpl
+    async def final_norm_name(self):
+        return "transformer.ln_f"

@@ -1,0 +1,12 @@
+from anyblock.descriptors import DenseDescriptor
+from anyblock.hookspecs import hookimpl
+
+
+class Name:
+    def __call__(self):
+        return "transformer.ln_f"
+
+
+class Descriptor(DenseDescriptor):
+    decoder_layer = "torch.nn.Identity"
+    final_norm_name = hookimpl(Name())

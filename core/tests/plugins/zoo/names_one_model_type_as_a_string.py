@@ -1,0 +1,9 @@
+from anyblock.hookspecs import hookimpl
+
+
+class Descriptor:
+    model_types = "llama"
+
+    @hookimpl
+    def importance_hooks(self):
+        return {}

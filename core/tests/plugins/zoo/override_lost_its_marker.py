@@ -1,0 +1,8 @@
+from anyblock.descriptors import DenseDescriptor
+
+
+class Descriptor(DenseDescriptor):
+    decoder_layer = "torch.nn.Identity"
+
+    def final_norm_name(self):
+        return "transformer.ln_f"

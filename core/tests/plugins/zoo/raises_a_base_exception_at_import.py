@@ -1,0 +1,5 @@
+class Outcome(BaseException):
+    pass
+
+
+raise Outcome("not even an Exception")

@@ -1,0 +1,1 @@
+raise RuntimeError("the wheel was built for another platform")
