@@ -1,9 +1,14 @@
 """Importance hooks: forward hooks that score channels, heads and experts from activations."""
 
 from anyblock.importance.channels import IndependentChannelContributionHook
+from anyblock.importance.expert_channels import ExpertChannelContributionHook
+from anyblock.importance.expert_removal import MoERemoveExpertsHook, RemoveExpertsIndependentHook
 from anyblock.importance.hook import ActivationStatistic, HookContext, ImportanceHook
 from anyblock.importance.iterative import IterativeChannelContributionHook
 from anyblock.importance.kv_heads import IndependentKvHeadContributionHook
+from anyblock.importance.norms import L2NormHook, LayerNormContributionHook
+from anyblock.importance.statistics import GramStatistic, LinearFitStatistic, Moments
+from anyblock.importance.voting import RankedChoiceVotingHook
 
 HOOKS: dict[str, type[ImportanceHook]] = {
     hook.__name__: hook
@@ -11,6 +16,11 @@ HOOKS: dict[str, type[ImportanceHook]] = {
         IterativeChannelContributionHook,
         IndependentChannelContributionHook,
         IndependentKvHeadContributionHook,
+        RankedChoiceVotingHook,
+        MoERemoveExpertsHook,
+        ExpertChannelContributionHook,
+        LayerNormContributionHook,
+        L2NormHook,
     )
 }
 """Core's own importance hooks by class name; families and extensions add theirs through `importance_hooks`."""
@@ -18,9 +28,18 @@ HOOKS: dict[str, type[ImportanceHook]] = {
 __all__ = [
     "HOOKS",
     "ActivationStatistic",
+    "ExpertChannelContributionHook",
+    "GramStatistic",
     "HookContext",
     "ImportanceHook",
     "IndependentChannelContributionHook",
     "IndependentKvHeadContributionHook",
     "IterativeChannelContributionHook",
+    "L2NormHook",
+    "LayerNormContributionHook",
+    "LinearFitStatistic",
+    "MoERemoveExpertsHook",
+    "Moments",
+    "RankedChoiceVotingHook",
+    "RemoveExpertsIndependentHook",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -16,6 +18,19 @@ from anyblock.errors import CheckpointError, UsageError
 
 State = dict[str, torch.Tensor | int | float]
 """What a hook has gathered so far: tensors and plain numbers only."""
+
+
+_PAUSED: ContextVar[bool] = ContextVar("anyblock_hooks_paused", default=False)
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Within this scope no statistic takes anything in: for a hook that runs modules again to see what would happen."""
+    token = _PAUSED.set(True)
+    try:
+        yield
+    finally:
+        _PAUSED.reset(token)
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,8 @@ class ActivationStatistic(ABC):
     @torch.no_grad()
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         """Take in one forward pass; has the signature of `register_forward_hook(with_kwargs=True)`."""
+        if _PAUSED.get():
+            return
         self.observe(args, kwargs, output)
         self.batches += 1
 

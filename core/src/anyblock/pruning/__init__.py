@@ -1,18 +1,50 @@
 """Pruning mixins: they turn scores and a target `BlockConfig` into a subblock's weights."""
 
+from anyblock.pruning.expert_channels import ExpertIntermediateLayerDescriptor, ExpertIntermediatePruningMixIn
+from anyblock.pruning.experts import ExpertRemovalLayerDescriptor, ExpertRemovalPruningMixIn
 from anyblock.pruning.ffn import FFNIntermediateLayerDescriptor, FFNIntermediatePruningMixIn
 from anyblock.pruning.heads import KVHeadsLayerDescriptor, KVHeadsPruningMixIn, QueryGroupsPruningMixIn
-from anyblock.pruning.layouts import dense_mixins
+from anyblock.pruning.hidden import HiddenSizeLayerDescriptor, HiddenSizePruningMixIn
+from anyblock.pruning.init_modes import INIT_MODES, Initialisation
+from anyblock.pruning.layouts import (
+    attention_mixins,
+    dense_mixins,
+    ffn_mixins,
+    fused_sparse_mixins,
+    hidden_mixins,
+    sparse_mixins,
+)
 from anyblock.pruning.mixin import PruningMixIn
 from anyblock.pruning.ordering import best_first
+from anyblock.pruning.repair import LinearFit, fit_linear, repair_removal
+from anyblock.pruning.repair_child import repair_child
+from anyblock.pruning.sizes import parse_sizes
 
 __all__ = [
+    "INIT_MODES",
+    "ExpertIntermediateLayerDescriptor",
+    "ExpertIntermediatePruningMixIn",
+    "ExpertRemovalLayerDescriptor",
+    "ExpertRemovalPruningMixIn",
     "FFNIntermediateLayerDescriptor",
     "FFNIntermediatePruningMixIn",
+    "HiddenSizeLayerDescriptor",
+    "HiddenSizePruningMixIn",
+    "Initialisation",
     "KVHeadsLayerDescriptor",
     "KVHeadsPruningMixIn",
+    "LinearFit",
     "PruningMixIn",
     "QueryGroupsPruningMixIn",
+    "attention_mixins",
     "best_first",
     "dense_mixins",
+    "ffn_mixins",
+    "fit_linear",
+    "fused_sparse_mixins",
+    "hidden_mixins",
+    "parse_sizes",
+    "repair_child",
+    "repair_removal",
+    "sparse_mixins",
 ]

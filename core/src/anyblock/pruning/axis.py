@@ -60,6 +60,8 @@ class TensorAxis:
             pair is one of width 2, a head is one of width `head_dim`.
         required: whether the tensor has to be there; biases are not.
         only_if_full: leave the tensor alone when its length is not that of all units (a norm over one head's width).
+        row: which row of a two-dimensional order holds here, for one expert's own channels; `each` when dimension 0
+            runs over the rows.
     """
 
     name: str
@@ -67,6 +69,7 @@ class TensorAxis:
     segments: tuple[Segment, ...] = (Segment(),)
     required: bool = False
     only_if_full: bool = False
+    row: int | Literal["each"] | None = None
 
     def covers(self, tensor: torch.Tensor, units: int) -> bool:
         """Say whether the units lie in this tensor.
@@ -106,6 +109,40 @@ class TensorAxis:
         for segment in self.segments:
             yield start, segment
             start += segment.length(units)
+
+
+@dataclass(frozen=True)
+class UnitTensors:
+    """Units that are tensors of their own, with the unit's number in the name.
+
+    Args:
+        prefix: the beginning of a unit's tensor names, with `{expert_idx}`; the layer's index is filled in.
+        required: the tensors below the prefix that every unit has to have.
+    """
+
+    prefix: str
+    required: tuple[str, ...]
+
+    def select(self, tensors: Mapping[str, torch.Tensor], units: int, chosen: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return all tensors, those of the chosen units numbered by their place in `chosen`, those of others left out.
+
+        Raises:
+            CheckpointError: a required tensor is missing.
+        """
+        result = dict(tensors)
+        parts: list[dict[str, torch.Tensor]] = []
+        for unit in range(units):
+            prefix = self.prefix.format(expert_idx=unit)
+            parts.append({name.removeprefix(prefix): result.pop(name) for name in tensors if name.startswith(prefix)})
+            for part in self.required:
+                if part not in parts[unit]:
+                    raise CheckpointError(
+                        f"there is no tensor {prefix}{part}", expected=f"{', '.join(self.required)} of {units} experts"
+                    )
+        for place, unit in enumerate(chosen.tolist()):
+            prefix = self.prefix.format(expert_idx=place)
+            result.update({f"{prefix}{part}": tensor for part, tensor in parts[unit].items()})
+        return result
 
 
 def _append(runs: list[tuple[int, int]], start: int, length: int) -> None:

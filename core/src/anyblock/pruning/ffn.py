@@ -74,7 +74,7 @@ class FFNIntermediatePruningMixIn(PruningMixIn):
         """See `PruningMixIn.supported_hooks`."""
         return IterativeChannelContributionHook, IndependentChannelContributionHook
 
-    def hook_target(self, layer_index: int) -> str:
+    def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
         """Return the path of the output projection."""
         return self.layer_descriptor.down_proj_name
 

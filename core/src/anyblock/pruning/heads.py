@@ -13,7 +13,8 @@ from anyblock.errors import CheckpointError, UsageError
 from anyblock.importance.hook import ImportanceHook
 from anyblock.importance.kv_heads import IndependentKvHeadContributionHook
 from anyblock.pruning.axis import Role, Segment, Silence, TensorAxis, silenced
-from anyblock.pruning.mixin import Half, PruningMixIn, Tensors
+from anyblock.pruning.mixin import Half, PruningMixIn
+from anyblock.pruning.select import Tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class _HeadsMixIn(PruningMixIn):
         """See `PruningMixIn.supported_hooks`."""
         return (IndependentKvHeadContributionHook,)
 
-    def hook_target(self, layer_index: int) -> str:
+    def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
         """Return the path of the output projection."""
         return self.layer_descriptor.o_proj_name
 
@@ -144,6 +145,10 @@ class KVHeadsPruningMixIn(_HeadsMixIn):
         silent = (groups >= size).nonzero().squeeze(1)
         result[output.name] = silenced(result[output.name], output, units, silent)
         return result
+
+    def places(self, block: BlockConfig, size: int) -> torch.Tensor:
+        """See `PruningMixIn.places`: each kept group is followed by the silent ones that joined it."""
+        return torch.arange(size) * (self.size(block) // size)
 
     def _resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
         return block.with_attention(num_key_value_heads=size)

@@ -1,15 +1,21 @@
-"""Ready-made sets of pruning mixins for the common layouts."""
+"""Ready-made sets of pruning mixins for the common layouts; a family takes what fits and changes what differs."""
 
 from __future__ import annotations
 
-from anyblock.pruning.ffn import FFNIntermediateLayerDescriptor, FFNIntermediatePruningMixIn
+import re
+
+from anyblock.pruning.expert_channels import ExpertIntermediateLayerDescriptor, ExpertIntermediatePruningMixIn
+from anyblock.pruning.experts import ExpertRemovalLayerDescriptor, ExpertRemovalPruningMixIn
+from anyblock.pruning.ffn import FFNIntermediateLayerDescriptor, FFNIntermediatePruningMixIn, GateUp
 from anyblock.pruning.heads import KVHeadsLayerDescriptor, KVHeadsPruningMixIn, QueryGroupsPruningMixIn
+from anyblock.pruning.hidden import HiddenSizeLayerDescriptor, HiddenSizePruningMixIn
 from anyblock.pruning.mixin import PruningMixIn
 
+LAYER = "model.layers.{layer_idx}"
+GATED = ("gate_proj", "up_proj", "down_proj")
 
-def dense_mixins(
-    layer: str = "model.layers.{layer_idx}", attention: str = "self_attn", ffn: str = "mlp"
-) -> dict[str, PruningMixIn]:
+
+def dense_mixins(layer: str = LAYER, attention: str = "self_attn", ffn: str = "mlp") -> dict[str, PruningMixIn]:
     """Return the mixins of a dense decoder with `{q,k,v,o}_proj` and `{gate,up,down}_proj`.
 
     Args:
@@ -17,13 +23,179 @@ def dense_mixins(
         attention: name of the attention module inside the layer.
         ffn: name of the FFN module inside the layer.
     """
-    heads = KVHeadsLayerDescriptor(o_proj_name=f"{attention}.o_proj", attn_prefix_name=f"{layer}.{attention}")
-    channels = FFNIntermediateLayerDescriptor(down_proj_name=f"{ffn}.down_proj", ffn_prefix_name=f"{layer}.{ffn}")
-    return {
-        mixin.kind: mixin
-        for mixin in (
-            FFNIntermediatePruningMixIn(channels),
-            KVHeadsPruningMixIn(heads),
-            QueryGroupsPruningMixIn(heads),
-        )
-    }
+    return {**attention_mixins(layer, attention), **ffn_mixins(layer, ffn)}
+
+
+def attention_mixins(
+    layer: str = LAYER,
+    attention: str = "self_attn",
+    *,
+    linears: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj"),
+    module: str | None = None,
+) -> dict[str, PruningMixIn]:
+    """Return `kv_heads` and `query_groups`.
+
+    Args:
+        layer: checkpoint prefix of one layer, with `{layer_idx}`.
+        attention: name of the attention in the checkpoint, inside the layer.
+        linears: query, key, value and output projection; two names where the first holds query, key and value.
+        module: name of the attention in the model, where it differs.
+    """
+    descriptor = KVHeadsLayerDescriptor(
+        o_proj_name=f"{module or attention}.{linears[-1]}",
+        attn_prefix_name=f"{layer}.{attention}",
+        qkvo_weight_names=linears,
+    )
+    return _by_kind(KVHeadsPruningMixIn(descriptor), QueryGroupsPruningMixIn(descriptor))
+
+
+def ffn_mixins(
+    layer: str = LAYER,
+    ffn: str = "mlp",
+    *,
+    linears: tuple[str, ...] = GATED,
+    fused_gate_up: GateUp | None = None,
+    transposed: bool = False,
+) -> dict[str, PruningMixIn]:
+    """Return `ffn_intermediate`.
+
+    Args:
+        layer: checkpoint prefix of one layer, with `{layer_idx}`.
+        ffn: name of the FFN module inside the layer; empty where its linear modules lie in the layer itself.
+        linears: the input projections and, last, the output projection.
+        fused_gate_up: see `FFNIntermediateLayerDescriptor`.
+        transposed: see `FFNIntermediateLayerDescriptor`.
+    """
+    descriptor = FFNIntermediateLayerDescriptor(
+        down_proj_name=f"{ffn}.{linears[-1]}".removeprefix("."),
+        ffn_prefix_name=f"{layer}.{ffn}".removesuffix("."),
+        linear_weight_names=linears,
+        fused_gate_up=fused_gate_up,
+        transposed=transposed,
+    )
+    return _by_kind(FFNIntermediatePruningMixIn(descriptor))
+
+
+def sparse_mixins(
+    layer: str = LAYER,
+    moe: str = "mlp",
+    *,
+    router: str = "gate",
+    linears: tuple[str, ...] = GATED,
+    correction_bias: bool = False,
+    groups: str | None = None,
+    module: str | None = None,
+    module_router: str | None = None,
+) -> dict[str, PruningMixIn]:
+    """Return `experts_removal` and `expert_intermediate` of a checkpoint with tensors for each expert.
+
+    That is `{moe}.{router}.weight` and `{moe}.experts.N.{linear}.weight`; shared experts are left alone.
+
+    Args:
+        layer: checkpoint prefix of one layer, with `{layer_idx}`.
+        moe: name of the sparse FFN in the checkpoint, inside the layer.
+        router: name of the router inside that.
+        linears: an expert's input projections and, last, its output projection.
+        correction_bias: whether the router has an `e_score_correction_bias`.
+        groups: the configuration's number of expert groups, such as `n_group`, among which the router chooses first.
+        module: name of the sparse FFN in the model, where it differs.
+        module_router: name of the router in the model, where it differs.
+    """
+    prefix, owner = f"{layer}.{moe}", module or moe
+    weights = tuple(f"{linear}.weight" for linear in linears)
+    removal = ExpertRemovalLayerDescriptor(
+        target_name=f"{owner}.{module_router or router}",
+        moe_prefix_name=prefix,
+        router_weights=(f"{router}.weight",),
+        router_biases=(f"{router}.e_score_correction_bias",) if correction_bias else (),
+        expert_weights=weights,
+        groups_attribute=groups,
+    )
+    channels = ExpertIntermediateLayerDescriptor(
+        target_name=f"{owner}.experts",
+        moe_prefix_name=prefix,
+        input_weights=weights[:-1],
+        output_weights=weights[-1:],
+        input_biases=tuple(f"{linear}.bias" for linear in linears[:-1]),
+    )
+    return _by_kind(ExpertRemovalPruningMixIn(removal), ExpertIntermediatePruningMixIn(channels))
+
+
+def fused_sparse_mixins(
+    layer: str = LAYER,
+    moe: str = "mlp",
+    *,
+    router: str = "gate",
+    gate_up: GateUp = "halves",
+    transposed: bool = False,
+) -> dict[str, PruningMixIn]:
+    """Return `experts_removal` and `expert_intermediate` of a checkpoint whose experts share their tensors.
+
+    That is `{moe}.{router}.weight`, `{moe}.experts.gate_up_proj` and `{moe}.experts.down_proj`, with biases or without.
+
+    Args:
+        layer: checkpoint prefix of one layer, with `{layer_idx}`.
+        moe: name of the sparse FFN inside the layer.
+        router: name of the router inside that.
+        gate_up: how `gate_up_proj` holds gate and up.
+        transposed: whether the tensors are `[experts, in, out]`; otherwise they are `[experts, out, in]`.
+    """
+    prefix = f"{layer}.{moe}"
+    removal = ExpertRemovalLayerDescriptor(
+        target_name=f"{moe}.{router}",
+        moe_prefix_name=prefix,
+        router_weights=(f"{router}.weight",),
+        router_biases=(f"{router}.bias",),
+        is_fused_experts=True,
+        fused_expert_weights=("experts.gate_up_proj", "experts.down_proj"),
+        fused_expert_biases=("experts.gate_up_proj_bias", "experts.down_proj_bias"),
+    )
+    channels = ExpertIntermediateLayerDescriptor(
+        target_name=f"{moe}.experts",
+        moe_prefix_name=prefix,
+        is_fused_experts=True,
+        input_weights=("experts.gate_up_proj",),
+        output_weights=("experts.down_proj",),
+        input_biases=("experts.gate_up_proj_bias",),
+        fused_gate_up=gate_up,
+        transposed=transposed,
+    )
+    return _by_kind(ExpertRemovalPruningMixIn(removal), ExpertIntermediatePruningMixIn(channels))
+
+
+def hidden_mixins(
+    prefix: str = "model",
+    *,
+    attention: str = "self_attn",
+    ffn: str = "mlp",
+    readers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "gate"),
+    writers: tuple[str, ...] = ("o_proj", "down_proj"),
+    norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm"),
+) -> dict[str, PruningMixIn]:
+    """Return `hidden_size` of a decoder with RMS norms (`w · x / rms`), dense or with tensors for each expert.
+
+    Args:
+        prefix: the decoder's prefix in checkpoint names, with `embed_tokens`, `layers` and `norm`; the head is `lm_head`.
+        attention, ffn: names of the two modules inside a layer.
+        readers: linear modules that read the residual stream, an expert's and the router among them.
+        writers: linear modules that write to it.
+        norms: the norms inside a layer.
+    """
+    layer = rf"{re.escape(prefix)}\.layers\.\d+\."
+    halves = _any((attention, ffn))
+    linear = rf"{layer}{halves}(?:\.experts\.\d+|\.shared_experts?)?\."
+    descriptor = HiddenSizeLayerDescriptor(
+        readers={rf"{linear}{_any(readers)}\.weight": 1, r"lm_head\.weight": 1},
+        writers={rf"{linear}{_any(writers)}\.(?:weight|bias)": 0, rf"{re.escape(prefix)}\.embed_tokens\.weight": 1},
+        norms=(rf"{layer}{_any(norms)}\.weight", rf"{re.escape(prefix)}\.norm\.weight"),
+        target_name=norms[0],
+    )
+    return _by_kind(HiddenSizePruningMixIn(descriptor))
+
+
+def _any(names: tuple[str, ...]) -> str:
+    return f"(?:{'|'.join(map(re.escape, names))})"
+
+
+def _by_kind(*mixins: PruningMixIn) -> dict[str, PruningMixIn]:
+    return {mixin.kind: mixin for mixin in mixins}

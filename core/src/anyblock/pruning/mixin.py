@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 
 from anyblock.blocks import BlockConfig
-from anyblock.errors import CheckpointError, UsageError
+from anyblock.errors import UsageError
 from anyblock.importance.hook import ImportanceHook
-from anyblock.pruning.axis import Role, TensorAxis, silenced, take
+from anyblock.pruning.axis import TensorAxis, UnitTensors
+from anyblock.pruning.select import Chosen, Tensors, select, silence
 
 Half = Literal["attention", "ffn", "model"]
-Tensors = Mapping[str, torch.Tensor]
 
 
 class PruningMixIn(ABC):
@@ -95,14 +95,23 @@ class PruningMixIn(ABC):
         """Return the hook classes that can score these units, the default first."""
 
     @abstractmethod
-    def hook_target(self, layer_index: int) -> str:
-        """Return the path of the module to hook inside the decoder layer, for instance `mlp.down_proj`."""
+    def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
+        """Return the path of the module to hook inside the decoder layer, for instance `mlp.down_proj`.
+
+        Args:
+            layer_index: the block's index.
+            hook: the hook class to attach; None means the default one.
+        """
 
     # -- tensors ----------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
-        """Return where the units lie in the tensors of this layer."""
+        """Return where the units lie in the tensors of this layer; the first one is what the axis feeds into."""
+
+    def unit_tensors(self, layer_index: int, block: BlockConfig, config: Any) -> UnitTensors | None:
+        """Return how units that are tensors of their own are named; None when there are none."""
+        return None
 
     def sort(
         self, layer_index: int, tensors: Tensors, block: BlockConfig, order: torch.Tensor, config: Any
@@ -113,7 +122,8 @@ class PruningMixIn(ABC):
             layer_index: the block's index.
             tensors: the subblock's tensors by checkpoint name.
             block: the teacher's block config.
-            order: the unit numbers from the most to the least important, int64 `[units]`.
+            order: the unit numbers from the most to the least important, int64 `[units]`; where every expert has its
+                own channels, `[experts, units]`.
             config: the configuration of the language model.
 
         Raises:
@@ -151,15 +161,15 @@ class PruningMixIn(ABC):
         The teacher with these tensors is the function that the child must equal. Arguments and errors are those of
         `narrow`.
         """
-        units = self.size(block)
         removed = self.removed(block, self._child_size(block, child, config), config)
-        result = dict(tensors)
-        for axis in self._present(layer_index, tensors, block, config):
-            result[axis.name] = silenced(result[axis.name], axis, units, removed)
-        return result
+        return silence(self.axes(layer_index, block, config), tensors, self.size(block), removed)
 
     def kept(self, block: BlockConfig, size: int, config: Any) -> torch.Tensor:
         """Return the positions, among sorted units, of those that a child of this size keeps; int64 `[size]`."""
+        return torch.arange(size)
+
+    def places(self, block: BlockConfig, size: int) -> torch.Tensor:
+        """Return where, in the child's output projection, the kept units lie; int64 `[size]`."""
         return torch.arange(size)
 
     def removed(self, block: BlockConfig, size: int, config: Any) -> torch.Tensor:
@@ -173,8 +183,16 @@ class PruningMixIn(ABC):
         self.check_size(block, size, config)
         return size
 
+    def _select(
+        self, layer_index: int, tensors: Tensors, block: BlockConfig, config: Any, chosen: Chosen
+    ) -> dict[str, torch.Tensor]:
+        named = self.unit_tensors(layer_index, block, config)
+        return select(self.axes(layer_index, block, config), tensors, self.size(block), chosen, named)
+
     def _check_order(self, order: torch.Tensor, block: BlockConfig) -> None:
-        units = self.size(block)
+        self._check_permutation(order, self.size(block))
+
+    def _check_permutation(self, order: torch.Tensor, units: int) -> None:
         if (
             order.dtype != torch.int64
             or order.shape != (units,)
@@ -184,27 +202,3 @@ class PruningMixIn(ABC):
                 f"{self.kind}: the order has the shape {list(order.shape)} and type {order.dtype}",
                 expected=f"a permutation of {units} units, int64",
             )
-
-    def _present(self, layer_index: int, tensors: Tensors, block: BlockConfig, config: Any) -> list[TensorAxis]:
-        units = self.size(block)
-        result = []
-        for axis in self.axes(layer_index, block, config):
-            if axis.name in tensors:
-                if axis.covers(tensors[axis.name], units):
-                    result.append(axis)
-            elif axis.required:
-                raise CheckpointError(
-                    f"{self.kind}: layer {layer_index} has no tensor {axis.name}",
-                    expected="the checkpoint names that the family's layer descriptor gives",
-                    hint="found: " + (", ".join(sorted(tensors)) or "no tensors"),
-                )
-        return result
-
-    def _select(
-        self, layer_index: int, tensors: Tensors, block: BlockConfig, config: Any, chosen: dict[Role, torch.Tensor]
-    ) -> dict[str, torch.Tensor]:
-        units = self.size(block)
-        result = dict(tensors)
-        for axis in self._present(layer_index, tensors, block, config):
-            result[axis.name] = take(result[axis.name], axis.dim, axis.runs(units, chosen))
-        return result

@@ -1,0 +1,134 @@
+"""Expert importance by ranked-choice voting over the router's preferences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from anyblock.blocks import MoEConfig
+from anyblock.errors import CheckpointError, UsageError
+from anyblock.importance.hook import HookContext, ImportanceHook, State
+from anyblock.importance.linear import input_tokens
+from anyblock.importance.router import choice_scores
+
+
+def moe_config(context: HookContext, what: str) -> MoEConfig:
+    """Return the block's sparse configuration.
+
+    Raises:
+        UsageError: the block's ffn is not sparse.
+    """
+    moe = context.block_config.ffn.moe
+    if moe is None:
+        raise UsageError(
+            f"{what} of layer {context.layer_index}: the ffn is not sparse", expected="a block with ffn.moe"
+        )
+    return moe
+
+
+class RankedChoiceVotingHook(ImportanceHook):
+    """Every token votes for its `top_k` favourite experts; the one with the fewest votes goes, and its votes move on.
+
+    Repeated until none is left; an expert's score is the round in which it went, so the last one standing is the most
+    important. Between equal counts the expert that tokens rank lower on the whole goes first, so one that no token ever
+    chooses goes before all others. Attach it to the router.
+
+    Preferences are kept as one small integer for each token and expert.
+    """
+
+    def __init__(self, module: nn.Module, context: HookContext) -> None:
+        super().__init__(module, context)
+        moe = moe_config(context, type(self).__name__)
+        self.top_k, self.num_experts = moe.num_experts_per_tok, moe.num_local_experts
+        self._dtype = torch.uint8 if self.num_experts <= 256 else torch.int16
+        self._rankings: list[torch.Tensor] = []
+
+    def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Keep every token's order of preference."""
+        scores = choice_scores(self.module, input_tokens(args, kwargs), output, self.num_experts)
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        self._rankings.append(order.to(device="cpu", dtype=self._dtype))
+
+    @property
+    def rankings(self) -> torch.Tensor:
+        """The experts in the order of every token's preference, `[tokens, experts]`."""
+        self._rankings = [torch.cat([torch.empty((0, self.num_experts), dtype=self._dtype), *self._rankings])]
+        return self._rankings[0]
+
+    def scores(self) -> torch.Tensor:
+        """Return the round in which each expert went, float32 `[experts]`."""
+        result = torch.empty(self.num_experts)
+        result[self._vote()[0]] = torch.arange(self.num_experts, dtype=torch.float32)
+        return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `ImportanceHook.to_dict`."""
+        order, counts = self._vote()
+        rank = torch.empty(self.num_experts, dtype=torch.int64)
+        rank[order] = torch.arange(self.num_experts)
+        zero_shot = torch.empty_like(rank)
+        zero_shot[counts[0].argsort(stable=True)] = torch.arange(self.num_experts)
+        return {
+            "score": self.scores(),
+            "expert_ranks": rank,
+            "zero_shot_expert_ranks": zero_shot,
+            "expert_counts_at_pruning_time": counts[rank, torch.arange(self.num_experts)],
+            "expert_counts_per_iteration": counts,
+            "top_k": self.top_k,
+        }
+
+    def state_dict(self) -> State:
+        """See `ActivationStatistic.state_dict`."""
+        return {**super().state_dict(), "rankings": self.rankings.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `ActivationStatistic.load_state_dict`."""
+        rankings = state.get("rankings")
+        if rankings is not None and (rankings.dim() != 2 or rankings.shape[1] != self.num_experts):
+            raise CheckpointError(
+                f"the saved state of {self._where()}: rankings is {list(rankings.shape)}",
+                expected=f"shape [tokens, {self.num_experts}]",
+            )
+        super().load_state_dict(state)
+        self._rankings = [state["rankings"].to(device="cpu", dtype=self._dtype, copy=True)]
+
+    def merge(self, other: Self) -> None:
+        """See `ActivationStatistic.merge`: the votes of both."""
+        super().merge(other)
+        if other.num_experts != self.num_experts:
+            raise UsageError(
+                f"{self._where()}: {self.num_experts} experts here, {other.num_experts} there",
+                expected="hooks on the same router of the same model",
+            )
+        self._rankings.append(other.rankings.clone())
+
+    def _vote(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the experts in the order in which they go, and every round's counts `[rounds, experts]`."""
+        rankings = self.rankings.long()
+        tokens, experts = rankings.shape
+        place = torch.empty_like(rankings).scatter_(1, rankings, torch.arange(experts).expand(tokens, -1))
+        dislike = place.sum(dim=0)
+        # A token's votes are the standing experts among its first `reach` preferences.
+        reach = torch.full((tokens,), min(self.top_k, experts))
+        standing = torch.ones(experts, dtype=torch.bool)
+        counts = torch.bincount(rankings[:, : self.top_k].reshape(-1), minlength=experts)
+        order, history = [], []
+        for _ in range(experts):
+            history.append(counts.clone())
+            left = standing.nonzero().squeeze(1).tolist()
+            loser = min(left, key=lambda expert: (int(counts[expert]), -int(dislike[expert]), expert))
+            order.append(loser)
+            standing[loser] = False
+            counts[loser] = 0
+            moving = (place[:, loser] < reach).nonzero().squeeze(1)
+            while moving.numel():
+                moving = moving[reach[moving] < experts]
+                chosen = rankings[moving, reach[moving]]
+                reach[moving] += 1
+                found = standing[chosen]
+                counts += torch.bincount(chosen[found], minlength=experts)
+                moving = moving[~found]
+        return torch.tensor(order), torch.stack(history)
