@@ -11,6 +11,7 @@ from typing import Any
 
 from anyblock.checkpoint.jsonio import json_bytes
 from anyblock.checkpoint.stale import collect, lock, parent_lock, temporary_name
+from anyblock.checkpoint.sync import sync, sync_tree
 from anyblock.errors import ExecutionError, InputError, OutputExistsError
 
 
@@ -144,23 +145,6 @@ def write_json_atomic(path: str | os.PathLike[str], data: Any) -> None:
         TypeError, ValueError: the data is not JSON; nothing is written.
     """
     write_bytes_atomic(path, json_bytes(data))
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or a directory's list of names, is on disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_tree(folder: Path) -> None:
-    """Wait until everything below a directory, and the directory itself, is on disk."""
-    for parent, _, files in os.walk(folder, topdown=False):
-        for name in files:
-            sync(Path(parent, name))
-        sync(Path(parent))
 
 
 @contextmanager

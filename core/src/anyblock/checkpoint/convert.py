@@ -15,6 +15,7 @@ from anyblock.checkpoint.hub import resolve_model
 from anyblock.checkpoint.plan import ConversionPlan, plan_conversion
 from anyblock.checkpoint.source import SourceCheckpoint
 from anyblock.checkpoint.space import require_space
+from anyblock.checkpoint.sync import BackgroundSync
 from anyblock.checkpoint.transfer import Copier
 from anyblock.checkpoint.view import config_view
 from anyblock.checkpoint.writer import SubblockWriter
@@ -97,9 +98,10 @@ def convert_with(
         progress.task(f"converting {folder.name}", total=total, unit="bytes") as advance,
         atomic_directory(target, overwrite=overwrite, sources=[folder]) as work,
         Copier({file: header.stamp for file, header in source.headers.items()}, advance) as copier,
+        BackgroundSync() as disk,
     ):
         carry(files, work, copier)
-        writer = SubblockWriter(work, config=plan.config, block_configs=plan.block_configs)
+        writer = SubblockWriter(work, config=plan.config, block_configs=plan.block_configs, written=disk.submit)
         _write_groups(family, plan, source, view, writer, copier)
         writer.finish()
     return Path(output_dir)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +37,7 @@ class SubblockWriter:
         block_configs: one a layer.
         metadata: further metadata of every group file.
         advance: told the bytes of tensors as they are written.
+        written: told every group file that is complete, for instance `BackgroundSync.submit`.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class SubblockWriter:
         block_configs: Sequence[BlockConfig],
         metadata: Mapping[str, str] | None = None,
         advance: Advance = lambda _: None,
+        written: Callable[[Path], None] = lambda _: None,
     ) -> None:
         self.directory = directory
         self._config = dict(config)
         self._block_configs = list(block_configs)
         self._metadata = {**PT, **(metadata or {})}
         self._advance = advance
+        self._written = written
         self._weight_map: dict[str, str] = {}
         self._groups: set[str] = set()
         self._total = 0
@@ -97,7 +100,9 @@ class SubblockWriter:
                     f"tensor {shown(name)} is in {self._weight_map[name]} and in {relative}",
                     expected="every tensor once",
                 )
-        names = write_safetensors(self.directory / relative, parts, copier, self._metadata)
+        file = self.directory / relative
+        names = write_safetensors(file, parts, copier, self._metadata)
+        self._written(file)
         self._groups.add(group)
         self._weight_map.update(dict.fromkeys(names, relative))
         self._total += sum(part.nbytes for part in parts.values())
