@@ -9,8 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
-
 from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.capabilities import CAPABILITIES, Capability, Support
 from anyblock.costs.cache import CacheSpec
@@ -20,6 +18,7 @@ from anyblock.hookspecs import FamilySpec, hookimpl
 from anyblock.importance import HOOKS
 from anyblock.plugins import PluginLoadError, PluginRegistry
 from anyblock.plugins.contract import SPECS
+from torch import nn
 
 BLOCK = BlockConfig(attention=AttentionConfig(num_key_value_heads=2), ffn=FFNConfig(intermediate_size=8))
 CONFIG = SimpleNamespace(num_hidden_layers=2)
@@ -133,7 +132,9 @@ GOOD = {
 
 @pytest.mark.parametrize("hook", sorted(GOOD))
 def test_a_right_result_comes_back_as_it_is(hook):
-    assert call(returning(hook, GOOD[hook]), hook) is GOOD[hook] or call(returning(hook, GOOD[hook]), hook) == GOOD[hook]
+    assert (
+        call(returning(hook, GOOD[hook]), hook) is GOOD[hook] or call(returning(hook, GOOD[hook]), hook) == GOOD[hook]
+    )
 
 
 def test_results_are_normalised():

@@ -1,0 +1,83 @@
+"""The message about an unsupported model, and the index of known adapters against what the plugins register."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from anyblock.errors import UnsupportedModelError
+from anyblock.family import get_family
+from anyblock.plugins import PluginRegistry, known_adapters
+
+
+@pytest.fixture
+def workspace() -> Path:
+    """The root of the repository; these tests need the plugins' folders beside core."""
+    for folder in Path(__file__).resolve().parents:
+        if (folder / "plugins").is_dir() and (folder / "core" / "scripts").is_dir():
+            return folder
+    pytest.skip("core stands alone here")
+
+
+def test_the_index_is_what_the_plugins_register(workspace):
+    script = workspace / "core" / "scripts" / "update_known_index.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_script_writes_the_index_and_refuses_two_claims(workspace, tmp_path):
+    script = workspace / "core" / "scripts" / "update_known_index.py"
+    for name in ("one", "two"):
+        folder = tmp_path / "plugins" / name
+        folder.mkdir(parents=True)
+        (folder / "pyproject.toml").write_text(
+            f'[project]\nname = "acme-{name}"\n[project.entry-points."anyblock.families"]\n{name} = "m:A"\n'
+        )
+    index = tmp_path / "known.json"
+    command = [sys.executable, str(script), "--plugins", str(tmp_path / "plugins"), "--index", str(index)]
+    assert subprocess.run([*command, "--check"], capture_output=True, check=False).returncode == 1
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert index.read_text() == '{\n  "one": "acme-one",\n  "two": "acme-two"\n}\n'
+    assert subprocess.run([*command, "--check"], capture_output=True, check=False).returncode == 0
+    (tmp_path / "plugins" / "two" / "pyproject.toml").write_text(
+        '[project]\nname = "acme-two"\n[project.entry-points."anyblock.families"]\none = "m:A"\n'
+    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "acme-one" in done.stderr
+    assert "acme-two" in done.stderr
+
+
+def refusal(model_type: str, *installed: str) -> str:
+    registry = PluginRegistry.from_plugins(dict.fromkeys(installed, object()))
+    with pytest.raises(UnsupportedModelError) as caught:
+        get_family(model_type, registry=registry)
+    return str(caught.value)
+
+
+def test_a_known_adapter_that_is_not_installed_is_one_command_away():
+    assert "pip install anyblock-llama" in refusal("llama", "other")
+
+
+def test_the_nearest_names_are_offered_with_how_to_get_them():
+    message = refusal("lamma", "gemma")
+    assert "'llama' (pip install anyblock-llama)" in message
+    assert "'gemma' (installed)" in message
+    assert "anyblock new-family MODEL anyblock-lamma" in message
+    assert "one of the installed: gemma" in message
+    assert "'llama' (pip install anyblock-llama)" in refusal("LLAMA")
+
+
+def test_a_name_like_no_other_gets_the_way_to_write_an_adapter():
+    message = refusal("zqx_9")
+    assert "nearest" not in message
+    assert "anyblock new-family MODEL anyblock-zqx-9" in message
+    assert "core/docs/plugins.md" in message
+
+
+def test_the_index_is_sorted_and_complete():
+    known = known_adapters()
+    assert list(known) == sorted(known)
+    assert known["llama"] == "anyblock-llama"
