@@ -1,23 +1,27 @@
 """Dynamic programming over partial choices, pruned by the Lagrangian bound.
 
-Groups are decided one after another. A state is a partial choice: its score so far and its sum in every row. A state is dropped
-when no completion can be better than the best known choice, or when another state is no worse in everything; what is left after the
-last group is optimal. Exact as long as the states fit in `width`; beyond that the most promising ones are kept (beam search), and
-the least bound among the dropped ones is still a bound on what was lost.
+Groups are decided one after another. A state is a partial choice: its score and its sum in every row so far. A state is
+dropped when no completion of it scores below the ceiling, when none keeps the rows, or when another state is no worse in
+everything; the best state after the last group is optimal. This is exact as long as the states fit in `width`. Beyond
+that only the most promising are kept (beam search), and the least bound among the others bounds what was lost.
 
-Source: Dudzinski and Walukiewicz, "Exact methods for the knapsack problem and its generalizations", EJOR 28 (1987), for the
-bound-pruned list algorithm.
+Source: Dudzinski and Walukiewicz, "Exact methods for the knapsack problem and its generalizations", EJOR 28 (1987), section
+on multiple-choice knapsacks, for lists of undominated states; the bound on what a beam loses follows from its pruning rule.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anyblock.search.instance import Floats, Instance, Ints
     from anyblock.search.lagrange import Bound
+
+_NEIGHBOURS: Final = 16
+_ROUNDING: Final = 1e-13
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,9 @@ class DynamicResult:
     """What the sweep over all groups found.
 
     Attributes:
-        chosen: position of the chosen option of each group, `[groups]`; None when nothing beats `ceiling`.
+        chosen: position of the chosen option of each group, `[groups]`; None when nothing below the ceiling was found.
         score: its summed score; infinite without one.
-        bound: no feasible choice scores less than the smaller of this and `ceiling`.
+        bound: no feasible choice scores less than the smaller of this and the ceiling.
         states: the largest number of states after any group.
     """
 
@@ -37,83 +41,198 @@ class DynamicResult:
     states: int
 
 
-def sweep_groups(instance: Instance, bound: Bound, *, ceiling: float, width: int, deadline: float) -> DynamicResult:
-    """Look for the feasible choice of least score that is below `ceiling`, keeping at most `width` partial choices."""
+@dataclass(frozen=True)
+class _Tails:
+    """What the groups from each step on can still add; `[..., groups + 1]`, the last column is zero.
+
+    Attributes:
+        least: `[rows, groups + 1]`, least possible sum.
+        harmless: `[rows, groups + 1]`, a sum up to this fits whatever follows, so all such sums are one and the same.
+        relaxed: `[multipliers, groups + 1]`, least possible Lagrangian cost.
+    """
+
+    least: Floats
+    harmless: Floats
+    relaxed: Floats
+
+
+@dataclass(frozen=True)
+class _States:
+    """Partial choices, one a column.
+
+    Attributes:
+        score: `[states]`.
+        used: `[rows, states]`; a sum too small to matter for any completion is raised to where it starts to.
+        value: `[states]`, no completion scores less.
+        over: `[states]`, the bound plus the reduced costs chosen so far.
+        parents: `[states]`, the state each one extends.
+        picks: `[states]`, position of the option each one adds.
+    """
+
+    score: Floats
+    used: Floats
+    value: Floats
+    over: Floats
+    parents: Ints
+    picks: Ints
+
+    def take(self, kept: Ints) -> _States:
+        return _States(
+            self.score[kept],
+            self.used[:, kept],
+            self.value[kept],
+            self.over[kept],
+            self.parents[kept],
+            self.picks[kept],
+        )
+
+
+def sweep_groups(
+    instance: Instance, bound: Bound, *, ceiling: float, width: int, expired: Callable[[], bool]
+) -> DynamicResult:
+    """Look for the feasible choice of least score below `ceiling`, keeping at most `width` partial choices.
+
+    `bound` belongs to `instance`. When `expired()` becomes true, the sweep stops with what is proved until then.
+    """
     import numpy as np
 
-    groups, rows = instance.groups, len(instance.limit)
-    # The spread of reduced costs decides first: it prunes most, so later lists stay short.
     order = _order(instance, bound)
-    room = instance.limit + instance.slack
-    lows = np.minimum.reduceat(instance.rows, instance.start[:-1], axis=1) if rows else np.zeros((0, groups))
-    ahead = np.concatenate([np.cumsum(lows[:, order][:, ::-1], axis=1)[:, ::-1], np.zeros((rows, 1))], axis=1)
-    poolm = bound.pool[:8]
-    # rest[p, k]: completion's least Lagrangian cost for groups k.. under multipliers p
-    costs = instance.score + poolm @ instance.rows
-    least = np.minimum.reduceat(costs, instance.start[:-1], axis=1)[:, order]
-    rest = np.concatenate([np.cumsum(least[:, ::-1], axis=1)[:, ::-1], np.zeros((len(poolm), 1))], axis=1)
-    const = poolm @ room
-    score = np.zeros(1)
-    used = np.zeros((rows, 1))
-    lost = np.inf
-    most = 1
-    trail = []
+    tails = _tails(instance, bound, order)
+    shifts = bound.pool @ (instance.limit + instance.slack)
+    axis = _finest_row(instance)
+    states = _States(
+        np.zeros(1),
+        np.zeros((len(instance.limit), 1)),
+        np.array([bound.value]),
+        np.array([bound.value]),
+        np.zeros(1, dtype=np.intp),
+        np.zeros(1, dtype=np.intp),
+    )
+    lost, most = np.inf, 1
+    trail: list[tuple[Ints, Ints]] = []
     for step, group in enumerate(order):
-        if time.perf_counter() > deadline:
-            return DynamicResult(None, np.inf, -np.inf, most)
-        low, high = instance.start[group], instance.start[group + 1]
-        options = np.arange(low, high)
-        count = len(score)
-        new_score = (score[:, None] + instance.score[None, low:high]).ravel()
-        new_used = (used[:, :, None] + instance.rows[:, None, low:high]).reshape(rows, count * len(options))
-        fits = np.all(new_used + ahead[:, step + 1, None] <= room[:, None], axis=0)
-        value = np.full(len(new_score), -np.inf)
-        sel = np.flatnonzero(fits)
-        for p in range(len(poolm)):
-            v = new_score[sel] + poolm[p] @ new_used[:, sel] + (rest[p, step + 1] - const[p])
-            value[sel] = np.maximum(value[sel], v)
-            sel = sel[value[sel] < ceiling]
-        value_s, new_score, new_used = value[sel], new_score[sel], new_used[:, sel]
-        kept = _undominated(new_score, new_used)
-        sel, value_s, new_score, new_used = sel[kept], value_s[kept], new_score[kept], new_used[:, kept]
-        if len(sel) > width:
-            rank = np.argsort(value_s, kind="stable")
-            lost = min(lost, float(value_s[rank[width]]))
-            kept = np.sort(rank[:width])
-            sel, new_score, new_used = sel[kept], new_score[kept], new_used[:, kept]
-        most = max(most, len(sel))
-        trail.append((sel // len(options), low + sel % len(options)))
-        score, used = new_score, new_used
-        if not len(sel):
+        if expired():
+            return DynamicResult(None, np.inf, min(lost, float(states.value.min())), most)
+        states = _extend(instance, bound, states, group, ceiling)
+        states = _prune(instance, bound, states, tails, step + 1, shifts, ceiling)
+        states = states.take(_undominated(states.score, states.used, axis))
+        if len(states.score) == 0:
             return DynamicResult(None, np.inf, lost, most)
-    state = int(np.argmin(score))
-    final = float(score[state])
-    chosen = np.empty(groups, dtype=np.intp)
-    for step in range(groups - 1, -1, -1):
-        parents, picks = trail[step]
-        chosen[order[step]] = picks[state]
-        state = int(parents[state])
-    return DynamicResult(chosen, final, min(lost, final), most)
+        if len(states.score) > width:
+            ranked = np.argsort(states.value, kind="stable")
+            lost = min(lost, float(states.value[ranked[width]]))
+            states = states.take(np.sort(ranked[:width]))
+        most = max(most, len(states.score))
+        trail.append((states.parents, states.picks))
+    best = int(np.argmin(states.score))
+    score = float(states.score[best])
+    return DynamicResult(_walk_back(trail, order, best), score, min(lost, score), most)
 
 
-def _order(instance, bound):
+def _order(instance: Instance, bound: Bound) -> Ints:
+    """Decide first where the second-best option costs most: few states survive there, so the lists stay short."""
     import numpy as np
 
-    spread = np.add.reduceat(bound.reduced, instance.start[:-1]) / np.diff(instance.start)
-    return np.argsort(-spread, kind="stable")
+    ranked = np.lexsort((bound.reduced, instance.group_of()))
+    second = np.minimum(instance.start[:-1] + 1, instance.start[1:] - 1)
+    return np.argsort(-bound.reduced[ranked[second]], kind="stable")
 
 
-def _undominated(score: Floats, used: Floats) -> Ints:
+def _tails(instance: Instance, bound: Bound, order: Ints) -> _Tails:
+    import numpy as np
+
+    def from_here(per_group: Floats) -> Floats:
+        sums = np.cumsum(per_group[:, order][:, ::-1], axis=1)[:, ::-1]
+        return np.concatenate([sums, np.zeros((len(per_group), 1))], axis=1)
+
+    heads = instance.start[:-1]
+    most = from_here(np.maximum.reduceat(instance.rows, heads, axis=1))
+    room = (instance.limit + instance.slack)[:, None]
+    return _Tails(
+        from_here(np.minimum.reduceat(instance.rows, heads, axis=1)),
+        room - most - _ROUNDING * (np.abs(room) + np.abs(most).max(axis=1, keepdims=True)),
+        from_here(np.minimum.reduceat(instance.score + bound.pool @ instance.rows, heads, axis=1)),
+    )
+
+
+def _finest_row(instance: Instance) -> int:
+    """Return the row with the most distinct costs: sums in the others coincide more often."""
+    import numpy as np
+
+    distinct = [len(np.unique(row)) for row in instance.rows]
+    return int(np.argmax(distinct)) if distinct else 0
+
+
+def _extend(instance: Instance, bound: Bound, states: _States, group: int, ceiling: float) -> _States:
+    import numpy as np
+
+    low, high = instance.start[group], instance.start[group + 1]
+    over = np.add.outer(states.over, bound.reduced[low:high])
+    parents, picks = np.nonzero(over < ceiling)
+    picked = picks + low
+    return _States(
+        states.score[parents] + instance.score[picked],
+        states.used[:, parents] + instance.rows[:, picked],
+        over[parents, picks],
+        over[parents, picks],
+        parents,
+        picked,
+    )
+
+
+def _prune(
+    instance: Instance, bound: Bound, states: _States, tails: _Tails, step: int, shifts: Floats, ceiling: float
+) -> _States:
+    import numpy as np
+
+    room = (instance.limit + instance.slack)[:, None]
+    states = states.take(np.flatnonzero(np.all(states.used + tails.least[:, step, None] <= room, axis=0)))
+    np.maximum(states.used, tails.harmless[:, step, None], out=states.used)
+    for number, multipliers in enumerate(bound.pool):
+        value = states.score + multipliers @ states.used + (tails.relaxed[number, step] - shifts[number])
+        np.maximum(states.value, value, out=states.value)
+        kept = np.flatnonzero(states.value < ceiling)
+        if len(kept) < len(states.value):
+            states = states.take(kept)
+    return states
+
+
+def _undominated(score: Floats, used: Floats, axis: int) -> Ints:
+    """Return which states to keep, ascending: dominated ones go, though not every one of them is found.
+
+    States that agree in all rows but `axis` are compared exactly, by a running minimum along that row; the rest only with
+    their neighbours in order of score, since comparing all pairs would take longer than carrying some of them on.
+    """
     import numpy as np
 
     if len(used) == 0:
-        return np.array([int(np.argmin(score))]) if len(score) else np.zeros(0, dtype=np.intp)
-    order = np.lexsort((score, *used[::-1]))
-    s = score[order]
+        return np.argmin(score, keepdims=True) if len(score) else np.zeros(0, dtype=np.intp)
+    others = np.delete(used, axis, axis=0)
+    order = np.lexsort((score, used[axis], *others))
+    fresh = np.ones(len(order), dtype=np.bool_)
+    fresh[1:] = np.any(others[:, order[1:]] != others[:, order[:-1]], axis=0)
+    rank = np.searchsorted(np.sort(score), score[order])
+    # Ranks fall from cell to cell, so that one running minimum serves all cells and no precision is lost.
+    rank -= np.cumsum(fresh) * (len(order) + 1)
+    kept = np.ones(len(order), dtype=np.bool_)
+    kept[1:] = rank[1:] < np.minimum.accumulate(rank)[:-1]
+    order = order[kept]
     if len(used) == 1:
-        best = np.minimum.accumulate(np.concatenate([[np.inf], s[:-1]]))
-        return np.sort(order[s < best])
-    u = used[:, order]
-    # same sums: keep the best
-    same = np.all(u[:, 1:] == u[:, :-1], axis=0)
-    return np.sort(order[np.concatenate([[True], ~same])]) if len(s) else order
+        return np.sort(order)
+    order = order[np.lexsort((*used[:, order], score[order]))]
+    numbers = np.vstack([score[order], used[:, order]])
+    dead = np.zeros(len(order), dtype=np.bool_)
+    for shift in range(1, min(_NEIGHBOURS, len(order) - 1) + 1):
+        dead[shift:] |= np.all(numbers[:, :-shift] <= numbers[:, shift:], axis=0)
+    return np.sort(order[~dead])
+
+
+def _walk_back(trail: list[tuple[Ints, Ints]], order: Ints, state: int) -> Ints:
+    import numpy as np
+
+    chosen = np.empty(len(order), dtype=np.intp)
+    for step in range(len(order) - 1, -1, -1):
+        parents, picks = trail[step]
+        chosen[order[step]] = picks[state]
+        state = int(parents[state])
+    return chosen

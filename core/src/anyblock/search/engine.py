@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from anyblock.search.apart import run_apart
 from anyblock.search.dynamic import sweep_groups
 from anyblock.search.highs import solve_mip
 from anyblock.search.lagrange import Bound, lagrangian_bound
-from anyblock.search.solution import relative_gap
+from anyblock.search.solution import PROOF_GAP, relative_gap
 
 if TYPE_CHECKING:
-    from anyblock.search.instance import Floats, Instance, Ints
+    from collections.abc import Callable
 
-_WIDTHS: Final = (300, 3000, 20000)
-_STEPS: Final = (1e-4, 1e-3, 1e-2, 1e-1)
+    from anyblock.search.instance import Instance, Ints
+
+_FIRST_WIDTH: Final = 1_000
+_LAST_WIDTH: Final = 100
+_PROOF_WIDTHS: Final = (4_000, 16_000, 64_000)
+_CEILINGS: Final = (1e-4, 1e-3, 1e-2, 1e-1, float("inf"))
+_ROUNDING: Final = 1e-12
+_CUT_TRIES: Final = 20
 
 
 @dataclass(frozen=True)
@@ -24,15 +32,15 @@ class Limits:
 
     Attributes:
         gap: stop when the relative gap is at most this.
-        deadline: stop at this `time.perf_counter()`.
+        seconds: stop after so much wall time; inexact, since one step of the search is not broken off.
         nodes: HiGHS opens at most so many nodes; None means no limit.
         seed: HiGHS's random seed.
     """
 
     gap: float
-    deadline: float
-    nodes: int | None
-    seed: int
+    seconds: float
+    nodes: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,76 +48,128 @@ class Outcome:
     """What is known when the search stops.
 
     Attributes:
-        chosen: position of each group's option in the *unfiltered* instance, `[groups]`; None without a solution.
+        chosen: position of each group's option in the unfiltered instance, `[groups]`; None without a solution.
         score: summed score; infinite without a solution.
         bound: no feasible choice scores less; infinite when none is feasible.
-        nodes: nodes HiGHS opened.
-        multipliers: of the Lagrangian bound, `[rows]`.
+        nodes: nodes that HiGHS opened.
+        multipliers: of the Lagrangian bound, one a row of the instance.
     """
 
     chosen: Ints | None
     score: float
     bound: float
     nodes: int
-    multipliers: Floats
+    multipliers: tuple[float, ...]
 
 
 def optimise(instance: Instance, limits: Limits) -> Outcome:
     """Find the choice of least score and prove how good it is, until `limits`."""
-    import numpy as np
+    return run_apart(lambda stop: _Search(instance, limits, stop).run())
 
-    relaxed = lagrangian_bound(instance)
-    if relaxed.value == np.inf:
-        return Outcome(None, np.inf, np.inf, 0, relaxed.multipliers)
-    best: Ints | None = None
-    score, bound = np.inf, relaxed.value
-    scale = max(abs(relaxed.value), 1e-6 * float(np.ptp(instance.score)))
-    work, reduced = instance, relaxed
-    for width in _WIDTHS:
-        for step in _STEPS if best is None else (np.inf,):
-            ceiling = min(score, relaxed.value + step * scale)
-            work, reduced = _drop(instance, relaxed, ceiling)
-            found = sweep_groups(work, reduced, ceiling=ceiling, width=width, deadline=limits.deadline)
-            bound = max(bound, min(found.bound, ceiling))
-            if found.chosen is not None and found.score < score:
-                best, score = work.index[found.chosen], found.score
+
+class _Search:
+    def __init__(self, instance: Instance, limits: Limits, stop: threading.Event) -> None:
+        import numpy as np
+
+        self.instance = instance
+        self.limits = limits
+        self.stop = stop
+        self.deadline = time.perf_counter() + limits.seconds
+        self.relaxed = lagrangian_bound(instance)
+        self.best: Ints | None = None
+        self.score = float("inf")
+        self.bound = self.relaxed.value
+        self.nodes = 0
+        # Differences below this are rounding, also where positive and negative scores cancel.
+        heads = instance.start[:-1]
+        self.rounding = _ROUNDING * float(np.maximum.reduceat(np.abs(instance.score), heads).sum())
+
+    def run(self) -> Outcome:
+        if self.bound < float("inf"):
+            self._find()
+        if self.best is not None:
+            for width in _PROOF_WIDTHS:
+                if self._done():
+                    break
+                self._sweep(self._target(), width)
+        if not self._done():
+            self._finish()
+        if self.best is None and self.bound < float("inf"):
+            # Out of time, or HiGHS found nothing: a narrow sweep takes a moment and may save the answer.
+            self._sweep(float("inf"), _LAST_WIDTH, expired=self.stop.is_set)
+            self._done()
+        return Outcome(self.best, self.score, self.bound, self.nodes, tuple(map(float, self.relaxed.multipliers)))
+
+    def expired(self) -> bool:
+        return self.stop.is_set() or time.perf_counter() >= self.deadline
+
+    def _done(self) -> bool:
+        if self.score - self.bound <= self.rounding:
+            self.bound = self.score
+        return self.expired() or self.bound == float("inf") or relative_gap(self.score, self.bound) <= self.limits.gap
+
+    def _find(self) -> None:
+        """Look for a first solution not far above the bound, and farther when there is none."""
+        import numpy as np
+
+        scale = max(abs(self.relaxed.value), 1e-3 * float(np.ptp(self.instance.score))) or 1.0
+        for step in _CEILINGS:
+            self._sweep(self.relaxed.value + step * scale, _FIRST_WIDTH)
+            if self.best is not None or self._done():
+                return
+
+    def _target(self) -> float:
+        """Return what a better solution has to stay below: the best score, less the gap that need not be closed."""
+        slack = self.limits.gap * abs(self.score) if self.limits.gap > PROOF_GAP else 0.0
+        return self.score - slack * (1 - _ROUNDING)
+
+    def _sweep(self, ceiling: float, width: int, expired: Callable[[], bool] | None = None) -> None:
+        work, relaxed = _drop(self.instance, self.relaxed, ceiling)
+        found = sweep_groups(work, relaxed, ceiling=ceiling, width=width, expired=expired or self.expired)
+        if found.chosen is not None:
+            self._take(work.index[found.chosen], found.score)
+        self._raise_bound(min(found.bound, ceiling))
+
+    def _finish(self) -> None:
+        """Let HiGHS prove the rest; a choice that only its tolerance lets through is cut off, and it runs again."""
+        import numpy as np
+
+        work, _ = _drop(self.instance, self.relaxed, self.score)
+        start = None if self.best is None else np.searchsorted(work.index, self.best)
+        for _ in range(_CUT_TRIES):
+            result = solve_mip(
+                work,
+                gap=self.limits.gap if self.limits.gap > PROOF_GAP else self.limits.gap / 2,
+                seconds=self.deadline - time.perf_counter(),
+                nodes=self.limits.nodes,
+                seed=self.limits.seed,
+                start=start,
+                stopped=self.expired,
+            )
+            self.nodes += result.nodes
+            self._raise_bound(result.bound)
+            if result.chosen is None or work.feasible(result.chosen):
                 break
-        if best is not None and relative_gap(score, bound) <= limits.gap or time.perf_counter() > limits.deadline:
-            return Outcome(best, score, min(bound, score), 0, relaxed.multipliers)
-    return _finish(instance, relaxed, best, score, bound, limits)
+            row = np.zeros(len(work.score))
+            row[result.chosen] = 1.0
+            work = work.with_row(row, work.groups - 1.0, "cut")
+        if result.chosen is not None and work.feasible(result.chosen):
+            self._take(work.index[result.chosen], float(work.score[result.chosen].sum()))
+        self._done()
 
+    def _take(self, chosen: Ints, score: float) -> None:
+        if score < self.score:
+            self.best, self.score = chosen, score
 
-def _finish(
-    instance: Instance, relaxed: Bound, best: Ints | None, score: float, bound: float, limits: Limits
-) -> Outcome:
-    import numpy as np
-
-    work, _ = _drop(instance, relaxed, score)
-    start = None if best is None else np.searchsorted(work.index, best)
-    if start is not None and not np.array_equal(work.index[start], best):
-        start = None
-    result = solve_mip(
-        work,
-        gap=limits.gap,
-        time_limit=limits.deadline - time.perf_counter(),
-        node_limit=limits.nodes,
-        seed=limits.seed,
-        start=start,
-    )
-    if result.chosen is not None and work.feasible(result.chosen):
-        value = float(work.score[result.chosen].sum())
-        if value < score:
-            best, score = work.index[result.chosen], value
-    bound = max(bound, min(result.bound, score))
-    return Outcome(best, score, bound, result.nodes, relaxed.multipliers)
+    def _raise_bound(self, bound: float) -> None:
+        self.bound = min(max(self.bound, bound), self.score)
 
 
 def _drop(instance: Instance, relaxed: Bound, ceiling: float) -> tuple[Instance, Bound]:
-    """Drop the options that no choice at or below `ceiling` uses (reduced-cost fixing)."""
+    """Drop the options that no choice up to `ceiling` uses (reduced-cost fixing)."""
     import numpy as np
 
-    margin = 1e-9 * (abs(relaxed.value) + float(np.ptp(instance.score)))
-    mask = relaxed.value + relaxed.reduced <= ceiling + margin
+    mask = relaxed.value + relaxed.reduced <= ceiling + 1e-9 * max(abs(relaxed.value), float(np.ptp(instance.score)))
     if mask.all():
         return instance, relaxed
     return instance.keep(mask), Bound(relaxed.value, relaxed.multipliers, relaxed.reduced[mask], relaxed.pool)

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from anyblock.errors import ExecutionError
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Callable
 
     from anyblock.search.instance import Floats, Instance, Ints
+
+_TOLERANCE: Final = 1e-9
+"""How far a row may be broken, in units of its largest cost."""
 
 
 @cache
@@ -44,59 +49,84 @@ class MipResult:
     Attributes:
         chosen: position of the chosen option of each group, `[groups]`; None when HiGHS has no solution.
         bound: no feasible choice scores less; infinite when there is none at all.
-        nodes: branch-and-bound nodes.
-        limited: whether time or nodes ran out.
+        nodes: branch-and-bound nodes that were opened.
     """
 
     chosen: Ints | None
     bound: float
     nodes: int
-    limited: bool
 
 
 def solve_mip(
     instance: Instance,
     *,
     gap: float,
-    time_limit: float,
-    node_limit: int | None,
+    seconds: float,
+    nodes: int | None,
     seed: int,
     start: Ints | None,
+    stopped: Callable[[], bool],
 ) -> MipResult:
-    """Solve an instance as a mixed-integer program, from the solution `start` (`[groups]`) when there is one."""
+    """Solve an instance as a mixed-integer program.
+
+    Args:
+        instance: what to solve.
+        gap: relative gap at which HiGHS stops.
+        seconds: time limit.
+        nodes: node limit; None means no limit.
+        seed: HiGHS's random seed.
+        start: position of the chosen option of each group in a known solution, `[groups]`.
+        stopped: asked now and then whether to give up.
+
+    Returns:
+        The solution keeps the rows up to HiGHS's tolerance only; the caller checks it.
+
+    Raises:
+        ExecutionError: when HiGHS fails.
+    """
     import highspy
     import numpy as np
 
+    scale = float(np.abs(instance.score).max(initial=0.0)) or 1.0
     solver = new_solver(
         mip_rel_gap=gap,
-        mip_abs_gap=0.0,
-        mip_feasibility_tolerance=1e-9,
-        primal_feasibility_tolerance=1e-9,
-        time_limit=max(time_limit, 0.0),
+        mip_abs_gap=1e-12,
+        mip_feasibility_tolerance=_TOLERANCE,
+        primal_feasibility_tolerance=_TOLERANCE,
+        time_limit=max(seconds, 0.0),
         random_seed=seed,
     )
-    if node_limit is not None:
-        solver.setOptionValue("mip_max_nodes", node_limit)
-    scale = float(np.abs(instance.score).max(initial=0.0)) or 1.0
+    if nodes is not None:
+        solver.setOptionValue("mip_max_nodes", nodes)
+    solver.cbMipInterrupt += lambda event: event.interrupt() if stopped() else None
     solver.passModel(_model(instance, scale))
     if start is not None:
-        solution = highspy.HighsSolution()
         values = np.zeros(len(instance.score))
         values[start] = 1.0
+        solution = highspy.HighsSolution()
         solution.col_value = list(values)
         solver.setSolution(solution)
-    solver.run()
-    status = solver.getModelStatus()
-    info = solver.getInfo()
-    nodes = max(int(info.mip_node_count), 0)
+    run(solver)
+    status, info = solver.getModelStatus(), solver.getInfo()
+    opened = max(int(info.mip_node_count), 0)
     if status == highspy.HighsModelStatus.kInfeasible:
-        return MipResult(None, np.inf, nodes, limited=False)
+        return MipResult(None, np.inf, opened)
     chosen = None
     if info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible:
         chosen = _largest_in_group(instance, np.array(solver.getSolution().col_value))
-    return MipResult(
-        chosen, float(info.mip_dual_bound) * scale, nodes, limited=status != highspy.HighsModelStatus.kOptimal
-    )
+    return MipResult(chosen, float(info.mip_dual_bound) * scale, opened)
+
+
+def run(solver: Any) -> None:
+    """Run a solver.
+
+    Raises:
+        ExecutionError: when it reports an error rather than a result.
+    """
+    import highspy
+
+    if solver.run() == highspy.HighsStatus.kError:
+        raise ExecutionError(f"HiGHS failed: {solver.modelStatusToString(solver.getModelStatus())}")
 
 
 def _largest_in_group(instance: Instance, values: Floats) -> Ints:

@@ -78,10 +78,6 @@ class Instance:
             self.index,
         )
 
-    def with_score(self, score: Floats) -> Instance:
-        """Return the instance with other scores, `[options]`."""
-        return Instance(self.start, score, self.rows, self.limit, self.slack, self.names, self.index)
-
     def feasible(self, chosen: Ints) -> bool:
         """Return whether one option a group, given by position `[groups]`, keeps every row."""
         import numpy as np
@@ -123,7 +119,8 @@ def compile_problem(problem: Problem) -> Compiled:
             if bound is not None:
                 rows.append(sign * cost)
                 limits.append(sign * (bound - fixed))
-                slacks.append(ROUNDING * abs(bound))
+                # Half of what `Budget.keeps` allows, so that a sum in another order cannot turn out to break it.
+                slacks.append(0.5 * ROUNDING * abs(bound))
                 names.append(budget.cost if sign > 0 else f"-{budget.cost}")
     instance = Instance(
         start=start,

@@ -10,16 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from anyblock.search.highs import new_solver
+from anyblock.search.highs import new_solver, run
 
 if TYPE_CHECKING:
     from anyblock.search.instance import Floats, Instance, Ints
 
 _ROUNDS: Final = 300
-_TOLERANCE: Final = 1e-10
+_TOLERANCE: Final = 1e-9
+_ROUNDING: Final = 1e-12
 _BOX: Final = 1e3
-_BOX_GROWTH: Final = 1e3
-_BOX_LIMIT: Final = 1e13
+_WIDEST_BOX: Final = 1e9
+_POOL: Final = 12
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Bound:
         value: no feasible choice scores less; infinite when no choice is feasible.
         multipliers: `[rows]`, at least zero.
         reduced: `[options]`, how much choosing an option raises the bound (its reduced cost less its group's least).
-        pool: `[cuts, rows]`, multipliers tried on the way, the best first.
+        pool: `[some, rows]`, the best multipliers tried on the way, best first.
     """
 
     value: float
@@ -46,70 +47,79 @@ def evaluate(instance: Instance, multipliers: Floats) -> tuple[float, Floats, In
     cost = instance.score + multipliers @ instance.rows
     least = np.minimum.reduceat(cost, instance.start[:-1])
     over = cost - np.repeat(least, np.diff(instance.start))
-    hits = np.flatnonzero(over == 0.0)
-    chosen = hits[np.searchsorted(hits, instance.start[:-1])]
+    zeros = np.flatnonzero(over == 0.0)
+    chosen = zeros[np.searchsorted(zeros, instance.start[:-1])]
     return float(least.sum() - multipliers @ (instance.limit + instance.slack)), over, chosen
 
 
 def lagrangian_bound(instance: Instance) -> Bound:
-    """Maximise the Lagrangian bound; a value of infinity proves that no choice is feasible, even a fractional one."""
+    """Maximise the Lagrangian bound; a value of infinity proves that no choice is feasible, not even a fractional one."""
     import numpy as np
 
     rows = len(instance.limit)
     size = np.abs(instance.rows).max(axis=1, initial=0.0)
     size[size == 0.0] = 1.0
     spread = float(np.ptp(instance.score)) or 1.0
-    unit = spread / size  # multipliers are searched in this unit, so that one box fits every row
-    ceiling = float(np.maximum.reduceat(instance.score, instance.start[:-1]).sum())
-    best, best_at = -np.inf, np.zeros(rows)
+    unit = spread / size  # with multipliers in this unit, one box fits every row
+    highest = float(np.maximum.reduceat(instance.score, instance.start[:-1]).sum())
     tried: list[tuple[float, Floats]] = []
-    box = _BOX
-    master = _master(rows, box)
-    at = np.zeros(rows)
+    master = _Master(rows)
+    best, best_at, at = -np.inf, np.zeros(rows), np.zeros(rows)
     for _ in range(_ROUNDS):
         value, _, chosen = evaluate(instance, at * unit)
         tried.append((value, at))
         if value > best:
             best, best_at = value, at
-        if best > ceiling + _TOLERANCE * (abs(ceiling) + spread):
-            return Bound(np.inf, best_at * unit, np.zeros_like(instance.score), np.array([best_at * unit]))
+        if best > highest + _ROUNDING * (abs(highest) + spread * (1.0 + instance.groups * at.sum())):
+            return Bound(np.inf, best_at * unit, np.zeros_like(instance.score), best_at[None] * unit)
         if rows == 0:
             break
-        slope = (instance.rows[:, chosen].sum(axis=1) - instance.limit - instance.slack) * unit / spread
-        _add_cut(master, value / spread - slope @ at, slope)
-        model_value, at = _solve_master(master, rows)
-        if model_value * spread - best <= _TOLERANCE * max(abs(best), spread):
-            if box >= _BOX_LIMIT or not np.any(best_at >= box * (1 - 1e-9)):
+        slope = (instance.rows[:, chosen].sum(axis=1) - instance.limit - instance.slack) / size
+        master.cut(value / spread - float(slope @ at), slope)
+        limit, at = master.solve()
+        if limit * spread - best <= _TOLERANCE * max(abs(best), spread):
+            if not master.widen(best_at):
                 break
-            box *= _BOX_GROWTH
-            for row in range(rows):
-                master.changeColBounds(row, 0.0, box)
-            model_value, at = _solve_master(master, rows)
+            _, at = master.solve()
     tried.sort(key=lambda item: -item[0])
     value, over, _ = evaluate(instance, best_at * unit)
-    return Bound(value, best_at * unit, over, np.array([at for _, at in tried]) * unit)
+    return Bound(value, best_at * unit, over, np.array([at for _, at in tried[:_POOL]]) * unit)
 
 
-def _master(rows: int, box: float) -> object:
-    import numpy as np
+class _Master:
+    """The cutting planes seen so far: `max t` with `t <= constant + slope . m` for each, `m` in a box."""
 
-    solver = new_solver()
-    for _ in range(rows):
-        solver.addCol(0.0, 0.0, box, 0, np.array([], dtype=np.int32), np.array([]))
-    solver.addCol(-1.0, -np.inf, 1e30, 0, np.array([], dtype=np.int32), np.array([]))
-    return solver
+    def __init__(self, rows: int) -> None:
+        import numpy as np
 
+        self.rows = rows
+        self.box = _BOX
+        self.solver = new_solver()
+        nothing = np.array([], dtype=np.int32), np.array([], dtype=np.float64)
+        for _ in range(rows):
+            self.solver.addCol(0.0, 0.0, self.box, 0, *nothing)
+        self.solver.addCol(-1.0, -np.inf, np.inf, 0, *nothing)
 
-def _add_cut(master, constant: float, slope: Floats) -> None:
-    import numpy as np
+    def cut(self, constant: float, slope: Floats) -> None:
+        import numpy as np
 
-    # t - slope . m <= constant
-    master.addRow(-np.inf, constant, len(slope) + 1, np.arange(len(slope) + 1), np.append(-slope, 1.0))
+        columns = np.arange(self.rows + 1, dtype=np.int32)
+        self.solver.addRow(-np.inf, constant, self.rows + 1, columns, np.append(-slope, 1.0))
 
+    def solve(self) -> tuple[float, Floats]:
+        import numpy as np
 
-def _solve_master(master, rows: int) -> tuple[float, Floats]:
-    import numpy as np
+        run(self.solver)
+        values = np.array(self.solver.getSolution().col_value)
+        return float(values[-1]), np.maximum(values[:-1], 0.0)
 
-    master.run()
-    values = np.array(master.getSolution().col_value)
-    return float(values[rows]), values[:rows]
+    def widen(self, at: Floats) -> bool:
+        """Widen the box when `at` touches it; return whether that was so and allowed."""
+        import numpy as np
+
+        if self.box >= _WIDEST_BOX or not np.any(at >= 0.999 * self.box):
+            return False
+        self.box *= 1e3
+        for row in range(self.rows):
+            self.solver.changeColBounds(row, 0.0, self.box)
+        return True

@@ -54,8 +54,8 @@ class Solution:
 
 
 def relative_gap(score: float, bound: float) -> float:
-    """Return `(score - bound) / |score|`, zero when they meet, infinite when only the score is zero."""
+    """Return `(score - bound) / |score|`: zero when they meet, infinite when there is no score or only the score is zero."""
     difference = max(score - bound, 0.0)
     if difference == 0.0:
         return 0.0
-    return difference / abs(score) if score else math.inf
+    return difference / abs(score) if score and math.isfinite(score) else math.inf

@@ -92,7 +92,7 @@ def solve_diverse(
     solutions: list[Solution] = []
     while len(solutions) < count:
         begin = time.perf_counter()
-        outcome = optimise(instance, Limits(gap, begin + time_limit, node_limit, seed))
+        outcome = optimise(instance, Limits(gap, time_limit, node_limit, seed))
         if outcome.chosen is None:
             if solutions:
                 break
