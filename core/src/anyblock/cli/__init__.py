@@ -86,6 +86,10 @@ def _run(arguments: list[str] | None) -> int:
         _debug()
         _say(f"error: {error or type(error).__name__}\nto do: free memory or disk space, or check the path; --debug shows where")
         return 1
+    except Exception as error:  # noqa: BLE001 - the last resort: a defect of ours must not look like a stack dump
+        _debug()
+        _say(f"internal error: {type(error).__name__}: {error}\nto do: run again with --debug and report what it prints")
+        return 1
     return 0
 
 

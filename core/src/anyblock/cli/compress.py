@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anyblock.cli.options import Data, Overwrite
 from anyblock.errors import UsageError
+
+if TYPE_CHECKING:
+    from anyblock.pipeline.compress import CompressResult
 
 
 def compress(
@@ -36,29 +40,26 @@ def compress(
     pruning.ffn.sizes=[0.25,0.5].
     """
     from anyblock.config import load_config
+    from anyblock.rich_progress import terminal_progress
 
-    places = [text for text in arguments if not _is_override(text)]
-    overrides = [text for text in arguments if _is_override(text)]
-    config_file, base = _places(places)
-    options: dict[str, Any] = {
-        "data.path": data,
-        "run_dir": run,
+    config_file, base = _places([text for text in arguments if not _is_override(text)])
+    options = {
+        "data.path": None if data is None else str(data),
+        "run_dir": None if run is None else str(run),
         "pruning.ffn.hook": hook,
         "device": device,
         "dtype": dtype,
         "trust_remote_code": trust_remote_code or None,
+        "search.budget": budget or None,
     }
-    for key, value in options.items():
-        if value is not None:
-            _put(base, key, str(value) if isinstance(value, Path) else value)
-    if budget:
-        _put(base, "search.budget", list(budget))
-    config = load_config(config_file, overrides, base)
+    given = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
+    progress = terminal_progress()
+    overrides = [text for text in arguments if _is_override(text)]
+    config = load_config(config_file, [*given, *overrides], base, progress=progress)
 
     from anyblock.pipeline.compress import compress as run_compress
-    from anyblock.rich_progress import terminal_progress
 
-    result = run_compress(config, overwrite=overwrite, progress=terminal_progress())
+    result = run_compress(config, overwrite=overwrite, progress=progress)
     _show(result)
 
 
@@ -67,7 +68,7 @@ def _is_override(text: str) -> bool:
     return text.startswith("~") or (bool(equals) and all(part.isidentifier() for part in key.lstrip("+").split(".")))
 
 
-def _places(places: list[str]) -> tuple[Path | None, dict[str, Any]]:
+def _places(places: list[str]) -> tuple[Path | None, dict[str, str]]:
     if len(places) == 2:
         return None, {"model": places[0], "output": places[1]}
     if len(places) == 1 and Path(places[0]).suffix in (".yaml", ".yml"):
@@ -77,14 +78,7 @@ def _places(places: list[str]) -> tuple[Path | None, dict[str, Any]]:
     )
 
 
-def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
-    *path, leaf = dotted.split(".")
-    for part in path:
-        tree = tree.setdefault(part, {})
-    tree[leaf] = value
-
-
-def _show(result: Any) -> None:
+def _show(result: CompressResult) -> None:
     from rich.console import Console
 
     from anyblock.blocks import block_configs_from_json

@@ -104,6 +104,7 @@ def _from_pretrained(
             config=config,
             dtype=dtype or "auto",
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # only so that they are named below, where they are an error
             local_files_only=True,
             use_safetensors=True,
             **options,

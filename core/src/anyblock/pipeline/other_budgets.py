@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from anyblock.blocks import BlockConfig
-from anyblock.config.budget import combine, parse_bound, split_entry
+from anyblock.config.load import load_config
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.candidates import read_candidates
 from anyblock.pipeline.stages.scores import read_scores
@@ -35,23 +36,22 @@ class FoundSolutions:
 
 
 def search_run(
-    path: Path, budgets: Sequence[str], *, solutions: int = 1, min_distance: int = 1, time_limit: float = 60.0
+    path: Path, budgets: Sequence[str], *, solutions: int = 1, min_distance: int = 1
 ) -> FoundSolutions:
-    """Search under `budgets` (`COST=VALUE`) with the candidates and scores of the run at `path`.
+    """Search under `budgets` (`COST=VALUE`) with the candidates, scores and settings of the run at `path`.
 
     Raises:
         InputError: there is no run, or its scores are not finished.
         BudgetError: no child keeps the budgets.
     """
     run = RunFolder.open(path)
+    overrides = {"budget": list(budgets), "solutions": solutions, "min_distance": min_distance}
+    config = load_config(run.path / "run.yaml", [f"search.{key}={json.dumps(value)}" for key, value in overrides.items()])
+    settings = config.search
     costed = read_candidates(run)
-    scores = read_scores(run)
-    texts: dict[str, list[str]] = {}
-    for entry in budgets:
-        cost, value = split_entry(entry)
-        texts.setdefault(cost, []).append(value)
-    bounds = [parse_bound(cost, combine(cost, values)) for cost, values in texts.items()]
-    problem = build_problem(costed, scores, bounds)
-    found = solve_diverse(problem, count=solutions, min_distance=min_distance, time_limit=time_limit)
+    problem = build_problem(costed, read_scores(run), settings.bounds())
+    found = solve_diverse(
+        problem, gap=settings.gap, count=solutions, min_distance=min_distance, time_limit=settings.time_limit
+    )
     blocks = [child_blocks(costed.blocks, chosen_candidates(costed, solution)) for solution in found]
-    return FoundSolutions(found, blocks, costed.blocks, sorted(texts))
+    return FoundSolutions(found, blocks, costed.blocks, sorted(budget.cost for budget in problem.budgets))

@@ -1,0 +1,69 @@
+"""What tests of several parts share: a tiny Llama with random weights, on disk and converted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def pytest_configure() -> None:
+    # Every worker process shares two cores with the others.
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The reference material beside the repository; tests that ask for it are skipped where it is absent."""
+    override = os.environ.get("ANYBLOCK_SHARED")
+    if override:
+        found = Path(override)
+    else:
+        root = next((folder for folder in Path(__file__).parents if (folder / "noxfile.py").exists()), Path("/nowhere"))
+        found = root.parent / "shared"
+    if not found.is_dir():
+        pytest.skip("the reference material is not on this machine")
+    return found
+
+
+@pytest.fixture(scope="session")
+def llama_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face directory: 3 layers, hidden 32, 4 query and 2 key-value heads, biases, weights far from zero."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        attention_bias=True,
+        mlp_bias=True,
+        tie_word_embeddings=False,
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2 + (1.0 if parameter.dim() == 1 else 0.0) * 0.5)
+    folder = tmp_path_factory.mktemp("models") / "llama"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def teacher_dir(llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`llama_dir` as a subblock checkpoint."""
+    from anyblock import convert_model
+
+    return convert_model(llama_dir, tmp_path_factory.mktemp("converted") / "teacher")
+
+
+@pytest.fixture
+def ids() -> torch.Tensor:
+    """Token ids [2, 24] of the tiny vocabulary."""
+    return torch.randint(0, 96, (2, 24), generator=torch.Generator().manual_seed(1))

@@ -1,0 +1,92 @@
+"""Loading: both ways give the same model, and nothing is ever initialised at random."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from anyblock import load_model
+from anyblock.errors import CheckpointError, InputError, UsageError
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+
+def test_mapped_and_from_pretrained_are_the_stock_model(llama_dir: Path, teacher_dir: Path, ids: torch.Tensor) -> None:
+    stock = AutoModelForCausalLM.from_pretrained(llama_dir)
+    with torch.no_grad():
+        expected = stock(ids).logits
+        for model in (load_model(teacher_dir), load_model(teacher_dir, attn_implementation="sdpa"), load_model(llama_dir)):
+            assert torch.equal(model(ids).logits, expected)
+            assert {n: tuple(b.shape) for n, b in model.named_buffers()} == {n: tuple(b.shape) for n, b in stock.named_buffers()}
+            for name, buffer in model.named_buffers():
+                assert torch.equal(buffer, stock.get_buffer(name))
+
+
+def test_dtype_and_generation_config_are_kept(teacher_dir: Path) -> None:
+    model = load_model(teacher_dir, dtype="bfloat16")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+    with pytest.raises(UsageError, match="unknown dtype 'float99'"):
+        load_model(teacher_dir, dtype="float99")
+
+
+def test_a_tied_head_stays_tied(tmp_path: Path, ids: torch.Tensor) -> None:
+    from anyblock import convert_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, tie_word_embeddings=True)
+    stock = LlamaForCausalLM(config).eval()
+    stock.save_pretrained(tmp_path / "hf")
+    convert_model(tmp_path / "hf", tmp_path / "teacher")
+    for options in ({}, {"attn_implementation": "sdpa"}):
+        model = load_model(tmp_path / "teacher", **options)
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+        assert torch.equal(model(ids).logits, stock(ids).logits)
+
+
+def edit(folder: Path, group: str, change: str) -> None:
+    file = folder / "subblocks_safetensors" / f"{group}.safetensors"
+    index = folder / "model.safetensors.index.json"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("down_proj.weight"))
+    if change == "missing":
+        del tensors[name]
+    elif change == "extra":
+        tensors[name.replace("down_proj", "sideways_proj")] = tensors[name].clone()
+    else:
+        tensors[name] = tensors[name][:, :-1].contiguous()
+    save_file(tensors, file, {"format": "pt"})
+    data = json.loads(index.read_text())
+    data["weight_map"] = {
+        key: place for key, place in data["weight_map"].items() if not place.endswith(f"/{group}.safetensors")
+    } | dict.fromkeys(tensors, f"subblocks_safetensors/{group}.safetensors")
+    index.write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+@pytest.mark.parametrize("options", [{}, {"attn_implementation": "sdpa"}], ids=["mapped", "from_pretrained"])
+def test_a_wrong_tensor_is_an_error_that_names_it(
+    teacher_dir: Path, tmp_path: Path, change: str, options: dict[str, str]
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(teacher_dir, damaged)
+    edit(damaged, "block_1_ffn", change)
+    with pytest.raises(CheckpointError, match="sideways_proj" if change == "extra" else "down_proj"):
+        load_model(damaged, **options)
+
+
+def test_a_config_that_does_not_belong_to_the_files_is_refused(teacher_dir: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(teacher_dir, damaged)
+    config = json.loads((damaged / "config.json").read_text())
+    config["block_configs"][0]["ffn"]["intermediate_size"] = 40
+    (damaged / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"(?s)block_0_ffn.*expected: shape"):
+        load_model(damaged)
+    config["num_hidden_layers"] = 4
+    (damaged / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError):
+        load_model(damaged)
