@@ -6,6 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
+from anyblock.cli.families import families
+from anyblock.plugins import PluginRegistry
+from typer.testing import CliRunner
 
 # The command as it stands, without the rest of the command line.
 RUN = (
@@ -133,9 +137,16 @@ def test_strict_turns_a_fault_into_exit_code_1(site):
     assert site.python("-c", RUN, ANYBLOCK_STRICT_PLUGINS="1", **environ).returncode == 1
 
 
-def test_with_nothing_installed_it_says_what_to_install(site):
-    done = site.python("-S", "-c", "print()")
+def test_an_empty_allow_list_blocks_everything(populated):
+    done = populated.python("-c", RUN, "--json", "--strict", ANYBLOCK_PLUGINS="")
     assert done.returncode == 0
-    done = site.python("-c", RUN, ANYBLOCK_PLUGINS="")
-    assert done.returncode == 0
-    assert "blocked" in done.stdout
+    assert {record["status"] for record in plugins(done).values()} == {"blocked"}
+
+
+def test_with_nothing_installed_it_says_what_to_install(monkeypatch):
+    app = typer.Typer()
+    app.command()(families)
+    monkeypatch.setattr(PluginRegistry, "discover", lambda settings: PluginRegistry.from_plugins({}))
+    result = CliRunner().invoke(app, [])
+    assert result.exit_code == 0
+    assert "pip install anyblock-llama" in result.stdout

@@ -18,7 +18,7 @@ FAULTS: dict[str, tuple[tuple[str, ...], str]] = {
     "raises_a_kind_of_interrupt_at_import": (("Interrupt", "pretends"), ".py:5"),
     "imports_a_missing_module": (("ModuleNotFoundError", "a_module_that_nobody_has"), ".py:1"),
     "lacks_the_registered_name": (("AttributeError", "Descriptor"), ""),
-    "constructor_raises": (("Descriptor()", "KeyError", "rope"), "constructor_raises.py:9"),
+    "constructor_raises": (("Descriptor()", "KeyError", "rope"), "constructor_raises.py:8"),
     "constructor_needs_arguments": (("Descriptor()", "TypeError", "config"), ""),
     "misspells_a_hook": (("'create_block_config'", "is no hook", "did you mean 'create_block_configs'"), ".py:8"),
     "misspells_a_specname": (("'final_norm_nam'", "did you mean 'final_norm_name'"), ".py:8"),
