@@ -154,7 +154,6 @@ def _naming(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ExecutionError(
-            f"{target} cannot be written: {error.strerror or error}"
-            + (f" ({error.filename})" if error.filename else ""),
+            f"{target} was not written: {error.strerror or error}" + (f" ({error.filename})" if error.filename else ""),
             hint="check the permissions and the free space there, or choose another output",
         ) from error

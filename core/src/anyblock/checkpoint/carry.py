@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -58,7 +57,7 @@ def _walk(root: Path, folder: Path) -> Iterator[Path]:
                 yield from _walk(root, path)
         elif not _FILES.fullmatch(entry.name) and not entry.name.endswith(_WEIGHTS) and path != root / CONFIG:
             inside(root, str(path.relative_to(root)))
-            if not stat.S_ISREG(path.stat().st_mode):
+            if not path.is_file():
                 raise CheckpointError(f"{path} is not a regular file", expected="files and directories")
             yield path
 

@@ -11,7 +11,8 @@ from anyblock.checkpoint.atomic import atomic_directory, check_target
 from anyblock.checkpoint.carry import carry, companions, sizes
 from anyblock.checkpoint.compute import compute_parts
 from anyblock.checkpoint.config import read_config
-from anyblock.checkpoint.hub import resolve_model
+from anyblock.checkpoint.files import reading
+from anyblock.checkpoint.hub import origin_of, resolve_model
 from anyblock.checkpoint.plan import ConversionPlan, plan_conversion
 from anyblock.checkpoint.source import SourceCheckpoint
 from anyblock.checkpoint.space import require_space
@@ -35,6 +36,7 @@ def convert_model(
     *,
     overwrite: bool = False,
     trust_remote_code: bool = False,
+    revision: str | None = None,
     progress: Progress = SILENT,
 ) -> Path:
     """Convert a Hugging Face checkpoint into a subblock checkpoint and return its path.
@@ -48,6 +50,7 @@ def convert_model(
         converter: the family's name; None finds it out from `config.json`.
         overwrite: replace an existing output.
         trust_remote_code: let transformers run the checkpoint's own configuration code where a default value is needed.
+        revision: branch, tag or commit of a hub id. The commit is recorded in the index of the output.
         progress: told the bytes as they are written.
 
     Raises:
@@ -59,7 +62,9 @@ def convert_model(
     from anyblock.family import get_family
 
     check_target(output_dir, overwrite=overwrite)
-    folder = resolve_model(os.fspath(input_dir))
+    folder = resolve_model(os.fspath(input_dir), revision=revision)
+    if origin := origin_of(folder):
+        progress.note(f"{input_dir} is {origin}")
     model_type = read_config(folder)["model_type"]
     if converter is not None and converter != model_type:
         raise UsageError(
@@ -91,8 +96,9 @@ def convert_with(
     view = config_view(folder, trust_remote_code=trust_remote_code)
     source = SourceCheckpoint.open(folder)
     plan = plan_conversion(family, source, config, view)
-    files = companions(folder)
-    total = source.total_size + sizes(files)
+    with reading(folder):
+        files = companions(folder)
+        total = source.total_size + sizes(files)
     require_space(target, total + _SLACK)
     with (
         progress.task(f"converting {folder.name}", total=total, unit="bytes") as advance,
@@ -103,7 +109,7 @@ def convert_with(
         carry(files, work, copier)
         writer = SubblockWriter(work, config=plan.config, block_configs=plan.block_configs, written=disk.submit)
         _write_groups(family, plan, source, view, writer, copier)
-        writer.finish()
+        writer.finish(source=origin_of(folder))
     return Path(output_dir)
 
 

@@ -72,6 +72,15 @@ def _real(path: Path) -> Path:
 
 
 @contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an `OSError` of the block into an error that names what was being read."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
 def open_regular(path: Path, *, error: type[AnyBlockError] = CheckpointError) -> Iterator[int]:
     """Open a regular file for reading and yield its descriptor; a pipe or a device is refused and never waited for.
 

@@ -64,10 +64,14 @@ def resolve_model(model: str, *, revision: str | None = None) -> Path:
     return _download(model, revision)
 
 
-def revision_of(path: str | os.PathLike[str]) -> str | None:
-    """Return the commit that a directory in the cache of huggingface_hub holds; None for any other directory."""
+def origin_of(path: str | os.PathLike[str]) -> str | None:
+    """Return `owner/name@commit` of a directory in the cache of huggingface_hub; None for any other directory."""
     folder = Path(os.path.realpath(path))
-    return folder.name if folder.parent.name == "snapshots" and _REVISION.fullmatch(folder.name) else None
+    cached = folder.parent.name == "snapshots" and _REVISION.fullmatch(folder.name)
+    repository = folder.parent.parent.name
+    if not cached or not repository.startswith("models--"):
+        return None
+    return f"{repository.removeprefix('models--').replace('--', '/')}@{folder.name}"
 
 
 def _looks_like_path(model: str) -> bool:
@@ -78,8 +82,8 @@ def _download(model: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
+        HTTPError,  # type: ignore[attr-defined]  # that of httpx or httpx2, whichever this version of the hub uses
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -111,7 +115,7 @@ def _download(model: str, revision: str | None) -> Path:
         ) from error
     except HFValidationError as error:
         raise InputError(f"{model} is neither a directory nor a hub id: {error}") from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise InputError(
             f"{name} could not be downloaded: {error}", hint="run the same command again to continue"
         ) from error

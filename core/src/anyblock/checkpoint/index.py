@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from anyblock.checkpoint.files import read_bounded
 from anyblock.checkpoint.jsonio import json_bytes
@@ -37,10 +37,16 @@ def read_weight_map(file: Path) -> dict[str, str]:
     return weight_map
 
 
-def index_bytes(weight_map: Mapping[str, str], total_size: int) -> bytes:
-    """Return the content of an index; `total_size` is the sum of all tensors in bytes."""
-    data: dict[str, Any] = {"metadata": {"total_size": total_size}, "weight_map": dict(weight_map)}
-    return json_bytes(data)
+def index_bytes(weight_map: Mapping[str, str], total_size: int, source: str | None = None) -> bytes:
+    """Return the content of an index.
+
+    Args:
+        weight_map: `{tensor: file}`.
+        total_size: the sum of all tensors in bytes.
+        source: where the model comes from; None leaves it out.
+    """
+    metadata = {"total_size": total_size} if source is None else {"total_size": total_size, "source": source}
+    return json_bytes({"metadata": metadata, "weight_map": dict(weight_map)})
 
 
 def check_against_index(file: Path, found: Iterable[str], listed: Iterable[str], index: Path) -> None:

@@ -119,14 +119,17 @@ class SubblockWriter:
             )
         (self.directory / name).write_bytes(json_bytes(data))
 
-    def finish(self) -> None:
+    def finish(self, *, source: str | None = None) -> None:
         """Write the index and `config.json`.
+
+        Args:
+            source: where the model comes from (`owner/name@commit`), recorded in the index's metadata.
 
         Raises:
             CheckpointError: a half has no group although it is not a no-op, or has one although it is.
         """
         check_groups(self._groups, self._block_configs, str(self.directory))
-        (self.directory / INDEX).write_bytes(index_bytes(self._weight_map, self._total))
+        (self.directory / INDEX).write_bytes(index_bytes(self._weight_map, self._total, source))
         blocks = [block.to_dict() for block in self._block_configs]
         config = {key: value for key, value in self._config.items() if key != "block_configs"}
         (self.directory / CONFIG).write_bytes(json_bytes({**config, "block_configs": blocks}))
