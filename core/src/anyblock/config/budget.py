@@ -7,29 +7,29 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from anyblock.errors import ConfigError
+from anyblock.costs.names import cost_names
+from anyblock.errors import ConfigError, nearest
 
 _NUMBER: Final = r"(?:\d[\d_]*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"
 _QUANTITY: Final = re.compile(rf"({_NUMBER})\s*([A-Za-z%/]*)")
-_ENTRY: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9_]*)\s*(<=|>=|=)\s*(.+?)\s*")
-_BYTES: Final = {
-    **{prefix + "B": 1000.0**power for power, prefix in enumerate(("k", "M", "G", "T"), 1)},
-    **{prefix + "iB": 1024.0**power for power, prefix in enumerate(("K", "M", "G", "T"), 1)},
-    "KB": 1000.0,
-}
+_ENTRY: Final = re.compile(r"\s*([A-Za-z]\w*)\s*(<=|>=|=)\s*(.+?)\s*")
 _COUNTS: Final = {"K": 1e3, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
-_SECONDS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
-_RATES: Final = {"tok/s": 1.0, "/s": 1.0}
-UNITS: Final = {**_BYTES, **_COUNTS, **_SECONDS, **_RATES}
-"""`{unit: factor}` to bytes, counts, seconds and tokens a second."""
-LOWER_BOUNDED: Final = frozenset({"throughput"})
-"""Costs of which more is better, so that a plain value is a lower bound."""
-_EXPECTED: Final = "a number with a unit (2.5GiB, 7B, 12ms, 500tok/s), a share of the teacher (0.8x, 80%), or LOW..HIGH"
+_UNITS: Final[dict[str, dict[str, float]]] = {
+    "bytes": {
+        **{f"{prefix}B": 1000.0**power for power, prefix in enumerate("kMGT", 1)},
+        **{f"{prefix}iB": 1024.0**power for power, prefix in enumerate("KMGT", 1)},
+    },
+    "ms": {"us": 1e-3, "ms": 1.0, "s": 1e3},
+    "tokens/s": {"tok/s": 1.0, "/s": 1.0},
+}
+"""`{base unit: {unit: factor}}`; a base unit that is not here is a count."""
+THROUGHPUT: Final = "throughput"
+"""Generated tokens a second. More is better, so a plain value is a lower bound; it follows from `latency`."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number in base units (bytes, counts, seconds, tokens a second), or a share of the teacher's own cost."""
+    """A number in the cost's own unit, or a share of what the teacher uses."""
 
     value: float
     relative: bool
@@ -48,62 +48,87 @@ class Bound:
     lower: Quantity | None
 
 
+def base_units() -> dict[str, str]:
+    """Return `{cost: base unit}` for every cost that a budget can name: bytes, ms, tokens/s, or what is counted."""
+    return {**{name: cost.unit for name, cost in cost_names().items()}, THROUGHPUT: "tokens/s"}
+
+
 def parse_bound(cost: str, value: float | str) -> Bound:
     """Read the value of one budget.
 
     Args:
         cost: the cost's name; `throughput` is bounded from below, any other from above, unless the value says so.
-        value: a number in base units, or text: `[<=|>=] NUMBER [UNIT]`, `NUMBERx`, `NUMBER%`, `LOW..HIGH`.
+        value: a number in the base unit, or text: `[<=|>=] NUMBER [UNIT]`, `NUMBERx`, `NUMBER%`, `LOW..HIGH`.
 
     Raises:
-        ConfigError: the text is no quantity, or the bounds leave nothing between them.
+        ConfigError: there is no such cost, the text is no quantity, or the bounds leave nothing between them.
     """
+    units = base_units()
+    if cost not in units:
+        raise ConfigError(f"there is no cost {cost!r}", expected=", ".join(units), hint=nearest(cost, units))
     low, high = _sides(cost, str(value))
-    where = f"budget {cost}={value}"
-    upper = None if high is None else _quantity(high, where)
-    lower = None if low is None else _quantity(low, where)
+    upper = None if high is None else _quantity(high, units[cost])
+    lower = None if low is None else _quantity(low, units[cost])
     if lower and upper and lower.relative == upper.relative and lower.value > upper.value:
-        raise ConfigError(f"{where}: the lower bound is above the upper bound", expected="LOW..HIGH with LOW <= HIGH")
+        raise ConfigError(f"{value}: the lower bound is above the upper bound", expected="LOW..HIGH with LOW <= HIGH")
     return Bound(cost, upper, lower)
 
 
-def split_entry(entry: str) -> tuple[str, str]:
-    """Split `params=0.8x`, `params<=0.8x` or `kv_heads>=40` into the cost and the value that `parse_bound` reads.
+def merge_entries(entries: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """Bring `COST=VALUE`, `COST<=VALUE` and `COST>=VALUE` entries into one value a cost.
+
+    A lower and an upper bound on one cost become a range; the same bound twice is one bound.
+
+    Args:
+        entries: each text with the place where it was written.
+
+    Returns:
+        `{cost: (value, place)}`.
 
     Raises:
-        ConfigError: the text has another form.
+        ConfigError: an entry has another form, or two entries contradict each other; their places are named.
     """
-    match = _ENTRY.fullmatch(entry)
-    if match is None:
-        raise ConfigError(f"budget {entry!r}", expected="COST=VALUE, for instance params=0.8x or memory=2.5GiB")
-    cost, operator, value = match.groups()
-    return cost, value if operator == "=" else operator + value
-
-
-def combine(cost: str, values: Iterable[str]) -> str:
-    """Return one value that says what several budgets of one cost say together.
-
-    A lower and an upper bound become a range; the same bound twice is one bound.
-
-    Raises:
-        ConfigError: a value is no quantity, or two of them contradict each other.
-    """
-    combined, *others = values
-    bound = parse_bound(cost, combined)
-    for value in others:
-        other = parse_bound(cost, value)
-        if (bound.upper and other.upper and bound.upper != other.upper) or (
-            bound.lower and other.lower and bound.lower != other.lower
-        ):
+    merged: dict[str, tuple[str, str]] = {}
+    for text, place in entries:
+        where = f"{place}: " if place else ""
+        match = _ENTRY.fullmatch(text)
+        if match is None:
             raise ConfigError(
-                f"two budgets contradict each other: {cost}={combined} and {cost}={value}",
+                f"{where}budget {text!r}", expected="COST=VALUE, for instance params=0.8x or memory=2.5GiB"
+            )
+        cost, operator, bare = match.groups()
+        value = bare if operator == "=" else operator + bare
+        known, known_place = merged.get(cost, (value, place))
+        merged[cost] = (known if known == value else combine(cost, (known, known_place), (value, place)), known_place)
+    return merged
+
+
+def combine(cost: str, first: tuple[str, str], second: tuple[str, str]) -> str:
+    """Return one value that says what two budgets of one cost say together.
+
+    Args:
+        cost: the cost's name.
+        first: a value and the place where it was written.
+        second: the other one.
+
+    Raises:
+        ConfigError: a value is no quantity, or the two contradict each other; both places are named.
+    """
+    bounds = parse_bound(cost, first[0]), parse_bound(cost, second[0])
+    for one, other in ((bounds[0].upper, bounds[1].upper), (bounds[0].lower, bounds[1].lower)):
+        if one and other and one != other:
+            raise ConfigError(
+                "two budgets contradict each other: "
+                + " and ".join(
+                    f"{cost}={value}" + (f" ({place})" if place else "") for value, place in (first, second)
+                ),
                 expected="one upper and one lower bound a cost, at most",
             )
-        (low, high), (other_low, other_high) = _sides(cost, combined), _sides(cost, value)
-        low, high = low or other_low, high or other_high
-        combined = f"{low}..{high}" if low and high else f">={low}" if low else f"<={high}"
-        bound = parse_bound(cost, combined)
-    return combined
+    (low, high), (other_low, other_high) = _sides(cost, first[0]), _sides(cost, second[0])
+    low, high = low or other_low, high or other_high
+    value = f"{low}..{high}" if low and high else f">={low}" if low else f"<={high}"
+    parse_bound(cost, value)
+    return value
 
 
 def _sides(cost: str, text: str) -> tuple[str | None, str | None]:
@@ -115,18 +140,22 @@ def _sides(cost: str, text: str) -> tuple[str | None, str | None]:
     if text.startswith((">=", "<=")):
         bare = text[2:].strip()
         return (bare, None) if text.startswith(">=") else (None, bare)
-    return (text, None) if cost in LOWER_BOUNDED else (None, text)
+    return (text, None) if cost == THROUGHPUT else (None, text)
 
 
-def _quantity(text: str, where: str) -> Quantity:
+def _quantity(text: str, base: str) -> Quantity:
+    units = _UNITS.get(base, _COUNTS)
     match = _QUANTITY.fullmatch(text)
-    if match is None:
-        raise ConfigError(f"{where}: {text!r} is no quantity", expected=_EXPECTED)
-    number, unit = float(match.group(1)), match.group(2)
+    unit = match.group(2) if match else ""
+    if match is None or (unit and unit not in units and unit not in ("x", "%")):
+        raise ConfigError(
+            f"{text!r} is no quantity",
+            expected=f"a number of {base}, with one of the units {', '.join(units)} or none; a share of the teacher "
+            "(0.8x, 80%); or LOW..HIGH",
+        )
+    number = float(match.group(1))
     if not 0 < number < float("inf"):
-        raise ConfigError(f"{where}: the bound is {text}", expected="a finite bound above 0")
+        raise ConfigError(f"the bound is {text}", expected="a finite bound above 0")
     if unit in ("x", "%"):
         return Quantity(number / (100 if unit == "%" else 1), relative=True)
-    if unit and unit not in UNITS:
-        raise ConfigError(f"{where}: unknown unit {unit!r}", expected=f"one of x, %, {', '.join(UNITS)}, or no unit")
-    return Quantity(number * UNITS.get(unit, 1.0), relative=False)
+    return Quantity(number * units.get(unit, 1.0), relative=False)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from anyblock.config.tree import KeyPath, Tree, dotted
+from anyblock.config.tree import KeyPath, Tree, dotted, split_key
 from anyblock.errors import ConfigError, nearest
 
 Resolver = Callable[..., Any]
@@ -45,13 +45,11 @@ def resolve(tree: Tree, path: KeyPath = (), *, resolvers: Mapping[str, Resolver]
             if OmegaConf.is_config(value):
                 return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
         except MissingMandatoryValue as error:
-            missing = _split(error.full_key or "") or path
-            raise ConfigError(
-                f"{_place(tree, missing)}{dotted(missing)} is ???", expected="a value in place of ???"
-            ) from error
+            missing = split_key(error.full_key or "") or path
+            raise ConfigError(f"{tree.place(missing)} is ???", expected="a value in place of ???") from error
         except OmegaConfBaseException as error:
-            faulty = _split(error.full_key or "") or path
-            raise ConfigError(f"{_place(tree, faulty)}{dotted(faulty)}: {str(error).splitlines()[0]}") from error
+            faulty = split_key(error.full_key or "") or path
+            raise ConfigError(f"{tree.place(faulty)}: {str(error).splitlines()[0]}") from error
     return value
 
 
@@ -81,12 +79,12 @@ class _Sizes:
     def of(self, path: KeyPath, above: tuple[KeyPath, ...]) -> int:
         if path in above:
             chain = " -> ".join(dotted(step) for step in (*above[above.index(path) :], path))
-            raise ConfigError(f"{_place(self.tree, path)}interpolations that form a circle: {chain}")
+            raise ConfigError(f"{self.tree.place(path)}: interpolations that form a circle: {chain}")
         if path not in self.known:
             self.known[path] = self._measure(path, (*above, path))
         if self.known[path] > MAX_CHARACTERS:
             raise ConfigError(
-                f"{_place(self.tree, path)}interpolations of {dotted(path) or 'the file'} expand to too much text",
+                f"{self.tree.place(path) or 'the configuration'}: interpolations expand to too much text",
                 expected=f"at most {MAX_CHARACTERS} characters",
             )
         return self.known[path]
@@ -106,7 +104,7 @@ class _Sizes:
         return total
 
     def _parsed(self, path: KeyPath, text: str) -> list[tuple[str, bool]]:
-        where = f"{_place(self.tree, path)}{dotted(path)}: "
+        where = f"{self.tree.place(path)}: "
         try:
             found = list(interpolations(text))
         except ValueError as error:
@@ -122,18 +120,18 @@ class _Sizes:
 
     def _target(self, path: KeyPath, name: str, above: tuple[KeyPath, ...]) -> int:
         target: KeyPath = ()
-        for part in _split(name):
+        for part in split_key(name):
             target = (*target, part)
             value = self._raw(target)
             if value is _ABSENT:
                 known = [key for key in (self._raw(target[:-1]) or {}) if isinstance(key, str)]
                 raise ConfigError(
-                    f"{_place(self.tree, path)}{dotted(path)} refers to {name!r}, and there is no {dotted(target)!r}",
+                    f"{self.tree.place(path)} refers to {name!r}, and there is no {dotted(target)!r}",
                     hint=nearest(str(part), known),
                 )
-            if target != tuple(_split(name)) and isinstance(value, str):
+            if target != tuple(split_key(name)) and isinstance(value, str):
                 raise ConfigError(
-                    f"{_place(self.tree, path)}{dotted(path)} refers to {name!r}, and {dotted(target)} is text",
+                    f"{self.tree.place(path)} refers to {name!r}, and {dotted(target)} is text",
                     expected="a key below a mapping or a list",
                 )
         return self.of(target, above)
@@ -169,13 +167,3 @@ def _registered(resolvers: Mapping[str, Resolver]) -> Iterator[None]:
         finally:
             BaseContainer._resolvers.clear()
             BaseContainer._resolvers.update(before)
-
-
-def _split(name: str) -> KeyPath:
-    parts = re.findall(r"[^.\[\]]+", name)
-    return tuple(int(part) if part.isdigit() else part for part in parts)
-
-
-def _place(tree: Tree, path: KeyPath) -> str:
-    origin = tree.origin(path)
-    return f"{origin}: " if origin else ""

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
+from anyblock.config.budget import merge_entries
+from anyblock.config.compose import compose
+from anyblock.config.guide import has_guide_keys, translate
 from anyblock.config.interpolation import resolve
 from anyblock.config.overrides import apply_override
 from anyblock.config.problems import configuration_error
+from anyblock.config.registry import NameRegistry, registry_for
 from anyblock.config.schema import RunConfig
-from anyblock.config.source import read_yaml
-from anyblock.config.tree import Tree
+from anyblock.config.tree import KeyPath, Tree
+from anyblock.errors import ConfigError
 from anyblock.progress import SILENT, Progress
+
+OPTION: Final = "option"
+"""The place of a value that the caller gave, as errors show it."""
 
 
 def load_config(
@@ -23,14 +29,18 @@ def load_config(
     overrides: Sequence[str] = (),
     base: Mapping[str, Any] | None = None,
     *,
+    registry: NameRegistry | None = None,
     progress: Progress = SILENT,
 ) -> RunConfig:
     """Read the configuration of one run.
 
     Args:
         path: a YAML file, AnyBlock's own or one of the guide's; None when `base` and `overrides` say everything.
-        overrides: `KEY=VALUE` or `~KEY`, applied in order on top of the file.
-        base: values that the file and the overrides take precedence over, for instance `{"model": ..., "output": ...}`.
+        overrides: `KEY=VALUE` or `~KEY`, applied in order on top of everything else.
+        base: what the caller has settled, such as command-line options: `{"model": ..., "output": ...}`; it wins over
+            the file.
+        registry: where class names are looked up; None means core, the model's family and the installed extensions,
+            imported only when the file names a class.
         progress: is told what was accepted without having an effect.
 
     Returns:
@@ -40,21 +50,82 @@ def load_config(
         ConfigError: the file cannot be used; one message lists every wrong key with its line.
         UsageError: an override has another form.
     """
-    tree = Tree(json.loads(json.dumps(dict(base or {}))))
-    if path is not None:
-        tree.merge(read_yaml(Path(path)))
+    tree = Tree() if path is None else compose(Path(path), progress)
+    _name_budgets(tree)
+    given = Tree(_plain(base or {}))
+    given.origins = dict.fromkeys(_paths(given.data), OPTION)
+    _name_budgets(given)
+    tree.merge(given)
     for override in overrides:
         apply_override(tree, override)
-    return validate(tree)
+        _name_budgets(tree)
 
+    def names() -> NameRegistry:
+        nonlocal registry
+        registry = registry or registry_for(tree.data)
+        return registry
 
-def validate(tree: Tree) -> RunConfig:
-    """Resolve interpolations and check every key of `tree`.
-
-    Raises:
-        ConfigError: one message lists every fault with the place where it was written.
-    """
+    if has_guide_keys(tree):
+        tree = translate(tree, names, progress)
+    else:
+        tree = Tree(resolve(tree, resolvers={"get_object": lambda name: names().any(str(name))}), tree.origins)
+    _shorten_hooks(tree, names)
     try:
-        return RunConfig.model_validate(resolve(tree))
+        return RunConfig.model_validate(tree.data)
     except ValidationError as error:
         raise configuration_error(error, tree, RunConfig) from error
+
+
+def _name_budgets(tree: Tree) -> None:
+    """Turn a list of budgets into a mapping, so that a later layer can replace one of them."""
+    search = tree.data.get("search")
+    entries = search.get("budget") if isinstance(search, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        return
+    prefix: KeyPath = ("search", "budget")
+    places = [(entry, tree.origin((*prefix, index))) for index, entry in enumerate(entries)]
+    merged = merge_entries(places)
+    assert isinstance(search, dict)
+    search["budget"] = {cost: value for cost, (value, _) in merged.items()}
+    tree.origins.update({(*prefix, cost): place for cost, (_, place) in merged.items()})
+
+
+def _shorten_hooks(tree: Tree, names: Callable[[], NameRegistry]) -> None:
+    """Replace the dotted path of a hook by its registered name."""
+    pruning = tree.data.get("pruning")
+    sections = dict(pruning) if isinstance(pruning, dict) else {}
+    other = sections.pop("other", None)
+    places: list[tuple[KeyPath, Any]] = [(("pruning", key), value) for key, value in sections.items()]
+    places += [(("pruning", "other", key), value) for key, value in (other if isinstance(other, dict) else {}).items()]
+    for path, section in places:
+        if not isinstance(section, dict):
+            continue
+        for holder, key, below in _hook_names(section):
+            if isinstance(holder[key], str) and "." in holder[key]:
+                try:
+                    holder[key] = names().hook(holder[key])
+                except ConfigError as error:
+                    raise ConfigError(
+                        f"{tree.place((*path, *below))}: {error.what}", expected=error.expected, hint=error.hint
+                    ) from error
+
+
+def _hook_names(section: dict[str, Any]) -> list[tuple[Any, Any, KeyPath]]:
+    extra = section.get("extra_hooks")
+    found: list[tuple[Any, Any, KeyPath]] = [(section, "hook", ("hook",))] if "hook" in section else []
+    return found + [
+        (extra, index, ("extra_hooks", index)) for index in range(len(extra) if isinstance(extra, list) else 0)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _paths(data: Mapping[str, Any], path: KeyPath = ()) -> list[KeyPath]:
+    own = [(*path, key) for key in data]
+    return own + [
+        below for key, value in data.items() if isinstance(value, Mapping) for below in _paths(value, (*path, key))
+    ]

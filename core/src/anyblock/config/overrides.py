@@ -6,7 +6,7 @@ import re
 from typing import Any, Final
 
 from anyblock.config.source import parse_yaml
-from anyblock.config.tree import KeyPath, Tree, dotted
+from anyblock.config.tree import KeyPath, Tree, dotted, split_key
 from anyblock.errors import ConfigError, UsageError, nearest
 
 _KEY: Final = r"[A-Za-z_][\w-]*(?:\.[\w-]+|\[\d+\])*"
@@ -42,11 +42,6 @@ def apply_override(tree: Tree, override: str) -> None:
         _check_way(tree, path, origin)
         tree.merge(changed)
     tree.origins[path] = origin
-
-
-def split_key(key: str) -> KeyPath:
-    """Split `pruning.ffn.sizes[1]` into its parts."""
-    return tuple(int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]]+", key))
 
 
 def _below(path: KeyPath, value: Any) -> dict[str, Any]:

@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from anyblock.config.tree import KeyPath, Tree, dotted
+from anyblock.config.tree import KeyPath, Tree
 from anyblock.errors import ConfigError, nearest
 
 
 def configuration_error(error: ValidationError, tree: Tree, model: type[BaseModel]) -> ConfigError:
     """Return one `ConfigError` that lists every fault which `model` found in `tree`."""
-    lines = [_describe(dict(fault), tree, model) for fault in error.errors(include_url=False)]
-    faults = list(dict.fromkeys(lines))
+    faults = [line for fault in error.errors(include_url=False) for line in _describe(dict(fault), tree, model)]
+    return gathered(list(dict.fromkeys(faults)))
+
+
+def gathered(faults: Sequence[str]) -> ConfigError:
+    """Return one error for one or more faults, each a line of its own."""
     if len(faults) == 1:
         return ConfigError(faults[0])
     return ConfigError(f"{len(faults)} faults in the configuration\n" + "\n".join(f"  {fault}" for fault in faults))
 
 
-def _describe(fault: Mapping[str, Any], tree: Tree, model: type[BaseModel]) -> str:
-    context = fault.get("ctx", {})
-    path: KeyPath = tuple(fault["loc"]) + tuple(context.get("path", ()))
-    path = tuple(part for part in path if part != "[key]")
-    origin = tree.origin(path)
-    place = f"{origin}: {dotted(path)}" if origin else dotted(path)
+def _describe(fault: Mapping[str, Any], tree: Tree, model: type[BaseModel]) -> Iterator[str]:
+    path: KeyPath = tuple(part for part in fault["loc"] if part != "[key]")
     match fault["type"]:
+        case "several":
+            for part in fault["ctx"]["faults"]:
+                yield f"{tree.place((*path, *part['path']))}: {part['text']}"
         case "extra_forbidden":
             known = _keys_at(path[:-1], model)
             hint = nearest(str(path[-1]), known) or f"known keys: {', '.join(known)}"
-            return f"{place}: unknown key; {hint}"
+            yield f"{tree.place(path)}: unknown key; {hint}"
         case "missing":
-            return f"{place or dotted(path)}: is required and not set"
+            yield f"{tree.place(path)}: is required and not set"
         case _:
             text = str(fault["msg"]).removeprefix("Value error, ")
-            given = fault.get("input")
-            is_plain = not isinstance(given, dict | BaseModel) and "path" not in context
-            shown = f" ({given!r} was given)" if is_plain else ""
-            return f"{place}: {text[:1].lower() + text[1:]}{shown}"
+            given = fault["input"]
+            shown = "" if isinstance(given, dict | BaseModel) else f" ({given!r} was given)"
+            yield f"{tree.place(path)}: {text[:1].lower() + text[1:]}{shown}"
 
 
 def _keys_at(path: KeyPath, model: type[BaseModel]) -> list[str]:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from anyblock.config.section import Names, Positive, Section
+from anyblock.errors import ConfigError
 
 _RELATIVE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*x")
 
@@ -17,9 +19,9 @@ def _size(value: Any) -> Any:
     match = _RELATIVE.fullmatch(value.strip()) if isinstance(value, str) else None
     size = float(match.group(1)) if match else value
     if isinstance(size, bool) or not isinstance(size, int | float):
-        raise ValueError(f"{value!r} is no size; give a number of units (2048), a fraction (0.5) or '0.5x'")
+        raise PydanticCustomError("size", "give a number of units (2048), a fraction (0.5) or '0.5x'")
     if not size > 0 or (isinstance(size, float) and not size < 1):
-        raise ValueError(f"{value!r} is no size; a fraction lies between 0 and 1, a number of units is at least 1")
+        raise PydanticCustomError("size", "a fraction lies between 0 and 1, and a number of units is at least 1")
     return size
 
 
@@ -53,13 +55,22 @@ class KindPruning(Section):
         description="Module of the layer that the hook watches, for instance `mlp.down_proj`. `null`: the mixin's own.",
     )
 
-    def absolute_sizes(self, teacher_size: int) -> tuple[int, ...]:
+    @property
+    def offers(self) -> bool:
+        """Whether any size is offered beside the teacher's own."""
+        return bool(self.sizes)
+
+    def absolute_sizes(self, teacher_size: int, *, query_heads: int | None = None) -> tuple[int, ...]:
         """Return the sizes in units, ascending, without duplicates and without the teacher's own or larger ones.
 
         A fraction is rounded to the nearest multiple (at least one multiple); a number of units is taken as it stands.
 
         Args:
             teacher_size: the number of units of the unpruned subblock.
+            query_heads: the attention's query heads, needed for `heads_per_group`.
+
+        Raises:
+            ConfigError: an entry of `heads_per_group` does not divide the query heads, or these are not given.
         """
         step = self.multiple or automatic_multiple(teacher_size)
         sizes = {
@@ -79,6 +90,32 @@ class ChannelPruning(KindPruning):
             "`null`: the largest power of two up to 64 that divides the teacher's size into at least 8 parts."
         ),
     )
+
+
+class HeadsPruning(KindPruning):
+    """Candidates with fewer key-value heads."""
+
+    heads_per_group: Annotated[tuple[Positive, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Sizes given the other way round: so many query heads share one key-value head (8 of 32: 4 heads).",
+    )
+
+    def absolute_sizes(self, teacher_size: int, *, query_heads: int | None = None) -> tuple[int, ...]:
+        """See `KindPruning.absolute_sizes`; the units are key-value heads."""
+        sizes = set(super().absolute_sizes(teacher_size))
+        for group in self.heads_per_group:
+            if query_heads is None or query_heads % group:
+                raise ConfigError(
+                    f"heads_per_group has {group}, and the attention has {query_heads} query heads",
+                    expected="a divisor of the number of query heads",
+                )
+            sizes.add(query_heads // group)
+        return tuple(sorted(size for size in sizes if size < teacher_size))
+
+    @property
+    def offers(self) -> bool:
+        """See `KindPruning.offers`."""
+        return bool(self.sizes or self.heads_per_group)
 
 
 class FFNPruning(ChannelPruning):
@@ -109,7 +146,7 @@ class RepairConfig(Section):
 
     method: Literal["none", "least_squares"] = Field(
         default="least_squares",
-        description="`none`: plain removal. `least_squares`: the map behind the removed units is re-fitted on the text.",
+        description="`none`: plain removal. `least_squares`: the map behind the removed units is re-fitted on the text",
     )
     damping: float = Field(
         default=1e-2, ge=0, description="Ridge term of the fit, relative to the mean of the Gram matrix's diagonal."
@@ -121,10 +158,10 @@ class PruningConfig(Section):
 
     ffn: FFNPruning = Field(default_factory=FFNPruning, description="The dense ffn: narrower ones and its removal.")
     attention: AttentionPruning = Field(default_factory=AttentionPruning, description="The removal of the attention.")
-    kv_heads: KindPruning | None = Field(
+    kv_heads: HeadsPruning | None = Field(
         default=None, description="Fewer key-value heads, all query heads kept. `null`: not offered."
     )
-    query_groups: KindPruning | None = Field(
+    query_groups: HeadsPruning | None = Field(
         default=None, description="Fewer key-value heads together with their query heads. `null`: not offered."
     )
     experts_removal: KindPruning | None = Field(default=None, description="Fewer experts. `null`: not offered.")
@@ -143,20 +180,20 @@ class PruningConfig(Section):
 
     @model_validator(mode="after")
     def _no_core_kind_under_other(self) -> Self:
-        own = {*_CORE_KINDS, *type(self).model_fields}
+        own = {*CORE_KINDS, *type(self).model_fields}
         if taken := sorted(own & self.other.keys()):
             raise ValueError(
-                f"other.{taken[0]} is a kind of core; write it as pruning.{_CORE_KINDS.get(taken[0], taken[0])}"
+                f"other.{taken[0]} is a kind of core; write it as pruning.{CORE_KINDS.get(taken[0], taken[0])}"
             )
         return self
 
     def kinds(self) -> Mapping[str, KindPruning]:
         """Return `{kind: settings}` for every kind that offers sizes, core's kinds first."""
-        found = {kind: getattr(self, field) for kind, field in _CORE_KINDS.items()} | self.other
-        return {kind: settings for kind, settings in found.items() if settings is not None and settings.sizes}
+        found = {kind: getattr(self, field) for kind, field in CORE_KINDS.items()} | self.other
+        return {kind: settings for kind, settings in found.items() if settings is not None and settings.offers}
 
 
-_CORE_KINDS = {
+CORE_KINDS = {
     "ffn_intermediate": "ffn",
     "kv_heads": "kv_heads",
     "query_groups": "query_groups",
@@ -164,6 +201,7 @@ _CORE_KINDS = {
     "expert_intermediate": "expert_intermediate",
     "hidden_size": "hidden_size",
 }
+"""`{kind of core: key below pruning}`."""
 
 
 def automatic_multiple(teacher_size: int) -> int:

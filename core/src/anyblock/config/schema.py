@@ -6,41 +6,26 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from anyblock.config.budget import Bound, combine, parse_bound, split_entry
+from anyblock.config.budget import Bound, merge_entries, parse_bound
 from anyblock.config.pruning import PruningConfig
-from anyblock.config.section import Fraction, Positive, Section
+from anyblock.config.section import Fraction, Positive, Section, in_one_line
 from anyblock.errors import ConfigError
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """`auto` is what the checkpoint itself says."""
 
 
-def merge_budgets(value: Any) -> Any:
-    """Turn a list of `COST=VALUE` texts into a mapping; leave anything else to the validation.
-
-    Raises:
-        PydanticCustomError: an entry has another form, or two entries contradict each other.
-    """
+def _one_value_a_cost(value: Any) -> Any:
+    """Turn a list of `COST=VALUE` texts into a mapping; leave anything else to the validation."""
     if not isinstance(value, list | tuple):
         return value
-    texts: dict[str, list[str]] = {}
-    position = 0
     try:
-        for position, entry in enumerate(value):  # noqa: B007 - the position of the faulty entry is reported
-            cost, bound = split_entry(str(entry))
-            texts.setdefault(cost, []).append(bound)
-            combine(cost, texts[cost])
+        return {cost: bound for cost, (bound, _) in merge_entries((str(entry), "") for entry in value).items()}
     except ConfigError as error:
-        raise _at((position,), error) from error
-    return {cost: combine(cost, bounds) for cost, bounds in texts.items()}
-
-
-def _at(path: tuple[str | int, ...], error: ConfigError) -> PydanticCustomError:
-    """Return an error whose place is `path` below the field that is being validated."""
-    return PydanticCustomError("budget", "{text}", {"text": f"{error.what}; expected {error.expected}", "path": path})
+        raise ValueError(in_one_line(error)) from error
 
 
 class DataConfig(Section):
@@ -49,7 +34,7 @@ class DataConfig(Section):
     path: str | None = Field(default=None, description="Calibration text: a `.txt` or `.jsonl` file.")
     evaluation: str | None = Field(
         default=None,
-        description="Text for the evaluation. `null`: the end of the calibration text, which is then not calibrated on.",
+        description="Text for the evaluation. `null`: the end of the calibration text, which is not calibrated on.",
     )
     held_out: Fraction = Field(
         default=0.3,
@@ -81,16 +66,22 @@ class ScoringConfig(Section):
 class SearchConfig(Section):
     """Which child is looked for."""
 
-    budget: Annotated[dict[str, float | str], BeforeValidator(merge_budgets)] = Field(
+    budget: Annotated[dict[str, float | str], BeforeValidator(_one_value_a_cost)] = Field(
         default_factory=dict,
         description=(
-            "What the child may cost: `{cost: value}` or a list of `COST=VALUE`. A value is a number with a unit "
-            "(`2.5GiB`, `7B`, `12ms`, `500tok/s`), a share of the teacher (`0.8x`, `80%`), a range (`40..100`), "
-            "or starts with `>=` or `<=`."
+            "What the child may cost: `{cost: value}` or a list of `COST=VALUE`. A value is a number with or without "
+            "a unit (`2.5GiB`, `7B`, `12ms`, `500tok/s`), a share of the teacher (`0.8x`, `80%`), a range (`40..100`), "
+            "or one of these behind `>=` or `<=`."
         ),
     )
     batch: Positive = Field(default=1, description="Sequences served at once, for memory, latency and throughput.")
-    length: Positive = Field(default=4096, description="Tokens of context, for memory, latency and throughput.")
+    length: Positive = Field(
+        default=4096,
+        description="Tokens of a sequence, prompt and answer together, for memory, latency and throughput.",
+    )
+    generated: int = Field(
+        default=128, ge=0, description="How many of these are generated one by one, for latency and throughput."
+    )
     cache_dtype: Dtype = Field(
         default="auto", description="Element type of the key-value cache. `auto`: the weights' own."
     )
@@ -99,13 +90,23 @@ class SearchConfig(Section):
     solutions: Positive = Field(default=1, description="How many different solutions to return.")
     min_distance: Positive = Field(default=1, description="In how many subblocks two solutions differ at least.")
 
-    @model_validator(mode="after")
-    def _readable_budgets(self) -> Self:
-        for cost, value in self.budget.items():
+    @field_validator("budget")
+    @classmethod
+    def _readable_budgets(cls, budget: dict[str, float | str]) -> dict[str, float | str]:
+        faults = []
+        for cost, value in budget.items():
             try:
                 parse_bound(cost, value)
             except ConfigError as error:
-                raise _at(("budget", cost), error) from error
+                faults.append({"path": (cost,), "text": in_one_line(error)})
+        if faults:
+            raise PydanticCustomError("several", "unusable budgets", {"faults": faults})
+        return budget
+
+    @model_validator(mode="after")
+    def _room_for_a_prompt(self) -> Self:
+        if self.generated >= self.length:
+            raise ValueError(f"generated={self.generated} of length={self.length} tokens leaves no room for a prompt")
         return self
 
     def bounds(self) -> tuple[Bound, ...]:

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from anyblock.errors import AnyBlockError
+
 
 class Section(BaseModel):
     """A frozen part of the configuration: unknown keys are refused and types are strict (`"1"` is no integer)."""
@@ -15,6 +17,12 @@ class Section(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, with every default written out; the same settings always give the same result."""
         return self.model_dump(mode="json")
+
+
+def in_one_line(error: AnyBlockError) -> str:
+    """Return what an error says on one line, for a list of several."""
+    parts = (error.what, f"expected {error.expected}" if error.expected else "", error.hint)
+    return "; ".join(part for part in parts if part)
 
 
 Positive = Annotated[int, Field(ge=1)]

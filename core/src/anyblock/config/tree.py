@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,11 @@ class Tree:
                 return self.origins[path[:length]]
         return ""
 
+    def place(self, path: KeyPath) -> str:
+        """Return `run.yaml:12: pruning.ffn.sizes`: where a key was written, and the key."""
+        origin = self.origin(path)
+        return ": ".join(part for part in (origin, dotted(path)) if part)
+
     def merge(self, other: Tree) -> None:
         """Lay `other` over this tree: mappings are merged, anything else replaces what was there."""
         _merge(self.data, other.data)
@@ -48,6 +54,11 @@ def dotted(path: KeyPath) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
+
+
+def split_key(key: str) -> KeyPath:
+    """Split `pruning.ffn.sizes[1]` into its parts."""
+    return tuple(int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]]+", key))
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:

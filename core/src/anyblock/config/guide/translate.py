@@ -1,0 +1,114 @@
+"""The guide's files, key by key: taken over, translated, named as having no effect, or refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from anyblock.config.guide.keys import GUIDE_KEYS
+from anyblock.config.guide.pruning import translate_pruning
+from anyblock.config.guide.tables import FIXED, PRUNING_ONLY, SWITCHED_OFF
+from anyblock.config.guide.translation import Translation
+from anyblock.config.guide.values import CONVERSIONS, budgets, lengths, scenario, tokens
+from anyblock.config.guide.walk import below_pruning, leaves, texts
+from anyblock.config.problems import gathered
+from anyblock.config.pruning import PruningConfig
+from anyblock.config.registry import NameRegistry, is_ignored_reference
+from anyblock.config.schema import ScoringConfig
+from anyblock.config.tree import KeyPath, Tree, dotted, split_key
+from anyblock.errors import ConfigError, nearest
+from anyblock.progress import Progress
+
+_REFERENCE: Final = re.compile(r"\$\{\s*get_object\s*:([^}]*)\}?")
+_MIXED: Final[dict[str | int, frozenset[str]]] = {
+    "pruning": frozenset(PruningConfig.model_fields),
+    "scoring": frozenset(ScoringConfig.model_fields),
+}
+"""Sections in which the guide's keys and AnyBlock's own can both stand, with the own ones."""
+
+
+def has_guide_keys(tree: Tree) -> bool:
+    """Whether any key of the guide's files is there."""
+    return bool(PRUNING_ONLY & tree.data.keys()) or any(key for _, key in leaves(tree.data))
+
+
+def translate(tree: Tree, names: Callable[[], NameRegistry], progress: Progress) -> Tree:
+    """Return a tree that has only AnyBlock's own keys, with every interpolation replaced.
+
+    Args:
+        tree: a configuration with keys of the guide, and perhaps own ones.
+        names: gives the registry in which class names are looked up; called only when there is one to look up.
+        progress: is told which keys have no effect.
+
+    Raises:
+        ConfigError: one message for every key that is unknown, asks for what AnyBlock does not do, or contradicts
+            another one.
+    """
+    guide = Translation(below_pruning(tree), names)
+    for path, text in texts(guide.tree.data):
+        for reference in _REFERENCE.findall(text):
+            guide.attempt(_refuse_unregistered, guide, path, reference.strip())
+    found = list(leaves(guide.tree.data))
+    for path, key in found:
+        if not key:
+            guide.attempt(_keep, guide, path)
+    for key in dict.fromkeys(key for _, key in found if key):
+        guide.attempt(_translate, guide, key)
+    for step in (tokens, lengths, scenario, budgets, translate_pruning):
+        guide.attempt(step, guide)
+    if guide.faults:
+        raise gathered(list(dict.fromkeys(guide.faults)))
+    _report(guide, progress)
+    return guide.result
+
+
+def _refuse_unregistered(guide: Translation, path: KeyPath, name: str) -> None:
+    """Refuse a reference to an object that nobody registered, also in a key that has no effect."""
+    if not is_ignored_reference(name):
+        guide.found(path, name, guide.names().any)
+
+
+def _keep(guide: Translation, path: KeyPath) -> None:
+    """Take over an own key; refuse one that neither vocabulary knows."""
+    section = path[0]
+    known = [key for key in GUIDE_KEYS if key.startswith(f"{section}.")]
+    own = _MIXED.get(section, frozenset())
+    if known and len(path) == 1 and section not in _MIXED:
+        raise ConfigError(f"{guide.tree.place(path)} is {guide.raw(str(section))!r}", expected="a mapping")
+    if known and len(path) > 1 and path[1] not in own:
+        names = {*known, *(f"{section}.{name}" for name in own)}
+        raise ConfigError(f"{guide.tree.place(path)}: unknown key", hint=nearest(dotted(path), names))
+    guide.keep(path)
+
+
+def _translate(guide: Translation, key: str) -> None:
+    """Translate one key that says something by itself."""
+    value: Any = guide.raw(key)
+    if value is None:
+        return
+    if key in FIXED:
+        wanted, hint = FIXED[key]
+        if guide.get(key) != wanted:
+            raise ConfigError(f"{guide.place(key)} is {guide.get(key)!r}", expected=repr(wanted), hint=hint)
+    elif key in SWITCHED_OFF:
+        if value is not False and guide.get(f"{key}.enabled") is not False:
+            raise ConfigError(f"{guide.place(key)} is switched on", expected="enabled: false", hint=SWITCHED_OFF[key])
+    elif key in CONVERSIONS:
+        guide.put(split_key(GUIDE_KEYS[key].ours), CONVERSIONS[key](guide, key), key)
+        if key == "puzzle_dir":
+            guide.default(("output",), f"{guide.get(key)}/child")
+
+
+def _report(guide: Translation, progress: Progress) -> None:
+    """Say which keys had no effect, one line a reason."""
+    reasons: dict[str, dict[str, dict[str, None]]] = {}
+    for _, key in leaves(guide.tree.data):
+        if key and GUIDE_KEYS[key].has_no_effect and guide.raw(key) is not None:
+            section, _, name = key.rpartition(".")
+            reasons.setdefault(GUIDE_KEYS[key].doc, {}).setdefault(section, {})[name] = None
+    for reason, sections in reasons.items():
+        keys = (
+            f"{section}.{{{', '.join(names)}}}" if section else ", ".join(names) for section, names in sections.items()
+        )
+        progress.note(f"no effect, since {reason}: {', '.join(keys)}")
