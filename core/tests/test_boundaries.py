@@ -1,0 +1,104 @@
+"""What holds the workspace together: who imports whom, what an import costs, and how large a module may be.
+
+Layers and independence are contracts in the root `pyproject.toml` (`nox -s contracts`); here is what those cannot say.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import statistics
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = [
+    folder
+    for folder in (ROOT / "core", ROOT / "conformance_tests", *sorted((ROOT / "plugins").iterdir()))
+    if (folder / "pyproject.toml").is_file()
+]
+PLUGINS = [folder for folder in FOLDERS if folder.parent.name == "plugins"]
+MODULES = sorted((ROOT / "core" / "src").rglob("*.py"))
+MAX_LINES = 400
+MAX_MEDIAN_LINES = 100
+
+
+def package(folder: Path) -> str:
+    """Return the import name of a distribution: the one folder in its `src`."""
+    (name,) = (path.name for path in (folder / "src").iterdir() if (path / "__init__.py").is_file())
+    return name
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield every module that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_contracts_name_every_distribution() -> None:
+    """A new distribution has to be put under the import contracts: its package belongs in all four lists."""
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    contracts = {contract["name"]: contract for contract in linter["contracts"]}
+    others = {package(folder) for folder in FOLDERS} - {"anyblock"}
+    assert set(linter["root_packages"]) == others | {"anyblock"}
+    assert set(contracts["Core knows no family and no conformance suite"]["forbidden_modules"]) == others
+    assert set(contracts["Plugins and the conformance suite do not know one another"]["modules"]) == others
+
+
+def test_core_imports_no_architecture() -> None:
+    """Core works through the contract: no file of it imports a transformers architecture, not even in a function."""
+    names = {str(path.relative_to(ROOT)): set(imported(path)) for path in MODULES}
+    assert len(names) > 50
+    assert not [(path, name) for path in names for name in names[path] if name.startswith("transformers.models")]
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
+def test_a_plugin_imports_nothing_heavy_at_the_top(folder: Path) -> None:
+    """Loading an adapter must not load torch or transformers: `anyblock families --load` imports all of them."""
+    code = f"import sys, {package(folder)}; print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["compress", "--help"], ["families", "--json"], ["--version"]], ids=" ".join
+)
+def test_cheap_commands_load_nothing_heavy(arguments: list[str]) -> None:
+    """Help, version and the list of plugins answer without torch, transformers, or a plugin."""
+    code = f"""
+import json, sys
+from anyblock.cli import main
+try:
+    main({arguments!r})
+finally:
+    sys.stderr.write(json.dumps(sorted(sys.modules)))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(answer.stderr))
+    families = {package(folder) for folder in PLUGINS}
+    assert answer.stdout
+    assert not loaded & ({"torch", "transformers", "numpy", "anyblock_conformance"} | families)
+
+
+def test_importing_anyblock_loads_nothing_heavy() -> None:
+    """`import anyblock` costs next to nothing; its public names are loaded on first use."""
+    heavy = {"torch", "transformers", "numpy", "pydantic", "typer"}
+    code = f"import sys, anyblock; print(sorted(set(sys.modules) & {heavy!r}))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_modules_stay_small() -> None:
+    """No module of core is longer than 400 lines, and half of them are shorter than 100."""
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {str(path.relative_to(ROOT)): count for path, count in lines.items() if count > MAX_LINES} == {}
+    assert statistics.median(lines.values()) < MAX_MEDIAN_LINES
