@@ -57,14 +57,10 @@ class Diagnosis:
         return {"healthy": self.healthy, **facts, "findings": [finding.to_dict() for finding in self.findings]}
 
 
-def pip(*arguments: str) -> str:
+def pip(verb: str, *arguments: str) -> str:
     """Return the command line that runs pip on *this* interpreter; uv's, where the environment has no pip."""
     python = sys.executable or "python"
-    if find_spec("pip") is None:
-        verb, *rest = arguments
-        if verb == "uninstall":
-            rest = [argument for argument in rest if argument != "-y"]
-        if "--force-reinstall" in rest:
-            rest = ["--reinstall" if argument == "--force-reinstall" else argument for argument in rest]
-        return shlex.join(["uv", "pip", verb, "--python", python, *rest])
-    return shlex.join([python, "-m", "pip", *arguments])
+    if find_spec("pip") is not None:
+        return shlex.join([python, "-m", "pip", verb, *arguments])
+    uv = ["--reinstall" if argument == "--force-reinstall" else argument for argument in arguments]
+    return shlex.join(["uv", "pip", verb, "--python", python, *uv])
