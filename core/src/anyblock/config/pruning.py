@@ -146,10 +146,7 @@ class RepairConfig(Section):
 
     method: Literal["none", "least_squares"] = Field(
         default="least_squares",
-        description="`none`: plain removal. `least_squares`: the map behind the removed units is re-fitted on the text",
-    )
-    damping: float = Field(
-        default=1e-2, ge=0, description="Ridge term of the fit, relative to the mean of the Gram matrix's diagonal."
+        description="`none`: plain removal. `least_squares`: the map behind removed units is re-fitted to the text.",
     )
 
 

@@ -28,7 +28,7 @@ DATA: Final = "the text file is read as it is"
 DEVICES: Final = "there is one process"
 STATS: Final = "costs are computed from the tensors"
 LEGACY: Final = "the reference does not use it for this kind of pruning either"
-ONE_VALUE: Final = "one value serves the whole run"
+ONE_VALUE: Final = "one setting serves the whole run"
 
 
 def _ignored(reason: str, *names: str, under: str = "") -> dict[str, Key]:

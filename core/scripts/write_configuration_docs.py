@@ -1,0 +1,240 @@
+"""Print `core/docs/configuration.md`: every key with its default and meaning, from the models that check them.
+
+python core/scripts/write_configuration_docs.py > core/docs/configuration.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from anyblock.config.budget import base_units
+from anyblock.config.guide.keys import GUIDE_KEYS
+from anyblock.config.guide.tables import CONSTRAINTS, METHODS, OBJECTIVES
+from anyblock.config.registry import (
+    REFERENCE_FAMILIES,
+    REFERENCE_HOOKS,
+    REFERENCE_LAYER_DESCRIPTORS,
+    REFERENCE_MIXINS,
+)
+from anyblock.config.schema import RunConfig
+from anyblock.costs.names import cost_names
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+_HEAD: Final = """\
+# Configuration
+
+<!-- Written by core/scripts/write_configuration_docs.py: change that script or the models in anyblock.config. -->
+
+A run of `anyblock compress` is described by one YAML file, by options on the command line, or by both. It needs a
+`model`, an `output`, a calibration text and a budget; everything else has a default:
+
+```yaml
+model: Qwen/Qwen3-0.6B
+output: qwen3-small
+data:
+  path: calibration.txt
+search:
+  budget: {params: 0.8x, memory: 1GiB}
+```
+
+`anyblock compress run.yaml` uses this file. `anyblock compress MODEL OUT --budget params=0.8x --data FILE` needs none.
+
+## How a file is read
+
+- **Overrides** come behind the other arguments. `pruning.ffn.sizes=[0.25,0.5]` sets a key; the value is YAML, and a
+  mapping is merged into the one that is there. `~data.evaluation` deletes a key, so that its default applies.
+  Overrides win over options, and options over the file.
+- **Interpolation.** `${data.path}` stands for the value of another key, named from the top. The environment cannot be
+  read, and there is no resolver but `${get_object:NAME}`, see below.
+- **Composition.** A list `defaults` names further files below the folder of the main file, as in Hydra: `name`,
+  `group: name`, `/from/the/top`, `name@package`, `optional name`, and `_self_` for the file's own content, which comes
+  last, and so wins, where it is not listed. Nothing outside that folder is read.
+- **Faults** are reported together, each with its line and the nearest valid name. Unknown and duplicate keys, wrong
+  types, tags, and files that expand to more than they should are refused. Types are strict: `"512"` is no number.
+- **Names of classes** are looked up among what AnyBlock and the installed plugins register, by short name or by dotted
+  path. Nothing is imported because a file names it.
+
+## Budgets
+
+A budget bounds one cost of the whole child, with everything outside the layers. All of them are kept together.
+
+COSTS
+
+| form | meaning |
+|---|---|
+| `0.8x`, `80%` | a share of what the teacher uses |
+| `2.5GiB`, `800MB`, `7B`, `12ms`, `0.5s`, `500tok/s` | a number with a unit; without one, in the unit above |
+| `40..100` | at least, and at most |
+| `>=40`, `<=100` | one of the two; without a sign, a value is the most allowed, and for `throughput` the least |
+
+In a list the sign stands between name and value: `["params<=0.8x", "kv_heads>=40"]`. Two budgets on one cost that
+differ on the same side, or that leave nothing between them, are an error.
+
+## Keys
+"""
+
+_GUIDE: Final = """\
+## The guide's files
+
+The pruning files of the AnyModel guide and the main files of the reference system (NVIDIA ModelOpt's Puzzletron) load
+as they are: `anyblock compress main.yaml`. They can hold keys of the tables above as well. Two different values for the
+same thing are an error, unless one of them is an option or an override, which wins.
+
+### Names
+
+`_target_`, `hook_class` and `${get_object:NAME}` take the name of a registered class: the short name, the dotted path
+of the class, or the path by which the reference knows it. These are
+
+PATHS
+
+Anything else is refused. `KIND` in the next table is the key below `pruning` that belongs to the mixin:
+
+MIXINS
+
+HOOKS
+
+A file without `hook_class` is understood by its label `activation_hooks_kwargs.method`:
+
+METHODS
+
+Families whose `descriptor` is not their `model_type`: FAMILIES.
+
+### Keys of the guide
+
+KEYS
+
+The following are accepted without an effect, and named when the file is loaded. A key of these sections that is in
+neither table is an error.
+
+IGNORED
+
+### Constraints
+
+A number is the most allowed, and for `target_throughput` the least; `[low, high]` bounds both sides. It is an error to
+give `human_constraints` and `mip_constraints` together, or several sets of `mip_constraints`: one run has one budget,
+and `anyblock search RUN` looks for others.
+
+CONSTRAINTS
+
+### What is different
+
+- The reference removes and leaves it at that; here the weights that remain are re-fitted, unless
+  `pruning.repair.method` is `none`.
+- Units are always chosen by their scores. `mlp_init_mode: Truncate`, `gqa_init_mode: AverageKV` and the random modes
+  are refused where they would decide something.
+- Objectives are refused apart from OBJECTIVES.
+"""
+
+
+def main() -> None:
+    """Print the page."""
+    sys.stdout.write(page())
+
+
+def page() -> str:
+    """Return the page's text."""
+    return "\n".join([_HEAD.replace("COSTS", _costs()), *_sections(), _guide()])
+
+
+def _costs() -> str:
+    docs = {name: cost.doc for name, cost in cost_names().items()}
+    rows = [(f"`{name}`", unit, docs.get(name, "Generated tokens a second.")) for name, unit in base_units().items()]
+    return _table(("cost", "unit", "meaning"), rows)
+
+
+def _sections() -> Iterator[str]:
+    """Yield one table a section, the whole run first."""
+    waiting: list[tuple[str, type[BaseModel]]] = [("", RunConfig)]
+    shown: dict[type[BaseModel], str] = {}
+    while waiting:
+        prefix, section = waiting.pop(0)
+        rows = []
+        for name, field in section.model_fields.items():
+            inner = _section(field.annotation)
+            text = field.description or ""
+            if inner is None:
+                rows.append((f"`{prefix}{name}`", _default(field), text))
+                continue
+            is_mapping = isinstance(field.get_default(call_default_factory=True), dict)
+            place = f"{prefix}{name}" + (".KIND" if is_mapping else "")
+            if inner not in shown:
+                shown[inner] = place
+                waiting.append((f"{place}.", inner))
+            default = "`null`" if not field.is_required() and field.default is None else ""
+            rows.append((f"`{prefix}{name}`", default, f"{text} Keys: see `{shown[inner]}`."))
+        title = f"`{prefix[:-1]}`" if prefix else "The run"
+        doc = (section.__doc__ or "").partition("\n")[0]
+        yield f"### {title}\n\n{doc}\n\n{_table(('key', 'default', 'meaning'), rows)}\n"
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    for found in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            return found
+    return None
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    return f"`{json.dumps(field.get_default(call_default_factory=True))}`"
+
+
+def _guide() -> str:
+    paths = (
+        "pruning.TYPE_pruning_mixin.MIXIN",
+        "models.FAMILY.FAMILY_model_descriptor.LAYER_DESCRIPTOR",
+        "utils.activation_hooks.hooks.HOOK",
+        "modelopt.torch.nas.plugins.megatron_hooks.base_hooks.HOOK",
+        "modelopt.torch.prune.importance_hooks.HOOK",
+    )
+    descriptors = {kind: f"`FAMILY{end}`" for end, kind in REFERENCE_LAYER_DESCRIPTORS.items()}
+    mixins = [(f"`{name}`", descriptors[kind], f"`{_key(kind)}`") for name, kind in REFERENCE_MIXINS.items()]
+    hooks = [(f"`{name}`", f"`{(*others, name)[0]}`") for name, others in REFERENCE_HOOKS.items()]
+    keys: list[tuple[str, ...]] = []
+    ignored: dict[str, list[str]] = {}
+    for key, entry in GUIDE_KEYS.items():
+        if entry.has_no_effect:
+            ignored.setdefault(entry.doc, []).append(f"`{key}`")
+        else:
+            keys.append((f"`{key}`", f"`{entry.ours}`" if entry.ours else "", entry.doc))
+    parts = {
+        "PATHS": "\n".join(f"- `{path}`" for path in paths)
+        + "\n\nthe first two also behind `modelopt.torch.puzzletron.` or `modelopt.torch._compress.`.",
+        "MIXINS": _table(("mixin", "layer descriptor", "KIND"), mixins),
+        "HOOKS": _table(("hook of the reference", "hook here"), hooks),
+        "METHODS": _table(
+            ("method", "hook", "KIND"), [(f"`{a}`", f"`{b}`", f"`{_key(c)}`") for a, (b, c) in METHODS.items()]
+        ),
+        "FAMILIES": ", ".join(f"`{theirs}` is `{ours}`" for theirs, ours in REFERENCE_FAMILIES.items()),
+        "KEYS": _table(("key of the guide", "key here", "notes"), keys),
+        "IGNORED": _table(("keys", "because"), [(", ".join(names), reason) for reason, names in ignored.items()]),
+        "CONSTRAINTS": _table(
+            ("constraint", "budget", "unit"), [(f"`{a}`", f"`{b}`", unit) for a, (b, unit) in CONSTRAINTS.items()]
+        ),
+        "OBJECTIVES": ", ".join(f"`{theirs}` (`{ours}`)" for theirs, ours in OBJECTIVES.items()),
+    }
+    text = _GUIDE
+    for name, part in parts.items():
+        text = text.replace(name, part, 1)
+    return text
+
+
+def _key(kind: str) -> str:
+    return "ffn" if kind == "ffn_intermediate" else kind
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    return "\n".join([_row(head), "|" + "---|" * len(head), *map(_row, rows)])
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    main()
