@@ -54,7 +54,7 @@ def evaluate(
         block_size: tokens of one window; None is 1024, or the models' context or the whole text if that is shorter.
         stride: tokens from one window to the next; None for windows that do not overlap.
         max_tokens: use at most so many tokens.
-        batch_size: windows of one forward pass; None keeps the logits below 256 MiB in float32.
+        batch_size: windows of one forward pass; None takes as many as have logits of 256 MiB in float32, at least one.
         device: where models that are given as paths run.
         dtype: their dtype; None keeps the checkpoint's.
         progress: where to report.

@@ -52,7 +52,9 @@ def number(value: float | None, digits: int = 4) -> str:
     """Return a measured value with so many significant digits, or all digits before the point; a dash for None."""
     if value is None:
         return "–"
-    return f"{value:,.0f}" if 10**digits <= abs(value) < 1e15 else f"{value:.{digits}g}"
+    if 10**digits <= abs(value) + 0.5 < 1e15:
+        return f"{value:,.0f}"
+    return f"{value:#.{digits}g}".rstrip(".")
 
 
 def percent(value: float | None) -> str:

@@ -49,7 +49,7 @@ def markdown_report(summary: RunSummary | Mapping[str, Any]) -> str:
 
 def escape_cell(text: object) -> str:
     """Return text that can stand in a cell of a Markdown table."""
-    return " ".join(str(text).split("\n")).replace("\\", "\\\\").replace("|", "\\|")
+    return " ".join(str(text).splitlines()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _layers(run: RunSummary) -> Iterator[Row]:

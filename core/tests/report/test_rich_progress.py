@@ -1,0 +1,99 @@
+"""Progress on a terminal and in a log file."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import pytest
+from anyblock import rich_progress
+from anyblock.rich_progress import PlainProgress, RichProgress, rate_text, terminal_progress
+from rich.console import Console
+
+
+def terminal():
+    return Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+
+
+@pytest.mark.parametrize(
+    ("rate", "unit", "text"),
+    [
+        (1_234.0, "tokens", "1.23k tokens/s"),
+        (350e6, "bytes", "350.0 MB/s"),
+        (0.25, "candidates", "0.25 candidates/s"),
+        (2.5e9, "tokens", "2.5G tokens/s"),
+        (7e6, "tokens", "7M tokens/s"),
+        (12.0, "samples", "12 samples/s"),
+    ],
+)
+def test_rates_are_in_their_unit(rate, unit, text):
+    assert rate_text(rate, unit) == text
+
+
+def test_terminal_shows_bar_rate_and_share():
+    console = terminal()
+    progress = terminal_progress(console)
+    assert isinstance(progress, RichProgress)
+    with progress.task("score", total=4, unit="candidates") as advance:
+        for _ in range(4):
+            advance(1)
+    shown = console.file.getvalue()
+    assert "score" in shown
+    assert "100%" in shown
+    assert "candidates/s" in shown
+
+
+def test_nested_tasks_share_one_display_and_notes_stay():
+    console = terminal()
+    progress = RichProgress(console)
+    with progress.task("outer", total=2, unit="layers") as outer:
+        with progress.task("inner [/] step", total=3, unit="tokens") as inner:
+            inner(3)
+        progress.note("kept [bold]this[/bold]")
+        outer(2)
+    shown = console.file.getvalue()
+    assert "inner [/] step" in shown
+    assert "kept [bold]this[/bold]" in shown
+    with progress.task("later", total=1, unit="bytes") as advance:
+        advance(1)
+    assert "later" in console.file.getvalue()
+
+
+def test_an_error_ends_the_display():
+    progress = RichProgress(terminal())
+    with pytest.raises(ValueError, match="boom"), progress.task("work", total=2, unit="tokens"):
+        raise ValueError("boom")
+    assert progress._bars is None
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(rich_progress.time, "monotonic", lambda: now)
+    console = Console(file=io.StringIO(), width=40)
+    progress = terminal_progress(console)
+    assert isinstance(progress, PlainProgress)
+    with progress.task("score", total=100, unit="candidates") as advance:
+        for _ in range(10):
+            now += 10.0
+            advance(10)
+    assert console.file.getvalue().splitlines() == [
+        "score: 30 %, 1 candidates/s, 70 s left",
+        "score: 60 %, 1 candidates/s, 40 s left",
+        "score: 90 %, 1 candidates/s, 10 s left",
+        "score: done in 100.0 s, 1 candidates/s",
+    ]
+
+
+def test_standard_output_is_never_written_to():
+    code = (
+        "from anyblock.rich_progress import terminal_progress\n"
+        "p = terminal_progress()\n"
+        "with p.task('work', total=1, unit='tokens') as advance: advance(1)\n"
+        "p.note('a note')\n"
+        "import sys; assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert "work: done" in done.stderr
+    assert "a note" in done.stderr
