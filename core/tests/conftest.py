@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 def pytest_configure() -> None:
@@ -52,7 +56,19 @@ def llama_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             parameter.copy_(torch.randn_like(parameter) * 0.2 + (1.0 if parameter.dim() == 1 else 0.0) * 0.5)
     folder = tmp_path_factory.mktemp("models") / "llama"
     model.save_pretrained(folder)
+    letter_tokenizer().save_pretrained(folder)
     return folder
+
+
+def letter_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character: 95 printable ones, and one for anything else."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"<unk>": 0} | {chr(32 + index): index + 1 for index in range(95)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,9 @@ import torch
 from anyblock.candidates.candidate import HALVES, NO_OP, TEACHER, Candidate
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import ExecutionError
+from anyblock.importance.statistics import Moments
+from anyblock.pruning.repair import LinearFit
+from anyblock.pruning.repair_child import is_repairable, repair_child
 
 if TYPE_CHECKING:
     from anyblock.family import ModelFamily
@@ -56,6 +59,39 @@ class CandidateWeights:
             if half != candidate.half and group in self._checkpoint.groups:
                 tensors.update(self._checkpoint.load(group))
         return tensors
+
+    def is_repairable(self, candidate: Candidate) -> bool:
+        """Say whether the linear map behind the candidate's removed units can be re-fitted."""
+        return candidate.kind not in (TEACHER, NO_OP) and is_repairable(self._mixins[candidate.kind])
+
+    def watched_module(self, candidate: Candidate) -> str:
+        """Return the module inside the layer whose inputs the candidate's units are, for instance `mlp.down_proj`."""
+        return self._mixins[candidate.kind].hook_target(candidate.layer)
+
+    def repaired(self, candidate: Candidate, fit: Moments, held_out: Moments) -> tuple[dict[str, torch.Tensor], LinearFit]:
+        """Return the candidate's tensors with the map behind the removed units re-fitted by least squares.
+
+        Args:
+            candidate: a repairable one.
+            fit: moments of the map's inputs in the teacher's own order of units.
+            held_out: the same of other tokens, by which the ridge is chosen.
+        """
+        mixin = self._mixins[candidate.kind]
+        teacher = self._checkpoint.block_configs[candidate.layer]
+        order = self._orders.get((candidate.layer, candidate.kind))
+        if order is None:
+            order = torch.arange(mixin.size(teacher))
+        return repair_child(
+            mixin,
+            candidate.layer,
+            self._sorted_half(candidate),
+            teacher,
+            candidate.block_config,
+            self._config,
+            order,
+            fit,
+            held_out,
+        )
 
     def shapes(self, candidate: Candidate) -> dict[str, torch.Tensor]:
         """Return the candidate's own half on the meta device: shapes and dtypes, nothing read."""

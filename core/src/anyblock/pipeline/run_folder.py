@@ -79,18 +79,23 @@ class Stage:
         files: dict[str, str] = state.get("files", {})
         return all((self.folder / name).is_file() and file_digest(self.folder / name) == hashed for name, hashed in files.items())
 
+    def _continues(self) -> bool:
+        """Say whether there are partial results of the same inputs; a finished stage that was damaged has none."""
+        inputs = self.folder / _INPUTS
+        if not inputs.is_file() or (self.folder / _DONE).exists():
+            return False
+        return bool(read_json(inputs).get("fingerprint") == self.fingerprint)
+
     @contextmanager
     def run(self) -> Iterator[Path]:
         """Give the folder to work in; on a clean exit the stage is finished.
 
         A file or folder whose name starts with `.` is scratch: it is deleted when the stage is finished.
         """
-        started = _INPUTS in os.listdir(self.folder) if self.folder.is_dir() else False
-        if not started or read_json(self.folder / _INPUTS).get("fingerprint") != self.fingerprint:
+        if not self._continues():
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             write_json_atomic(self.folder / _INPUTS, {"fingerprint": self.fingerprint, "inputs": self.inputs})
-        (self.folder / _DONE).unlink(missing_ok=True)
         self._ran.add(self.folder.name)
         begin = time.monotonic()
         yield self.folder

@@ -18,6 +18,14 @@ from anyblock.pruning.repair import RIDGES, LinearFit, repair_removal
 from anyblock.pruning.select import Tensors, present
 
 
+_REPAIRABLE = (FFNIntermediatePruningMixIn, KVHeadsPruningMixIn, QueryGroupsPruningMixIn)
+
+
+def is_repairable(mixin: PruningMixIn) -> bool:
+    """Say whether the units of this axis feed one linear map, so that `repair_child` can make up for removed ones."""
+    return isinstance(mixin, _REPAIRABLE)
+
+
 def repair_child(
     mixin: PruningMixIn,
     layer_index: int,
@@ -53,7 +61,7 @@ def repair_child(
         UsageError: sizes that do not agree, or moments of no tokens.
         CheckpointError: a tensor is missing or has a shape that does not fit.
     """
-    if not isinstance(mixin, FFNIntermediatePruningMixIn | KVHeadsPruningMixIn | QueryGroupsPruningMixIn):
+    if not is_repairable(mixin):
         raise UnsupportedModelError(
             f"{mixin.kind} cannot be repaired by least squares",
             expected="ffn_intermediate, kv_heads or query_groups, whose units feed one linear map",

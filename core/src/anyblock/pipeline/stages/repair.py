@@ -1,2 +1,56 @@
-def run_repair(context, chosen, orders, batches):
-    return {}, "none"
+"""Stage `repair`: the weights that remain are re-fitted to make up for what was removed, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from anyblock.calibration.batches import Batches
+from anyblock.candidates.candidate import TEACHER, Candidate
+from anyblock.candidates.views import CandidateWeights
+from anyblock.checkpoint.atomic import write_json_atomic
+from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.run_folder import digest, file_digest
+
+if TYPE_CHECKING:
+    import torch
+
+    from anyblock.candidates.views import Orders
+
+STAGE = "6-repair"
+_WEIGHTS = "repaired.safetensors"
+
+
+def run_repair(
+    context: RunContext, chosen: Sequence[Candidate], orders: Orders, batches: Batches
+) -> tuple[dict[str, torch.Tensor], str]:
+    """Return the repaired tensors by name, and what identifies them; nothing when the repair is switched off."""
+    if context.config.pruning.repair.method == "none":
+        return {}, "none"
+    from safetensors.torch import load_file, save_file
+
+    from anyblock.realize.repair import repair
+
+    stage = context.run.stage(
+        STAGE,
+        {
+            "teacher": context.teacher.fingerprint(),
+            "chosen": [candidate.to_dict() for candidate in chosen],
+            "orders": {f"{layer}|{kind}": digest(order.tolist()) for (layer, kind), order in sorted(orders.items())},
+            "tokens": batches.key,
+            "batch_size": batches.batch_size,
+            "execution": context.execution,
+        },
+    )
+    if not stage.skipped:
+        weights = CandidateWeights(context.teacher, context.family, context.text_config, orders)
+        changed = [candidate for candidate in chosen if candidate.kind != TEACHER]
+        with stage.run() as folder:
+            tensors, lines = repair(
+                context.engine, changed, weights, batches, partial=folder / ".layers", progress=context.progress
+            )
+            save_file(tensors, folder / _WEIGHTS)
+            write_json_atomic(folder / "repair.json", [asdict(line) for line in lines])
+    path = context.run.result(STAGE, _WEIGHTS)
+    return load_file(path), file_digest(path)
