@@ -34,7 +34,7 @@ def _read_specs() -> dict[str, HookSpec]:
     for name, function in vars(FamilySpec).items():
         options = getattr(function, f"{PROJECT}_spec", None)
         if options is not None:
-            arguments = tuple(inspect.signature(function).parameters)[1:]
+            arguments = function.__code__.co_varnames[1 : function.__code__.co_argcount]
             specs[name] = HookSpec(name, arguments, collecting=not options["firstresult"])
     return specs
 

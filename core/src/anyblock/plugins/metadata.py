@@ -165,8 +165,11 @@ def _checked(found: _Found, group: str, entries: dict[str, str], duplicates: tup
     from anyblock.plugins.requirements import read_requirements
 
     try:
-        name, version = found.distribution.metadata["Name"], found.distribution.metadata["Version"]
-        required = found.distribution.requires or ()
+        # Parsed once, since this is most of the time that is left; an egg keeps its requirements elsewhere.
+        metadata = found.distribution.metadata
+        name, version = metadata["Name"], metadata["Version"]
+        egg = found.path.endswith(".egg-info")
+        required = metadata.get_all("Requires-Dist") or (found.distribution.requires if egg else ())
     except _LOST as error:
         return _failed(found, group, entries, f"its metadata cannot be read: {error}")
     if not name:
@@ -176,7 +179,7 @@ def _checked(found: _Found, group: str, entries: dict[str, str], duplicates: tup
     except InvalidVersion:
         return _failed(found, group, entries, f"its metadata has the invalid version {version or ''!r}")
     try:
-        core, others = read_requirements(required)
+        core, others = read_requirements(required or ())
     except ValueError as error:
         return _failed(found, group, entries, str(error))
     return PluginRecord(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import Specifier, SpecifierSet
@@ -22,20 +23,29 @@ def read_requirements(lines: Iterable[str]) -> tuple[str, tuple[str, ...]]:
     core = SpecifierSet()
     others = []
     for line in lines:
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement as error:
-            raise ValueError(f"its metadata has the invalid requirement {line!r}") from error
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        applies, name, specifier = _parsed(line)
+        if not applies:
             continue
-        if canonicalize_name(requirement.name) == "anyblock":
-            core &= requirement.specifier
+        if name == "anyblock":
+            core &= specifier
         else:
             others.append(line)
     lower_first = sorted(map(str, core), key=lambda bound: (bound.startswith("<"), bound))
     return ",".join(lower_first), tuple(others)
 
 
+@lru_cache(maxsize=1024)
+def _parsed(line: str) -> tuple[bool, str, SpecifierSet]:
+    # Plugins tend to have the same few lines.
+    try:
+        requirement = Requirement(line)
+    except InvalidRequirement as error:
+        raise ValueError(f"its metadata has the invalid requirement {line!r}") from error
+    applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    return applies, canonicalize_name(requirement.name), requirement.specifier
+
+
+@lru_cache(maxsize=1024)
 def accepts(wanted: str, version: str) -> bool:
     """Say whether `version` lies in the range `wanted` (empty means any); a pre-release of core counts."""
     return SpecifierSet(wanted).contains(version, prereleases=True)
