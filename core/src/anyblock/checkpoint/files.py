@@ -7,8 +7,13 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Final
 
+from anyblock.checkpoint.parse import shown
 from anyblock.errors import AnyBlockError, CheckpointError
+
+_MAX_NAME: Final = 255
+_MAX_DEPTH: Final = 16
 
 
 def plain_directory(path: str | os.PathLike[str], *, error: type[AnyBlockError] = CheckpointError) -> Path:
@@ -40,12 +45,11 @@ def inside(folder: Path, relative: str, *, named_by: str = "") -> Path:
         CheckpointError: the name is absolute, has `..`, or leads outside through a link.
     """
     origin = f" (named by {named_by})" if named_by else ""
-    parts = PurePosixPath(relative).parts
-    if not parts or relative.startswith("/") or ".." in parts or "\\" in relative or "\0" in relative:
+    if not _is_tame(relative):
         raise CheckpointError(
-            f"{folder}: {relative!r}{origin} is not a file of this folder", expected="a relative path without `..`"
+            f"{folder}: {shown(relative)}{origin} is not a file of this folder", expected="a relative path without `..`"
         )
-    path = folder.joinpath(*parts)
+    path = folder / relative
     real, root = _real(path), _real(folder)
     if any(real.is_relative_to(place) for place in (root, *_blob_stores(root))):
         return path
@@ -54,6 +58,12 @@ def inside(folder: Path, relative: str, *, named_by: str = "") -> Path:
         expected="a file in the folder, or a link into the blobs of a huggingface_hub cache",
         hint="replace the link by a copy of the file",
     )
+
+
+def _is_tame(relative: str) -> bool:
+    parts = PurePosixPath(relative).parts
+    short = all(len(os.fsencode(part)) <= _MAX_NAME for part in parts) and len(parts) <= _MAX_DEPTH
+    return bool(parts) and short and not relative.startswith("/") and not {"..", "\\", "\0"} & {*parts, *relative}
 
 
 def _blob_stores(root: Path) -> Iterator[Path]:

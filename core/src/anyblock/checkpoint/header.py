@@ -120,7 +120,7 @@ def _entry(name: str, info: object, base: int, file: Path) -> TensorEntry:
     where = f"{file}: tensor {shown(name)}"
     _check_name(name, where)
     if not isinstance(info, dict) or info.keys() != _FIELDS:
-        found = ", ".join(shown(key, 40) for key in list(info)[:8]) if isinstance(info, dict) else shown(info)
+        found = ", ".join(shown(key) for key in list(info)[:8]) if isinstance(info, dict) else shown(info)
         raise CheckpointError(f"{where} is described by {found or 'nothing'}", expected="dtype, shape and data_offsets")
     dtype, shape, offsets = info["dtype"], info["shape"], info["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:

@@ -80,10 +80,10 @@ def _looks_like_path(model: str) -> bool:
 
 def _download(model: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's or httpx2's own
         GatedRepoError,
         HFValidationError,
-        HTTPError,  # type: ignore[attr-defined]  # that of httpx or httpx2, whichever this version of the hub uses
+        HTTPError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +11,8 @@ from anyblock.errors import AnyBlockError, CheckpointError
 
 _BRACKETS = 1_000_000
 _BYTES_PER_BRACKET = 16
+_SHORT = reprlib.Repr()
+_SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong, _SHORT.maxlist, _SHORT.maxdict = 160, 80, 40, 8, 8
 Pairs = list[tuple[str, Any]]
 
 
@@ -60,15 +62,17 @@ def unique(pairs: Pairs, where: str, *, error: type[AnyBlockError] = CheckpointE
     """
     found = dict(pairs)
     if len(found) < len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise error(f"{where}: the key {shown(twice)} stands there twice", expected="every key once")
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise error(f"{where}: the key {shown(key)} stands there twice", expected="every key once")
+            seen.add(key)
     return found
 
 
-def shown(name: object, limit: int = 120) -> str:
-    """Return `repr(name)`, shortened for an error message."""
-    text = repr(name)
-    return text if len(text) <= limit else f"{text[: limit - 20]}… ({len(text)} characters)"
+def shown(value: object) -> str:
+    """Return `repr(value)` for an error message, shortened without ever being complete in memory."""
+    return _SHORT.repr(value)
 
 
 def _kind(data: object) -> str:
