@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -31,6 +32,8 @@ class ExpertIntermediateLayerDescriptor:
         is_fused_experts: whether all experts share one tensor, with one entry an expert in dimension 0.
         fused_gate_up: the layout of input weights that hold gate and up in one tensor; None without such.
         transposed: weights are stored `[..., in, out]`.
+        shared_is_multiple: whether the model builds its shared expert as a whole number of routed experts (DeepSeek-V3);
+            the shared expert's own width stays, so it has to be a multiple of the routed experts' width.
     """
 
     target_name: str = "mlp.experts"
@@ -42,6 +45,7 @@ class ExpertIntermediateLayerDescriptor:
     is_fused_experts: bool = False
     fused_gate_up: GateUp | None = None
     transposed: bool = False
+    shared_is_multiple: bool = False
 
     def tensor_name(self, layer_index: int, part: str, expert: int | None = None) -> str:
         """Return the checkpoint name of `part`, of one expert or, with None, of all."""
@@ -70,8 +74,15 @@ class ExpertIntermediatePruningMixIn(PruningMixIn):
         return sparse(block, self.kind).expert_intermediate_dim
 
     def legal_sizes(self, block: BlockConfig, config: Any) -> Sequence[int]:
-        """Return every width from 1 on."""
-        return range(1, self.size(block) + 1)
+        """Return the multiples of 8, or of the largest power of two that the teacher's width has.
+
+        The grouped products that transformers runs experts with take rows of whole 16 bytes only.
+        """
+        step, shared = self._step(block), sparse(block, self.kind).shared_expert_intermediate_dim
+        sizes = range(step, self.size(block) + 1, step)
+        if not self.layer_descriptor.shared_is_multiple or shared is None:
+            return sizes
+        return [size for size in sizes if shared % size == 0]
 
     def supported_hooks(self) -> tuple[type[ImportanceHook], ...]:
         """See `PruningMixIn.supported_hooks`."""
@@ -121,4 +132,9 @@ class ExpertIntermediatePruningMixIn(PruningMixIn):
         return block.with_moe(expert_intermediate_dim=size)
 
     def _rule(self, block: BlockConfig, config: Any) -> str:
-        return f"a width from 1 to {self.size(block)}"
+        shared = sparse(block, self.kind).shared_expert_intermediate_dim
+        also = f" that divides {shared}" if self.layer_descriptor.shared_is_multiple and shared else ""
+        return f"a multiple of {self._step(block)} up to {self.size(block)}{also}"
+
+    def _step(self, block: BlockConfig) -> int:
+        return math.gcd(self.size(block), 8)

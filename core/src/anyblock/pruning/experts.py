@@ -149,10 +149,10 @@ class ExpertRemovalPruningMixIn(PruningMixIn):
     def mask(
         self, layer_index: int, tensors: Tensors, block: BlockConfig, child: BlockConfig, config: Any
     ) -> dict[str, torch.Tensor]:
-        """See `PruningMixIn.mask`: removed experts get a bias of minus infinity, so that the router never chooses them.
+        """See `PruningMixIn.mask`: removed experts get a bias of minus infinity, and the router never chooses them.
 
-        A router without any bias cannot be silenced by weights alone; `anyblock.importance.router.silenced_experts` does
-        it to the model, with the experts that `removed` returns.
+        A router without any bias cannot be silenced by weights alone: `anyblock.importance.router.silenced_experts`
+        does it to the model, with the experts that `removed` returns.
 
         Raises:
             UnsupportedModelError: the router has no bias.

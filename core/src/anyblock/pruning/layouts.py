@@ -84,6 +84,7 @@ def sparse_mixins(
     linears: tuple[str, ...] = GATED,
     correction_bias: bool = False,
     groups: str | None = None,
+    shared_is_multiple: bool = False,
     module: str | None = None,
     module_router: str | None = None,
 ) -> dict[str, PruningMixIn]:
@@ -98,6 +99,7 @@ def sparse_mixins(
         linears: an expert's input projections and, last, its output projection.
         correction_bias: whether the router has an `e_score_correction_bias`.
         groups: the configuration's number of expert groups, such as `n_group`, among which the router chooses first.
+        shared_is_multiple: see `ExpertIntermediateLayerDescriptor`.
         module: name of the sparse FFN in the model, where it differs.
         module_router: name of the router in the model, where it differs.
     """
@@ -117,6 +119,7 @@ def sparse_mixins(
         input_weights=weights[:-1],
         output_weights=weights[-1:],
         input_biases=tuple(f"{linear}.bias" for linear in linears[:-1]),
+        shared_is_multiple=shared_is_multiple,
     )
     return _by_kind(ExpertRemovalPruningMixIn(removal), ExpertIntermediatePruningMixIn(channels))
 
@@ -175,7 +178,7 @@ def hidden_mixins(
     """Return `hidden_size` of a decoder with RMS norms (`w · x / rms`), dense or with tensors for each expert.
 
     Args:
-        prefix: the decoder's prefix in checkpoint names, with `embed_tokens`, `layers` and `norm`; the head is `lm_head`.
+        prefix: the decoder's checkpoint prefix, over `embed_tokens`, `layers` and `norm`; the head is `lm_head`.
         attention, ffn: names of the two modules inside a layer.
         readers: linear modules that read the residual stream, an expert's and the router among them.
         writers: linear modules that write to it.
