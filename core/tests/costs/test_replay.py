@@ -1,0 +1,72 @@
+"""Layers replayed outside their model do what they do inside it, and their times add up to the model's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from anyblock.costs.latency import FIXED, LatencyScenario, measure_subblocks
+from anyblock.costs.replay import fixed_calls, layer_calls, model_calls, record
+from anyblock.errors import ExecutionError
+
+SCENARIO = LatencyScenario(batch_size=2, prefill_length=7, generated=6)
+MODELS = {
+    "llama": {},
+    "mistral": {"sliding_window": 5},
+    "gpt_oss": {"num_local_experts": 3, "num_experts_per_tok": 2, "sliding_window": 5, "head_dim": 8},
+}
+
+
+def first(output):
+    return output if isinstance(output, torch.Tensor) else output[0]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_chain_of_replayed_layers_is_the_model(name, build):
+    model = build(name, **MODELS[name])
+    layers = model.model.layers
+    recording = record(model, layers, SCENARIO)
+    assert [inputs.args[0].shape for inputs in recording.prefill] == [(2, 7, 16)] * 4
+    assert [inputs.args[0].shape for inputs in recording.past] == [(2, 10, 16)] * 4
+    assert [inputs.args[0].shape for inputs in recording.step] == [(2, 1, 16)] * 4
+    with torch.no_grad():
+        for index in range(3):
+            calls = layer_calls(layers[index], index, recording)
+            assert torch.equal(first(calls.prefill.run()), recording.prefill[index + 1].args[0])
+            once = first(calls.decode.run())
+            assert torch.equal(once, recording.step[index + 1].args[0])
+            calls.decode.reset()
+            assert torch.equal(first(calls.decode.run()), once)
+
+
+def test_a_variant_with_fewer_heads_gets_a_cache_of_its_own(build):
+    model, narrow = build("llama"), build("llama", num_key_value_heads=1)
+    recording = record(model, model.model.layers, SCENARIO)
+    calls = layer_calls(narrow.model.layers[2], 2, recording)
+    with torch.no_grad():
+        assert first(calls.decode.run()).shape == (2, 1, 16)
+
+
+def test_nothing_generated_needs_no_cache(build):
+    model = build("llama")
+    recording = record(model, model.model.layers, LatencyScenario(prefill_length=3, generated=0))
+    assert recording.past is recording.step is None
+    assert layer_calls(model.model.layers[0], 0, recording).decode is None
+
+
+def test_a_layer_that_does_not_run_is_named(build):
+    model = build("llama")
+    with pytest.raises(ExecutionError, match="layer 4 ran 0 times"):
+        record(model, [*model.model.layers, torch.nn.Identity()], SCENARIO)
+    assert not any(layer._forward_pre_hooks for layer in model.model.layers)
+
+
+def test_parts_add_up_to_about_the_whole(build):
+    """The tolerance is wide, since the machine may be busy; a missing or doubled part of this model would exceed it."""
+    model = build("llama", hidden_size=128, intermediate_size=2048, num_hidden_layers=4)
+    scenario = LatencyScenario(batch_size=4, prefill_length=60, generated=8)
+    recording = record(model, model.model.layers, scenario)
+    calls = {str(i): layer_calls(layer, i, recording) for i, layer in enumerate(model.model.layers)}
+    calls = {**calls, FIXED: fixed_calls(model, model.model.norm, scenario), "model": model_calls(model, scenario)}
+    latency = measure_subblocks(calls, scenario, repeats=7)
+    factor = latency.calibrated(["0", "1", "2", "3"], latency.subblocks["model"]).factor
+    assert 0.4 < factor < 2.5
