@@ -66,8 +66,11 @@ def _print_table(registry: PluginRegistry) -> None:
     if registry.records:
         table = Table(box=None, pad_edge=False)
         for heading in ("Status", "Serves", "Distribution", "Version", "Wants core"):
-            table.add_column(heading)
-        table.add_column("Reason", ratio=1, overflow="fold")
+            table.add_column(heading, overflow="fold")
+        # Reasons are sentences; without any, the names get the room.
+        explained = any(record.reason for record in registry.records)
+        if explained:
+            table.add_column("Reason", ratio=1, overflow="fold")
         for record in registry.records:
             table.add_row(
                 Text(record.status, style=colors[record.status]),
@@ -75,7 +78,7 @@ def _print_table(registry: PluginRegistry) -> None:
                 Text(record.distribution),
                 Text(record.version),
                 Text(record.requires_core or "any"),
-                Text(record.reason),
+                *([Text(record.reason)] if explained else []),
             )
         console.print(table)
     else:
