@@ -82,7 +82,10 @@ class FamilySpec:
 
     @hookspec(firstresult=True)
     def dequantize_tensor(self, name: str, sources: Mapping[str, torch.Tensor], config: Any) -> torch.Tensor:  # type: ignore[empty-body]
-        """Compute the tensor `name` from its `sources` as `dequantize` listed them."""
+        """Compute the tensor `name` from its `sources` as `dequantize` listed them.
+
+        It must work on the meta device too, where only the result's shape and dtype are asked for.
+        """
 
     @hookspec(firstresult=True)
     def language_model_config(self, config: Any) -> Any:

@@ -173,6 +173,7 @@ def test_unusable_input_is_refused_and_nothing_is_written(
     with pytest.raises(error, match=message):
         compress(config_of({**settings, **change}))
     assert not Path(settings["output"]).exists()
+    assert not Path(f"{settings['output']}.run").exists()
 
 
 def test_two_processes_do_not_share_a_run(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from anyblock.blocks import BlockConfig
 from anyblock.candidates.candidate import HALVES, NO_OP, TEACHER, Candidate
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import ExecutionError
@@ -93,18 +94,6 @@ class CandidateWeights:
             held_out,
         )
 
-    def shapes(self, candidate: Candidate) -> dict[str, torch.Tensor]:
-        """Return the candidate's own half on the meta device: shapes and dtypes, nothing read."""
-        if candidate.kind == NO_OP:
-            return {}
-        tensors = self._checkpoint.meta(candidate.group)
-        if candidate.kind == TEACHER:
-            return tensors
-        teacher = self._checkpoint.block_configs[candidate.layer]
-        return self._mixins[candidate.kind].narrow(
-            candidate.layer, tensors, teacher, candidate.block_config, self._config
-        )
-
     def kept_units(self, candidate: Candidate) -> list[int]:
         """Return the indices in the teacher of the units that the candidate keeps, in the child's order."""
         order = self._orders.get((candidate.layer, candidate.kind))
@@ -131,3 +120,23 @@ class CandidateWeights:
                     candidate.layer, tensors, teacher, order, self._config
                 )
         return self._sorted[key]
+
+
+def candidate_shapes(
+    family: ModelFamily, config: Any, teacher: BlockConfig, candidate: Candidate, tensors: Mapping[str, torch.Tensor]
+) -> Mapping[str, torch.Tensor]:
+    """Return the candidate's own half on the meta device.
+
+    Args:
+        family: whose mixins narrow.
+        config: the language model's config.
+        teacher: the teacher's block.
+        candidate: the candidate.
+        tensors: the teacher's half on the meta device.
+    """
+    if candidate.kind == NO_OP:
+        return {}
+    if candidate.kind == TEACHER:
+        return tensors
+    mixin = family.pruning_mixins()[candidate.kind]
+    return mixin.narrow(candidate.layer, tensors, teacher, candidate.block_config, config)

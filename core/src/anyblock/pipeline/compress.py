@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
+from anyblock.calibration.batches import Batches
+from anyblock.calibration.sweep import HookPlan
 from anyblock.checkpoint.atomic import write_bytes_atomic, write_json_atomic
+from anyblock.checkpoint.hub import resolve_model
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
 from anyblock.errors import OutputExistsError
+from anyblock.modeling.device import resolve_device
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.stages.candidates import run_candidates
+from anyblock.pipeline.source import read_source
+from anyblock.pipeline.stages.candidates import CostedCandidates, keep_candidates, plan_candidates
 from anyblock.pipeline.stages.child import run_child
-from anyblock.pipeline.stages.data import run_data
-from anyblock.pipeline.stages.importance import run_importance
+from anyblock.pipeline.stages.data import TokenData
+from anyblock.pipeline.stages.importance import hook_plans, run_importance
 from anyblock.pipeline.stages.quality import run_evaluation
 from anyblock.pipeline.stages.repair import run_repair
 from anyblock.pipeline.stages.scores import run_scores
-from anyblock.pipeline.stages.solution import chosen_candidates, resolve_budgets, run_search
+from anyblock.pipeline.stages.solution import check_reachable, chosen_candidates, run_search
 from anyblock.pipeline.stages.teacher import run_teacher
 from anyblock.pipeline.summary import summarise
 from anyblock.progress import SILENT, Progress
@@ -68,11 +74,24 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     run = RunFolder(run_path(config))
     if output.exists() and not overwrite and origin_of(output) is None:
         raise OutputExistsError(f"{output} is there already", hint="choose another output, or pass --overwrite")
+    # Whatever can be refused is refused here, before anything is written.
+    resolve_device(config.device)
+    source = read_source(
+        resolve_model(config.model, revision=config.revision),
+        family=config.family,
+        trust_remote_code=config.trust_remote_code,
+    )
+    costed = plan_candidates(config, source)
+    check_reachable(costed, config.search.bounds())
+    plans = hook_plans(config, source)
+    data = TokenData(config, source.path, run)
     with run.locked():
         write_bytes_atomic(run.path / "run.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())).encode())
-        teacher, family = run_teacher(config, run, progress)
-        context = RunContext(config, run, teacher, family, progress)
-        return _compress(context, output, overwrite=overwrite)
+        keep_candidates(run, costed)
+        tokens = data.batches()
+        teacher = run_teacher(config, run, source, progress)
+        context = RunContext(config, run, source, teacher, source.family, progress)
+        return _compress(context, costed, plans, tokens, overwrite=overwrite)
 
 
 def run_path(config: RunConfig) -> Path:
@@ -81,18 +100,22 @@ def run_path(config: RunConfig) -> Path:
     return Path(config.run_dir) if config.run_dir else output.with_name(output.name + ".run")
 
 
-def _compress(context: RunContext, output: Path, *, overwrite: bool) -> CompressResult:
-    config, run = context.config, context.run
-    costed = run_candidates(context)
-    resolve_budgets(config.search.bounds(), costed.teacher)
-    data = run_data(context)
-    orders = run_importance(context, data["calibration"])
-    scores = run_scores(context, costed, orders, data["scoring"])
+def _compress(
+    context: RunContext,
+    costed: CostedCandidates,
+    plans: Sequence[HookPlan],
+    tokens: dict[str, Batches],
+    *,
+    overwrite: bool,
+) -> CompressResult:
+    config, run, output = context.config, context.run, Path(context.config.output)
+    orders = run_importance(context, plans, tokens["calibration"])
+    scores = run_scores(context, costed, orders, tokens["scoring"])
     solutions = run_search(run, config.search, costed, scores)
     chosen = chosen_candidates(costed, solutions[0])
-    repaired, repair_key = run_repair(context, chosen, orders, data["calibration"])
+    repaired, repair_key = run_repair(context, chosen, orders, tokens["calibration"])
     child = run_child(context, chosen, orders, repaired, repair_key, output, overwrite=overwrite)
-    evaluation = run_evaluation(context, child, data["evaluation"])
+    evaluation = run_evaluation(context, child, tokens["evaluation"])
     summary = summarise(context, costed, solutions[0], child, evaluation)
     _write_report(run, summary)
     return CompressResult(child, run.path, solutions[0], evaluation, summary)

@@ -11,6 +11,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
 from anyblock.modeling.device import resolve_device
 from anyblock.pipeline.run_folder import RunFolder
+from anyblock.pipeline.source import Source
 from anyblock.progress import Progress
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class RunContext:
     Attributes:
         config: what was asked for.
         run: where stages are kept.
+        source: the model as it was given.
         teacher: the teacher's subblock checkpoint.
         family: its adapter.
         progress: where stages report.
@@ -34,6 +36,7 @@ class RunContext:
 
     config: RunConfig
     run: RunFolder
+    source: Source
     teacher: SubblockCheckpoint
     family: ModelFamily
     progress: Progress

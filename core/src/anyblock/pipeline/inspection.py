@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from anyblock.blocks import BlockConfig
-from anyblock.checkpoint.config import read_config
-from anyblock.checkpoint.plan import plan_conversion
-from anyblock.checkpoint.source import SourceCheckpoint
-from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
-from anyblock.checkpoint.view import config_view
 from anyblock.costs.model import Costs, Scenario, model_costs
-from anyblock.family import ModelFamily, get_family
-
-if TYPE_CHECKING:
-    import torch
+from anyblock.pipeline.source import read_source
 
 
 @dataclass(frozen=True)
@@ -64,40 +56,14 @@ def inspect_model(path: Path, scenario: Scenario) -> Inspection:
         CheckpointError: the files are damaged or hold tensors that the adapter does not know.
         UnsupportedModelError: no installed adapter serves the model.
     """
-    config = read_config(path)
-    family = get_family(config["model_type"])
-    view = config_view(path)
-    if is_subblock_checkpoint(path):
-        checkpoint = SubblockCheckpoint.open(path)
-        blocks = checkpoint.block_configs
-        shapes = {group: checkpoint.meta(group) for group in checkpoint.groups}
-    else:
-        blocks, shapes = _source_shapes(family, path, config, view)
+    source = read_source(path)
+    family = source.family
     return Inspection(
         path=path,
-        model_type=config["model_type"],
+        model_type=source.model_type,
         adapter=f"{family.distribution} {family.version}",
-        block_configs=blocks,
-        costs=model_costs(family, view, blocks, shapes, scenario),
+        block_configs=source.block_configs,
+        costs=model_costs(family, source.config, source.block_configs, source.shapes, scenario),
         scenario=scenario,
         capabilities={name: str(capability.support) for name, capability in family.capabilities().items()},
     )
-
-
-def _source_shapes(
-    family: ModelFamily, path: Path, config: dict[str, Any], view: Any
-) -> tuple[list[BlockConfig], dict[str, dict[str, torch.Tensor]]]:
-    import torch
-
-    from anyblock.checkpoint.dtypes import torch_dtype
-
-    plan = plan_conversion(family, SourceCheckpoint.open(path), config, view)
-    shapes = {
-        group: {
-            name: torch.empty(stored.shape, dtype=torch_dtype(stored.dtype), device="meta")
-            for name in names
-            if (stored := plan.stored.get(name)) is not None
-        }
-        for group, names in plan.groups.items()
-    }
-    return list(plan.block_configs), shapes

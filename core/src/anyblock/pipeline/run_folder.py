@@ -16,7 +16,8 @@ from typing import Any, Final, Self
 from filelock import FileLock, Timeout
 
 from anyblock.checkpoint.atomic import write_json_atomic
-from anyblock.errors import ConfigError, InputError
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.errors import AnyBlockError, ConfigError, InputError
 
 _INPUTS: Final = "inputs.json"
 _DONE: Final = "stage.json"
@@ -32,6 +33,16 @@ def file_digest(path: Path) -> str:
     """Return a content hash of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def fingerprint_of(path: Path) -> str | None:
+    """Return the content hash of the subblock checkpoint at `path`; None when there is none that can be read."""
+    if not path.is_dir():
+        return None
+    try:
+        return SubblockCheckpoint.open(path).fingerprint()
+    except AnyBlockError:
+        return None
 
 
 def read_json(path: Path) -> Any:

@@ -28,7 +28,7 @@ def summarise(
     """Return everything that the report says about a finished run."""
     config = context.config
     budgets = resolve_budgets(config.search.bounds(), costed.teacher)
-    scenario = scenario_of(context)
+    scenario = scenario_of(config, context.source)
     return RunSummary(
         command=f"anyblock compress {config.model} {config.output}",
         teacher=config.model,

@@ -1,21 +1,24 @@
-"""Stage `candidates`: what every layer may become, and what each alternative costs."""
+"""Stage `candidates`: what every layer may become, and what each alternative costs, from headers alone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from anyblock.blocks import BlockConfig, block_configs_from_json
 from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.candidates.library import list_candidates
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.views import candidate_shapes
 from anyblock.checkpoint.atomic import write_json_atomic
+from anyblock.config.schema import RunConfig
 from anyblock.costs.model import Scenario, add_costs, fixed_costs, subblock_costs
 from anyblock.costs.names import CandidateCosts
-from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, read_json
+from anyblock.pipeline.source import Source
 
-STAGE = "3-candidates"
+STAGE = "0-candidates"
+_FILE = "candidates.json"
 
 
 @dataclass(frozen=True)
@@ -44,74 +47,78 @@ class CostedCandidates:
         """The candidates that differ from the teacher."""
         return [candidate for candidate in self.candidates if candidate.kind != TEACHER]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        rows = [{"candidate": c.to_dict(), "costs": self.costs[c.key]} for c in self.candidates]
+        return {"blocks": [block.to_dict() for block in self.blocks], "candidates": rows, "fixed": self.fixed}
 
-def run_candidates(context: RunContext) -> CostedCandidates:
-    """List the candidates and count their costs from shapes; no weight is read.
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CostedCandidates:
+        """Read the JSON form."""
+        candidates = [Candidate.from_dict(row["candidate"]) for row in data["candidates"]]
+        costs = {candidate.key: row["costs"] for candidate, row in zip(candidates, data["candidates"], strict=True)}
+        return cls(block_configs_from_json(data["blocks"]), candidates, costs, data["fixed"])
+
+
+def plan_candidates(config: RunConfig, source: Source) -> CostedCandidates:
+    """List the candidates and count their costs from shapes.
 
     Raises:
         UsageError: a size that the family cannot have.
     """
-    config = context.config
-    scenario = scenario_of(context)
-    stage = context.run.stage(
-        STAGE,
-        {
-            "teacher": context.teacher.fingerprint(),
-            "pruning": config.pruning.model_dump(mode="json", exclude={"repair"}),
-            "scenario": [scenario.batch_size, scenario.length, scenario.cache_dtype],
-            "adapter": f"{context.family.distribution} {context.family.version}",
-        },
-    )
+    family, text_config = source.family, source.text_config
+    scenario = scenario_of(config, source)
+    candidates = _list(config, source)
+    costs = {
+        candidate.key: subblock_costs(
+            family,
+            source.config,
+            candidate.block_config,
+            candidate.layer,
+            candidate.half,
+            candidate_shapes(
+                family, text_config, source.block_configs[candidate.layer], candidate, source.shapes[candidate.group]
+            ),
+            scenario,
+        )
+        for candidate in candidates
+    }
+    fixed = fixed_costs(family, source.config, source.shapes, len(source.block_configs), scenario)
+    return CostedCandidates(source.block_configs, candidates, costs, fixed)
+
+
+def keep_candidates(run: RunFolder, costed: CostedCandidates) -> None:
+    """Write the candidates into the run, for later searches."""
+    data = costed.to_dict()
+    stage = run.stage(STAGE, data)
     if not stage.skipped:
-        found = _list(context)
-        weights = CandidateWeights(context.teacher, context.family, context.text_config, {})
-        rows = []
-        for candidate in found:
-            costs = subblock_costs(
-                context.family,
-                context.hf_config,
-                candidate.block_config,
-                candidate.layer,
-                candidate.half,
-                weights.shapes(candidate),
-                scenario,
-            )
-            rows.append({"candidate": candidate.to_dict(), "costs": costs})
-        shapes = {group: context.teacher.meta(group) for group in context.teacher.groups}
-        fixed = fixed_costs(context.family, context.hf_config, shapes, len(context.teacher.block_configs), scenario)
         with stage.run() as folder:
-            blocks = [block.to_dict() for block in context.teacher.block_configs]
-            write_json_atomic(folder / "candidates.json", {"blocks": blocks, "candidates": rows, "fixed": fixed})
-    return read_candidates(context.run)
+            write_json_atomic(folder / _FILE, data)
 
 
 def read_candidates(run: RunFolder) -> CostedCandidates:
     """Read the finished stage."""
-    data: dict[str, Any] = read_json(run.result(STAGE, "candidates.json"))
-    candidates = [Candidate.from_dict(row["candidate"]) for row in data["candidates"]]
-    costs = {candidate.key: row["costs"] for candidate, row in zip(candidates, data["candidates"], strict=True)}
-    return CostedCandidates(block_configs_from_json(data["blocks"]), candidates, costs, data["fixed"])
+    return CostedCandidates.from_dict(read_json(run.result(STAGE, _FILE)))
 
 
-def scenario_of(context: RunContext) -> Scenario:
+def scenario_of(config: RunConfig, source: Source) -> Scenario:
     """Return what memory is counted for: the search's batch and length, and the cache's dtype."""
-    search = context.config.search
-    cache_dtype = search.cache_dtype
+    cache_dtype: str = config.search.cache_dtype
     if cache_dtype == "auto":
-        cache_dtype = str(context.hf_config.dtype or "float32").removeprefix("torch.")
-    return Scenario(batch_size=search.batch, length=search.length, cache_dtype=cache_dtype)
+        stated = getattr(source.config, "dtype", None) or getattr(source.text_config, "dtype", None)
+        cache_dtype = str(stated or "float32").removeprefix("torch.")
+    return Scenario(batch_size=config.search.batch, length=config.search.length, cache_dtype=cache_dtype)
 
 
-def _list(context: RunContext) -> list[Candidate]:
-    pruning = context.config.pruning
-    mixins = context.family.pruning_mixins()
-    blocks = context.teacher.block_configs
+def _list(config: RunConfig, source: Source) -> list[Candidate]:
+    pruning, family = config.pruning, source.family
+    mixins = family.pruning_mixins()
     sizes = {
         kind: settings.absolute_sizes
         for kind, settings in pruning.kinds().items()
         # A dense model has no experts and a sparse one perhaps no dense ffn: a default that does not apply is no error.
-        if kind in mixins and any(mixins[kind].applies_to(block) for block in blocks)
+        if kind in mixins and any(mixins[kind].applies_to(block) for block in source.block_configs)
     }
     removable = [half for half, settings in (("attention", pruning.attention), ("ffn", pruning.ffn)) if settings.no_op]
-    supported = [half for half in removable if context.family.supports(f"{half}_no_op")]
-    return list_candidates(context.family, context.text_config, blocks, sizes, supported)
+    supported = [half for half in removable if family.supports(f"{half}_no_op")]
+    return list_candidates(family, source.text_config, source.block_configs, sizes, supported)

@@ -10,9 +10,8 @@ from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.errors import AnyBlockError
 from anyblock.pipeline.context import RunContext
-from anyblock.pipeline.run_folder import digest, read_json
+from anyblock.pipeline.run_folder import digest, fingerprint_of, read_json
 from anyblock.realize.realize import origin_of, realize
 
 if TYPE_CHECKING:
@@ -47,11 +46,11 @@ def run_child(
             "repair": repair_key,
         },
     )
-    if stage.skipped and _fingerprint(output) == read_json(context.run.result(STAGE, "child.json"))["fingerprint"]:
+    if stage.skipped and fingerprint_of(output) == read_json(context.run.result(STAGE, "child.json"))["fingerprint"]:
         return SubblockCheckpoint.open(output)
     with stage.run() as folder:
         # A run that was killed right after its child appeared finds it complete: children appear whole or not at all.
-        if origin_of(output) != stage.fingerprint or _fingerprint(output) is None:
+        if origin_of(output) != stage.fingerprint or fingerprint_of(output) is None:
             realize(
                 context.teacher,
                 chosen,
@@ -65,12 +64,3 @@ def run_child(
         child = SubblockCheckpoint.open(output)
         write_json_atomic(folder / "child.json", {"fingerprint": child.fingerprint()})
     return child
-
-
-def _fingerprint(output: Path) -> str | None:
-    if not output.is_dir():
-        return None
-    try:
-        return SubblockCheckpoint.open(output).fingerprint()
-    except AnyBlockError:
-        return None

@@ -8,64 +8,73 @@ from typing import TYPE_CHECKING
 from anyblock.calibration.batches import Batches
 from anyblock.calibration.text import calibration_split, pack_text, read_text
 from anyblock.calibration.tokenizer import load_tokenizer
+from anyblock.config.schema import RunConfig
 from anyblock.errors import UsageError
-from anyblock.pipeline.context import RunContext
-from anyblock.pipeline.run_folder import digest, file_digest
+from anyblock.pipeline.run_folder import RunFolder, digest, file_digest
 
 if TYPE_CHECKING:
     import torch
 
+STAGE = "1-data"
 PARTS = ("calibration", "scoring", "evaluation")
+_FILE = "tokens.safetensors"
 
 
-def run_data(context: RunContext) -> dict[str, Batches]:
-    """Tokenize with the model's tokenizer and pack; the evaluation text is never calibrated on.
+class TokenData:
+    """The run's text. It is read and packed at once, so that unusable text is refused before anything is written.
+
+    Args:
+        config: the run's configuration.
+        model: the directory with the tokenizer.
+        run: where the tokens are kept.
 
     Raises:
         UsageError: no text was given.
         InputError: the text is missing, unreadable, or too short for one block.
     """
-    from safetensors.torch import load_file, save_file
 
-    settings = context.config.data
-    if settings.path is None:
-        raise UsageError("no calibration text", expected="a text file", hint="give one with --data FILE")
-    text = read_text(settings.path)
-    evaluation = None if settings.evaluation is None else read_text(settings.evaluation)
-    tokenizer_files = sorted(path for path in context.teacher.path.iterdir() if path.is_file() and "token" in path.name)
-    stage = context.run.stage(
-        "1-data",
-        {
-            "settings": settings.model_dump(mode="json", exclude={"path", "evaluation", "batch_size"}),
-            "text": digest([text, evaluation]),
-            "tokenizer": {path.name: file_digest(path) for path in tokenizer_files},
-        },
-    )
-    if not stage.skipped:
-        tokenizer = load_tokenizer(context.teacher.path, trust_remote_code=context.config.trust_remote_code)
+    def __init__(self, config: RunConfig, model: Path, run: RunFolder) -> None:
+        settings = config.data
+        if settings.path is None:
+            raise UsageError("no calibration text", expected="a text file", hint="give one with --data FILE")
+        text = read_text(settings.path)
+        evaluation = None if settings.evaluation is None else read_text(settings.evaluation)
+        tokenizer_files = sorted(path for path in model.iterdir() if path.is_file() and "token" in path.name)
+        self._run = run
+        self._batch_size = settings.batch_size
+        self._stage = run.stage(
+            STAGE,
+            {
+                "settings": settings.model_dump(mode="json", exclude={"path", "evaluation", "batch_size"}),
+                "text": digest([text, evaluation]),
+                "tokenizer": {path.name: file_digest(path) for path in tokenizer_files},
+            },
+        )
+        self._packed: dict[str, torch.Tensor] = {}
+        if self._stage.skipped:
+            return
+        tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
         if evaluation is None:
             text, evaluation = calibration_split(text, 1 - settings.held_out)
         calibration = pack_text(text, tokenizer, settings.block_size, max_tokens=settings.calibration_tokens)
-        held_out = pack_text(evaluation, tokenizer, settings.block_size, max_tokens=settings.evaluation_tokens)
-        with stage.run() as folder:
-            save_file(
-                {
-                    "calibration": calibration,
-                    "scoring": _spread(calibration, settings.scoring_tokens).contiguous(),
-                    "evaluation": held_out,
-                },
-                folder / "tokens.safetensors",
-            )
-    tokens = load_file(context.run.result("1-data", "tokens.safetensors"))
-    return {part: Batches(tokens[part], settings.batch_size) for part in PARTS}
+        self._packed = {
+            "calibration": calibration,
+            "scoring": _spread(calibration, settings.scoring_tokens).contiguous(),
+            "evaluation": pack_text(evaluation, tokenizer, settings.block_size, max_tokens=settings.evaluation_tokens),
+        }
+
+    def batches(self) -> dict[str, Batches]:
+        """Return the batches of each part, kept in the run."""
+        from safetensors.torch import load_file, save_file
+
+        if self._packed:
+            with self._stage.run() as folder:
+                save_file(self._packed, folder / _FILE)
+        tokens = load_file(self._run.result(STAGE, _FILE))
+        return {part: Batches(tokens[part], self._batch_size) for part in PARTS}
 
 
 def _spread(blocks: torch.Tensor, max_tokens: int) -> torch.Tensor:
     """Return blocks from all over the text, evenly spaced, with at most `max_tokens` tokens (at least one block)."""
     count = max(1, min(len(blocks), max_tokens // blocks.shape[1]))
     return blocks[[index * len(blocks) // count for index in range(count)]]
-
-
-def text_source(path: str | Path | None) -> str:
-    """Return how a report names a text: its file name."""
-    return "-" if path is None else Path(path).name

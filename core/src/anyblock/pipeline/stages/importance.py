@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from anyblock.calibration.batches import Batches
 from anyblock.calibration.sweep import HookPlan, sweep_importance
+from anyblock.config.schema import RunConfig
 from anyblock.errors import UsageError, nearest
 from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.source import Source
 
 if TYPE_CHECKING:
     import torch
 
+STAGE = "3-importance"
+_FILE = "scores.safetensors"
 
-def run_importance(context: RunContext, batches: Batches) -> dict[tuple[int, str], torch.Tensor]:
+
+def run_importance(
+    context: RunContext, plans: Sequence[HookPlan], batches: Batches
+) -> dict[tuple[int, str], torch.Tensor]:
     """Return `{(layer, pruning kind): unit order, most important first}` from the hook that selects for that kind.
 
     Raises:
-        UsageError: an unknown hook, or one that does not fit the pruning kind.
+        UsageError: a hook that does not fit the pruning kind.
     """
     from safetensors.torch import load_file, save_file
 
-    plans = hook_plans(context)
     stage = context.run.stage(
-        "2-importance",
+        STAGE,
         {
             "teacher": context.teacher.fingerprint(),
             "tokens": batches.key,
@@ -37,10 +44,10 @@ def run_importance(context: RunContext, batches: Batches) -> dict[tuple[int, str
             scores = sweep_importance(
                 context.engine, plans, batches, partial=folder / ".layers", progress=context.progress
             )
-            save_file(scores, folder / "scores.safetensors")
+            save_file(scores, folder / _FILE)
     if not plans:
         return {}
-    scores = load_file(context.run.result("2-importance", "scores.safetensors"))
+    scores = load_file(context.run.result(STAGE, _FILE))
     selecting = {plan.kind: plan.name for plan in reversed(plans)}
     orders: dict[tuple[int, str], Any] = {}
     for name, values in scores.items():
@@ -51,14 +58,18 @@ def run_importance(context: RunContext, batches: Batches) -> dict[tuple[int, str
     return orders
 
 
-def hook_plans(context: RunContext) -> list[HookPlan]:
-    """Return the hooks of every requested pruning kind; for each kind the selecting hook comes first."""
-    hooks = context.family.importance_hooks()
-    mixins = context.family.pruning_mixins()
+def hook_plans(config: RunConfig, source: Source) -> list[HookPlan]:
+    """Return the hooks of every requested pruning kind; for each kind the selecting hook comes first.
+
+    Raises:
+        UsageError: there is no hook of that name.
+    """
+    hooks = source.family.importance_hooks()
+    mixins = source.family.pruning_mixins()
     plans: list[HookPlan] = []
-    for kind, settings in context.config.pruning.kinds().items():
+    for kind, settings in config.pruning.kinds().items():
         mixin = mixins.get(kind)
-        if mixin is None or not any(mixin.applies_to(block) for block in context.teacher.block_configs):
+        if mixin is None or not any(mixin.applies_to(block) for block in source.block_configs):
             continue
         selecting = settings.hook or mixin.supported_hooks()[0].__name__
         for name in dict.fromkeys((selecting, *settings.extra_hooks)):

@@ -72,6 +72,16 @@ def build_problem(costed: CostedCandidates, scores: dict[str, float], bounds: Se
     )
 
 
+def check_reachable(costed: CostedCandidates, bounds: Sequence[Bound]) -> None:
+    """Refuse budgets that no choice of candidates keeps, whatever the scores.
+
+    Raises:
+        BudgetError: names each budget's smallest reachable value.
+        UsageError: no budget, or one on an unknown cost.
+    """
+    solve_diverse(build_problem(costed, dict.fromkeys((c.key for c in costed.to_score), 0.0), bounds), gap=1.0)
+
+
 def resolve_budgets(bounds: Sequence[Bound], teacher: CandidateCosts) -> tuple[Budget, ...]:
     """Return budgets in absolute numbers.
 
