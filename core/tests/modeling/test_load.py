@@ -18,9 +18,15 @@ def test_mapped_and_from_pretrained_are_the_stock_model(llama_dir: Path, teacher
     stock = AutoModelForCausalLM.from_pretrained(llama_dir)
     with torch.no_grad():
         expected = stock(ids).logits
-        for model in (load_model(teacher_dir), load_model(teacher_dir, attn_implementation="sdpa"), load_model(llama_dir)):
+        for model in (
+            load_model(teacher_dir),
+            load_model(teacher_dir, attn_implementation="sdpa"),
+            load_model(llama_dir),
+        ):
             assert torch.equal(model(ids).logits, expected)
-            assert {n: tuple(b.shape) for n, b in model.named_buffers()} == {n: tuple(b.shape) for n, b in stock.named_buffers()}
+            assert {n: tuple(b.shape) for n, b in model.named_buffers()} == {
+                n: tuple(b.shape) for n, b in stock.named_buffers()
+            }
             for name, buffer in model.named_buffers():
                 assert torch.equal(buffer, stock.get_buffer(name))
 
@@ -37,7 +43,14 @@ def test_a_tied_head_stays_tied(tmp_path: Path, ids: torch.Tensor) -> None:
     from anyblock import convert_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, tie_word_embeddings=True)
+    config = LlamaConfig(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        tie_word_embeddings=True,
+    )
     stock = LlamaForCausalLM(config).eval()
     stock.save_pretrained(tmp_path / "hf")
     convert_model(tmp_path / "hf", tmp_path / "teacher")

@@ -14,11 +14,12 @@ from anyblock.modeling.load import load_model
 from transformers import DynamicCache, LlamaForCausalLM
 
 
-def child_without(teacher_dir: Path, target: Path, attention: set[int], ffn: set[int] = frozenset()) -> LlamaForCausalLM:  # type: ignore[assignment]
+def child_without(
+    teacher_dir: Path, target: Path, attention: set[int], ffn: set[int] = frozenset()
+) -> LlamaForCausalLM:  # type: ignore[assignment]
     teacher = SubblockCheckpoint.open(teacher_dir)
     blocks = [
-        (block.with_attention(no_op=True) if i in attention else block)
-        for i, block in enumerate(teacher.block_configs)
+        (block.with_attention(no_op=True) if i in attention else block) for i, block in enumerate(teacher.block_configs)
     ]
     blocks = [block.with_ffn(no_op=True) if i in ffn else block for i, block in enumerate(blocks)]
     gone = {f"block_{i}_attention" for i in attention} | {f"block_{i}_ffn" for i in ffn}
@@ -38,7 +39,9 @@ def test_a_removed_half_is_the_residual_path(teacher_dir: Path, tmp_path: Path, 
     with torch.no_grad():
         teacher.model.layers[1].register_parameter("unused", None)
         zero = torch.zeros_like
-        branch = teacher.model.layers[1].self_attn.o_proj if half == "attention" else teacher.model.layers[1].mlp.down_proj
+        branch = (
+            teacher.model.layers[1].self_attn.o_proj if half == "attention" else teacher.model.layers[1].mlp.down_proj
+        )
         branch.weight = torch.nn.Parameter(zero(branch.weight))
         branch.bias = torch.nn.Parameter(zero(branch.bias))
         assert torch.equal(model(ids).logits, teacher(ids).logits)
@@ -47,7 +50,10 @@ def test_a_removed_half_is_the_residual_path(teacher_dir: Path, tmp_path: Path, 
 def test_a_removed_half_keeps_no_parameters(teacher_dir: Path, tmp_path: Path) -> None:
     model = child_without(teacher_dir, tmp_path / "child", {0}, {0, 2})
     assert not list(model.model.layers[0].parameters())
-    assert {name.split(".")[0] for name, _ in model.model.layers[2].named_parameters()} == {"self_attn", "input_layernorm"}
+    assert {name.split(".")[0] for name, _ in model.model.layers[2].named_parameters()} == {
+        "self_attn",
+        "input_layernorm",
+    }
 
 
 @pytest.mark.parametrize("removed", [{i for i in range(3) if kept[i]} for kept in product([False, True], repeat=3)])
@@ -59,7 +65,9 @@ def test_cached_decoding_equals_a_full_forward(
     with torch.no_grad():
         full = model(ids).logits
         parts = [model(ids[:, :9], past_key_values=cache, use_cache=True).logits]
-        parts += [model(ids[:, i : i + 1], past_key_values=cache, use_cache=True).logits for i in range(9, ids.shape[1])]
+        parts += [
+            model(ids[:, i : i + 1], past_key_values=cache, use_cache=True).logits for i in range(9, ids.shape[1])
+        ]
     assert cache.get_seq_length() == ids.shape[1]
     torch.testing.assert_close(torch.cat(parts, 1), full, atol=2e-5, rtol=1e-4)
     options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}

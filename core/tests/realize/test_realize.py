@@ -40,9 +40,15 @@ def weights(teacher: SubblockCheckpoint) -> CandidateWeights:
     return CandidateWeights(teacher, FAMILY, load_hf_config(teacher.path), orders)
 
 
-def test_a_mixed_child_equals_the_masked_teacher(teacher: SubblockCheckpoint, tmp_path: Path, ids: torch.Tensor) -> None:
+def test_a_mixed_child_equals_the_masked_teacher(
+    teacher: SubblockCheckpoint, tmp_path: Path, ids: torch.Tensor
+) -> None:
     chosen = pick(
-        teacher, "block_0_ffn:ffn_intermediate=12", "block_1_attention:query_groups=1", "block_2_attention:no_op", "block_2_ffn:no_op"
+        teacher,
+        "block_0_ffn:ffn_intermediate=12",
+        "block_1_attention:query_groups=1",
+        "block_2_attention:no_op",
+        "block_2_ffn:no_op",
     )
     child = load_model(realize(teacher, chosen, weights(teacher), tmp_path / "child"))
     masked = load_model(teacher.path)
@@ -60,7 +66,9 @@ def test_a_mixed_child_equals_the_masked_teacher(teacher: SubblockCheckpoint, tm
         torch.testing.assert_close(child(ids).logits, masked(ids).logits, atol=1e-5, rtol=1e-5)
 
 
-def test_unchanged_groups_are_copied_and_the_record_says_what_was_kept(teacher: SubblockCheckpoint, tmp_path: Path) -> None:
+def test_unchanged_groups_are_copied_and_the_record_says_what_was_kept(
+    teacher: SubblockCheckpoint, tmp_path: Path
+) -> None:
     chosen = pick(teacher, "block_0_ffn:ffn_intermediate=12", "block_1_attention:query_groups=1")
     path = realize(teacher, chosen, weights(teacher), tmp_path / "child", origin="abc")
     child = SubblockCheckpoint.open(path)
@@ -90,7 +98,9 @@ def test_an_existing_output_is_kept_and_a_failure_leaves_nothing(teacher: Subblo
     with pytest.raises(OutputExistsError):
         realize(teacher, chosen, weights(teacher), tmp_path / "child")
     assert (tmp_path / "child" / "precious").read_text() == "x"
-    wrong = CandidateWeights(teacher, FAMILY, load_hf_config(teacher.path), {(0, "ffn_intermediate"): torch.zeros(48, dtype=torch.long)})
+    wrong = CandidateWeights(
+        teacher, FAMILY, load_hf_config(teacher.path), {(0, "ffn_intermediate"): torch.zeros(48, dtype=torch.long)}
+    )
     with pytest.raises(ExecutionError, match="no permutation"):
         realize(teacher, chosen, wrong, tmp_path / "other")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["child"]

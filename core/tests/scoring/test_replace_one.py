@@ -89,7 +89,9 @@ def test_scores_equal_those_of_realised_children(setup: Setup, tmp_path: Path, m
     for candidate in setup.to_score:
         child_dir = realize(setup.teacher, [candidate], setup.weights, tmp_path / candidate.key.replace(":", "_"))
         child = load_model(child_dir)
-        assert scores[candidate.key] == pytest.approx(brute_force(metric, teacher, child, setup.batches.ids), rel=1e-4, abs=1e-6)
+        assert scores[candidate.key] == pytest.approx(
+            brute_force(metric, teacher, child, setup.batches.ids), rel=1e-4, abs=1e-6
+        )
 
 
 def test_block_output_error_equals_its_definition(setup: Setup, tmp_path: Path) -> None:
@@ -110,9 +112,7 @@ def test_block_output_error_equals_its_definition(setup: Setup, tmp_path: Path) 
 def test_the_teachers_own_shape_scores_zero(setup: Setup) -> None:
     same = [candidate for candidate in setup.candidates if candidate.kind == "teacher" and candidate.layer == 2]
     scores: list[float] = []
-    score_candidates(
-        setup.engine, same, setup.weights, setup.batches, record=lambda _, score: scores.append(score)
-    )
+    score_candidates(setup.engine, same, setup.weights, setup.batches, record=lambda _, score: scores.append(score))
     assert scores == [pytest.approx(0, abs=1e-9)] * 2
 
 

@@ -69,7 +69,9 @@ class CandidateWeights:
         """Return the module inside the layer whose inputs the candidate's units are, for instance `mlp.down_proj`."""
         return self._mixins[candidate.kind].hook_target(candidate.layer)
 
-    def repaired(self, candidate: Candidate, fit: Moments, held_out: Moments) -> tuple[dict[str, torch.Tensor], LinearFit]:
+    def repaired(
+        self, candidate: Candidate, fit: Moments, held_out: Moments
+    ) -> tuple[dict[str, torch.Tensor], LinearFit]:
         """Return the candidate's tensors with the map behind the removed units re-fitted by least squares.
 
         Args:
@@ -97,7 +99,7 @@ class CandidateWeights:
     def kept_units(self, candidate: Candidate) -> list[int]:
         """Return the indices in the teacher of the units that the candidate keeps, in the child's order."""
         order = self._orders.get((candidate.layer, candidate.kind))
-        return list(range(candidate.size)) if order is None else order[: candidate.size].tolist()  # type: ignore[no-any-return]
+        return list(range(candidate.size)) if order is None else order[: candidate.size].tolist()
 
     def _sorted_half(self, candidate: Candidate) -> dict[str, torch.Tensor]:
         key = (candidate.layer, candidate.kind)

@@ -50,7 +50,9 @@ def _options(
 
 for command in (families, inspect, convert, compress, search, evaluate, generate, doctor):
     app.command()(command)
-app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})(conformance)
+app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})(
+    conformance
+)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -84,11 +86,15 @@ def _run(arguments: list[str] | None) -> int:
         return 0
     except (OSError, MemoryError) as error:
         _debug()
-        _say(f"error: {error or type(error).__name__}\nto do: free memory or disk space, or check the path; --debug shows where")
+        _say(
+            f"error: {error or type(error).__name__}\nto do: free memory or disk space, or check the path; --debug shows where"
+        )
         return 1
     except Exception as error:  # noqa: BLE001 - the last resort: a defect of ours must not look like a stack dump
         _debug()
-        _say(f"internal error: {type(error).__name__}: {error}\nto do: run again with --debug and report what it prints")
+        _say(
+            f"internal error: {type(error).__name__}: {error}\nto do: run again with --debug and report what it prints"
+        )
         return 1
     return 0
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def compress(
     arguments: Annotated[
         list[str],
-        typer.Argument(metavar="CONFIG.yaml | MODEL OUT [KEY=VALUE ...]", help="A YAML file, or a model and an output."),
+        typer.Argument(
+            metavar="CONFIG.yaml | MODEL OUT [KEY=VALUE ...]", help="A YAML file, or a model and an output."
+        ),
     ],
     budget: Annotated[
         list[str] | None,
@@ -28,7 +30,9 @@ def compress(
     run: Annotated[Path | None, typer.Option("--run", help="The run folder; OUT.run when not given.")] = None,
     hook: Annotated[str | None, typer.Option(help="Importance hook that ranks ffn channels, by name.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16, or auto: the checkpoint's own.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16, float16, or auto: the checkpoint's own.")
+    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the checkpoint.")
     ] = False,
@@ -88,10 +92,12 @@ def _show(result: CompressResult) -> None:
     console = Console()
     summary = result.summary
     console.print(
-        block_table(block_configs_from_json(summary.block_configs), block_configs_from_json(summary.teacher_block_configs))
+        block_table(
+            block_configs_from_json(summary.block_configs), block_configs_from_json(summary.teacher_block_configs)
+        )
     )
     if result.evaluation is not None:
         console.print(side_by_side({result.child.path.name: result.evaluation}))
-    search = summary.search
-    console.print(f"search: {search.status}, predicted score {search.score:.4g}, gap {search.gap:.2g}", highlight=False)
+    found = result.solution
+    console.print(f"search: {found.status}, predicted score {found.score:.4g}, gap {found.gap:.2g}", highlight=False)
     console.print(f"child:  {result.child.path}\nreport: {result.run / 'report.md'}", highlight=False, soft_wrap=True)

@@ -16,7 +16,9 @@ def evaluate(
     data: Annotated[Path, typer.Option("--data", help="A UTF-8 text file, or .jsonl with a text field.")],
     teacher: Annotated[str | None, typer.Option(help="Compare with this model.")] = None,
     block_size: Annotated[int | None, typer.Option(min=2, help="Tokens of one window.")] = None,
-    stride: Annotated[int | None, typer.Option(min=1, help="Tokens from one window to the next, for sliding windows.")] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Tokens from one window to the next, for sliding windows.")
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=2, help="Use at most so many tokens of the text.")] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A Hugging Face directory, a subblock checkpoint or a hub id.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A Hugging Face directory, a subblock checkpoint or a hub id.")
+]
 Revision = Annotated[str | None, typer.Option(help="Revision of a hub id.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at OUT.")]
 TrustRemoteCode = Annotated[

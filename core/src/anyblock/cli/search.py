@@ -33,4 +33,6 @@ def search(
     for solution, blocks in zip(found.solutions, found.blocks, strict=True):
         console.print(block_table(blocks, found.teacher_blocks))
         costs = ", ".join(f"{name} {value:g}" for name, value in solution.costs.items() if name in found.budgeted)
-        console.print(f"{solution.status}: predicted score {solution.score:.4g}, gap {solution.gap:.2g}; {costs}", highlight=False)
+        console.print(
+            f"{solution.status}: predicted score {solution.score:.4g}, gap {solution.gap:.2g}; {costs}", highlight=False
+        )

@@ -38,6 +38,12 @@ class DescriptorBase:
     head: ClassVar[str] = "lm_head"
 
     @property
+    def checkpoint_layer(self) -> str:
+        """The prefix of one layer's tensors in a checkpoint, with `{layer_idx}`."""
+        prefix = self.decoder_prefix if self.checkpoint_prefix is None else self.checkpoint_prefix
+        return f"{prefix}.{self.layers}.{{layer_idx}}"
+
+    @property
     def weights_prefix(self) -> str:
         """The decoder's prefix in checkpoint names, as a regular expression."""
         return re.escape(self.decoder_prefix if self.checkpoint_prefix is None else self.checkpoint_prefix)

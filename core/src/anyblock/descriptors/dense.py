@@ -96,16 +96,21 @@ class DenseDescriptor(DescriptorBase):
         """See `FamilySpec.pruning_mixins`."""
         from anyblock.pruning.layouts import dense_mixins
 
-        return dense_mixins(
-            layer=f"{self.decoder_prefix if self.checkpoint_prefix is None else self.checkpoint_prefix}.{self.layers}.{{layer_idx}}",
-            attention=self.attention,
-            ffn=self.ffn,
-        )
+        return dense_mixins(layer=self.checkpoint_layer, attention=self.attention, ffn=self.ffn)
 
     @hookimpl
     def capabilities(self) -> Mapping[str, Capability]:
         """See `FamilySpec.capabilities`."""
         return {
-            **full("convert", "build", "attention_no_op", "ffn_no_op", "ffn_intermediate", "kv_heads", "query_groups", "search"),
+            **full(
+                "convert",
+                "build",
+                "attention_no_op",
+                "ffn_no_op",
+                "ffn_intermediate",
+                "kv_heads",
+                "query_groups",
+                "search",
+            ),
             **unsupported("experts_removal", "expert_intermediate", "mamba_heads"),
         }

@@ -17,13 +17,13 @@ def rebuild_buffers(model: nn.Module, device: torch.device | str) -> None:
     keep their values.
     """
     for owner, module in _with_owner(model):
-        waiting = [
-            name
+        waiting = {
+            name: buffer
             for name in module._non_persistent_buffers_set
             if (buffer := module._buffers.get(name)) is not None and buffer.is_meta
-        ]
-        for name in waiting:
-            module._buffers[name] = torch.empty_like(module._buffers[name], device=device)
+        }
+        for name, buffer in waiting.items():
+            module._buffers[name] = torch.empty_like(buffer, device=device)
         if waiting:
             with _initialised(module):
                 owner._init_weights(module)

@@ -20,6 +20,7 @@ def resolve_device(name: str) -> torch.device:
     count = torch.accelerator.device_count() if accelerator is not None and accelerator.type == device.type else 0
     if device.type != "cpu" and (device.index or 0) >= count:
         raise UsageError(
-            f"there is no device {name!r} on this machine", expected=f"cpu{f' or {accelerator}' if accelerator else ''}, or auto"
+            f"there is no device {name!r} on this machine",
+            expected=f"cpu{f' or {accelerator}' if accelerator else ''}, or auto",
         )
     return device

@@ -93,7 +93,7 @@ def _constructor(original: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(original)
 
     @functools.wraps(original)
-    def __init__(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+    def construct(self: nn.Module, *args: Any, **kwargs: Any) -> None:
         scope = _SCOPE.get()
         # A layer class whose base is a layer class too calls this twice for one object: only the outer call counts.
         if scope is None or id(self) in scope.building:
@@ -105,7 +105,7 @@ def _constructor(original: Callable[..., None]) -> Callable[..., None]:
         finally:
             scope.building.discard(id(self))
 
-    return __init__
+    return construct
 
 
 def _build(scope: _Scope, layer: nn.Module, original: Callable[..., None], bound: inspect.BoundArguments) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, Final
 
 _PARENT: Final = "_anyblock_parent"
@@ -33,20 +32,27 @@ def _rebuild(base: type[Any], state: dict[str, Any]) -> Any:
     return own
 
 
-@cache
+_CLASSES: Final[dict[type[Any], type[Any]]] = {}
+
+
 def _following(base: type[Any]) -> type[Any]:
-    def delegate(name: str) -> property:
-        def read(self: Any) -> Any:
-            return getattr(self.__dict__[_PARENT], name)
+    if base not in _CLASSES:
+        body: dict[str, Any] = {name: _delegate(name) for name in _DELEGATED}
+        body |= {"__reduce_ex__": _reduce, "__module__": base.__module__}
+        _CLASSES[base] = type(base.__name__, (base,), body)
+    return _CLASSES[base]
 
-        def write(self: Any, value: Any) -> None:
-            setattr(self.__dict__[_PARENT], name, value)
 
-        return property(read, write)
+def _delegate(name: str) -> property:
+    def read(self: Any) -> Any:
+        return getattr(self.__dict__[_PARENT], name)
 
-    # The class is made at run time, so pickling has to name its base instead.
-    def reduce(self: Any, protocol: object) -> Any:
-        return _rebuild, (base, dict(self.__dict__))
+    def write(self: Any, value: Any) -> None:
+        setattr(self.__dict__[_PARENT], name, value)
 
-    body: dict[str, Any] = {name: delegate(name) for name in _DELEGATED}
-    return type(base.__name__, (base,), {**body, "__reduce_ex__": reduce, "__module__": base.__module__})
+    return property(read, write)
+
+
+def _reduce(self: Any, protocol: object) -> Any:
+    """Name the base instead of the class that was made at run time, which pickle could not find."""
+    return _rebuild, (type(self).__base__, dict(self.__dict__))

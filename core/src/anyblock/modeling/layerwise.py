@@ -142,7 +142,7 @@ class LayerwiseModel:
             layer = self.use(index)
         call = batch.calls[index]
         output = layer(hidden, *call.args, **call.kwargs)
-        return output if isinstance(output, torch.Tensor) else output[0]  # type: ignore[no-any-return]
+        return output if isinstance(output, torch.Tensor) else output[0]
 
     def logits(self, hidden: torch.Tensor, batch: Batch, *, keep: slice | None = None) -> torch.Tensor:
         """Send hidden states behind the last layer through the stock tail.
@@ -251,11 +251,11 @@ class LayerwiseModel:
             return output
 
         for index, layer in enumerate(self.layers):
-            layer.forward = partial(probe, index, layer)  # type: ignore[method-assign]
+            layer.forward = partial(probe, index, layer)
         self._forward(torch.zeros(1, 2, dtype=torch.long))
         self._taps = _Taps(wrap=wrap)
         for index, layer in enumerate(self.layers):
-            layer.forward = partial(self._tapped, index, layer)  # type: ignore[method-assign]
+            layer.forward = partial(self._tapped, index, layer)
 
 
 def _wrap_like(output: Any) -> Callable[[torch.Tensor], Any]:

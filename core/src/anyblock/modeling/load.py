@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from anyblock.blocks import BlockConfig, block_configs_from_json
-from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.checkpoint.config import read_config
+from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.errors import CheckpointError, UsageError
 from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class, require_materialised

@@ -34,7 +34,9 @@ class LayerVariants:
             [options[column] if column < len(options) else own for options, own in zip(wanted, teacher, strict=True)]
             for column in range(columns)
         ]
-        self._place = {(i, block): column for column, blocks in enumerate(self._columns) for i, block in enumerate(blocks)}
+        self._place = {
+            (i, block): column for column, blocks in enumerate(self._columns) for i, block in enumerate(blocks)
+        }
         self._built: dict[int, tuple[Any, WeightMap]] = {}
 
     @contextmanager

@@ -77,7 +77,9 @@ class WeightMap:
         with quiet_loading():
             info, _ = convert_and_load_state_dict_in_model(self._model, dict(tensors), load)
         faults = [f"{name}: no such tensor in the model" for name in sorted(info.unexpected_keys)]
-        faults += [f"{name}: shape {tuple(found)}, expected {tuple(want)}" for name, found, want in info.mismatched_keys]
+        faults += [
+            f"{name}: shape {tuple(found)}, expected {tuple(want)}" for name, found, want in info.mismatched_keys
+        ]
         faults += [f"{name}: {text}" for name, text in info.conversion_errors.items()]
         if faults:
             raise CheckpointError(f"{where}: {'; '.join(map(str, faults[:6]))}", expected="the tensors of this model")
@@ -94,7 +96,9 @@ def set_tensor(model: nn.Module, name: str, tensor: torch.Tensor, *, device: tor
         owner = model.get_submodule(path)
         old = owner._parameters[leaf] if leaf in owner._parameters else owner._buffers[leaf]
     except (AttributeError, KeyError) as error:
-        raise CheckpointError(f"{where}: the model has no tensor {name}", expected="only tensors of this model") from error
+        raise CheckpointError(
+            f"{where}: the model has no tensor {name}", expected="only tensors of this model"
+        ) from error
     if old is None or old.shape != tensor.shape:
         wanted = "none" if old is None else tuple(old.shape)
         raise CheckpointError(f"{where}: {name} has shape {tuple(tensor.shape)}", expected=f"shape {wanted}")

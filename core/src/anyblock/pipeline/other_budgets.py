@@ -35,9 +35,7 @@ class FoundSolutions:
     budgeted: list[str]
 
 
-def search_run(
-    path: Path, budgets: Sequence[str], *, solutions: int = 1, min_distance: int = 1
-) -> FoundSolutions:
+def search_run(path: Path, budgets: Sequence[str], *, solutions: int = 1, min_distance: int = 1) -> FoundSolutions:
     """Search under `budgets` (`COST=VALUE`) with the candidates, scores and settings of the run at `path`.
 
     Raises:
@@ -46,7 +44,9 @@ def search_run(
     """
     run = RunFolder.open(path)
     overrides = {"budget": list(budgets), "solutions": solutions, "min_distance": min_distance}
-    config = load_config(run.path / "run.yaml", [f"search.{key}={json.dumps(value)}" for key, value in overrides.items()])
+    config = load_config(
+        run.path / "run.yaml", [f"search.{key}={json.dumps(value)}" for key, value in overrides.items()]
+    )
     settings = config.search
     costed = read_candidates(run)
     problem = build_problem(costed, read_scores(run), settings.bounds())

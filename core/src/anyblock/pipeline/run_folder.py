@@ -88,7 +88,10 @@ class Stage:
         if state.get("fingerprint") != self.fingerprint:
             return False
         files: dict[str, str] = state.get("files", {})
-        return all((self.folder / name).is_file() and file_digest(self.folder / name) == hashed for name, hashed in files.items())
+        return all(
+            (self.folder / name).is_file() and file_digest(self.folder / name) == hashed
+            for name, hashed in files.items()
+        )
 
     def _continues(self) -> bool:
         """Say whether there are partial results of the same inputs; a finished stage that was damaged has none."""
@@ -115,9 +118,7 @@ class Stage:
             shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
         names = sorted(path.name for path in self.folder.iterdir() if path.is_file() and path.name != _INPUTS)
         files = {name: file_digest(self.folder / name) for name in names}
-        write_json_atomic(
-            self.folder / _DONE, {"fingerprint": self.fingerprint, "files": files, "seconds": seconds}
-        )
+        write_json_atomic(self.folder / _DONE, {"fingerprint": self.fingerprint, "files": files, "seconds": seconds})
 
 
 class RunFolder:
@@ -143,7 +144,8 @@ class RunFolder:
         """
         if not (path / "run.yaml").is_file():
             raise InputError(
-                f"{path} is no run folder", expected="a folder with run.yaml, as `anyblock compress` leaves it beside the child"
+                f"{path} is no run folder",
+                expected="a folder with run.yaml, as `anyblock compress` leaves it beside the child",
             )
         return cls(path)
 

@@ -95,4 +95,6 @@ def _planned(family: ModelFamily, path: Path, raw: dict[str, Any], view: Any) ->
         sources = {origin: meta(source.tensors[origin][1]) for origin in plan.computed[name]}
         return family.dequantize_tensor(name, sources, view)
 
-    return list(plan.block_configs), {group: {name: shape(name) for name in names} for group, names in plan.groups.items()}
+    return list(plan.block_configs), {
+        group: {name: shape(name) for name in names} for group, names in plan.groups.items()
+    }

@@ -116,9 +116,7 @@ class _Sweep:
         self.repaired: dict[str, torch.Tensor] = {}
         self.lines: list[RepairLine] = []
 
-    def fit_layer(
-        self, index: int, hidden: Sequence[torch.Tensor], batches: Sequence[Batch]
-    ) -> _Fitted:
+    def fit_layer(self, index: int, hidden: Sequence[torch.Tensor], batches: Sequence[Batch]) -> _Fitted:
         """Fit both halves of a layer; the ffn sees what the repaired attention gives."""
         found: dict[str, torch.Tensor] = {}
         lines: list[RepairLine] = []
@@ -138,9 +136,7 @@ class _Sweep:
             found.update({name: t.contiguous() for name, t in tensors.items() if not torch.equal(t, plain[name])})
         return _Fitted(found, lines)
 
-    def run_child(
-        self, index: int, hidden: Sequence[torch.Tensor], batches: Sequence[Batch]
-    ) -> list[torch.Tensor]:
+    def run_child(self, index: int, hidden: Sequence[torch.Tensor], batches: Sequence[Batch]) -> list[torch.Tensor]:
         """Run the child's own layer."""
         if self.child[index] == self.engine.block_configs[index]:
             return self._run(index, None, hidden, batches)

@@ -35,7 +35,11 @@ def run_search(
         {
             "budgets": [str(budget) for budget in problem.budgets],
             "settings": settings.model_dump(mode="json", exclude={"time_limit"}),
-            "options": [[group.key, option.key, option.score, dict(option.costs)] for group in problem.groups for option in group.options],
+            "options": [
+                [group.key, option.key, option.score, dict(option.costs)]
+                for group in problem.groups
+                for option in group.options
+            ],
         },
     )
     if not stage.skipped:

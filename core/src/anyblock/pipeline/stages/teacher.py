@@ -20,9 +20,7 @@ def run_teacher(config: RunConfig, run: RunFolder, source: Source, progress: Pro
     if is_subblock_checkpoint(source.path):
         return SubblockCheckpoint.open(source.path)
     family = source.family
-    stage = run.stage(
-        STAGE, {"source": _content(source.path), "adapter": f"{family.distribution} {family.version}"}
-    )
+    stage = run.stage(STAGE, {"source": _content(source.path), "adapter": f"{family.distribution} {family.version}"})
     output = run.path / "teacher"
     if not stage.skipped or fingerprint_of(output) != read_json(run.result(STAGE, "teacher.json"))["fingerprint"]:
         with stage.run() as folder:

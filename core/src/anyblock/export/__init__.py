@@ -1,0 +1,1 @@
+"""Writing a child in forms that other tools read."""
