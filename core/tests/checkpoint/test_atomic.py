@@ -40,9 +40,13 @@ class TestDirectory:
 
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
     def test_nothing_remains_after_an_error(self, tmp_path: Path, error: type[BaseException]) -> None:
-        with pytest.raises(error), atomic_directory(tmp_path / "out") as work:
-            (work / "a").write_text("a")
-            raise error
+        def fail() -> None:
+            with atomic_directory(tmp_path / "out") as work:
+                (work / "a").write_text("a")
+                raise error
+
+        with pytest.raises(error):
+            fail()
         assert names(tmp_path) == []
 
     def test_an_existing_one_is_kept(self, tmp_path: Path) -> None:
@@ -76,9 +80,14 @@ class TestDirectory:
 
     def test_one_that_appears_meanwhile_is_kept(self, tmp_path: Path) -> None:
         target = tmp_path / "out"
-        with pytest.raises(OutputExistsError, match="appeared"), atomic_directory(target):
-            target.mkdir()
-            (target / "theirs").write_text("x")
+
+        def be_late() -> None:
+            with atomic_directory(target):
+                target.mkdir()
+                (target / "theirs").write_text("x")
+
+        with pytest.raises(OutputExistsError, match="appeared"):
+            be_late()
         assert names(target) == ["theirs"]
         assert names(tmp_path) == ["out"]
 
@@ -93,14 +102,8 @@ class TestDirectory:
         source = tmp_path / "model"
         (source / "sub").mkdir(parents=True)
         (tmp_path / "link").symlink_to(source)
-        for target in (
-            source,
-            source / "out",
-            source / "sub" / "out",
-            tmp_path,
-            tmp_path / "link",
-            tmp_path / "link/x",
-        ):
+        for name in ("model", "model/out", "model/sub/out", "", "link", "link/x"):
+            target = tmp_path / name
             with pytest.raises(InputError, match="overlaps the input"):  # noqa: SIM117
                 with atomic_directory(target, overwrite=True, sources=[source]):
                     pass

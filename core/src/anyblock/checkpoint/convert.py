@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from anyblock.checkpoint.transfer import Copier
 from anyblock.checkpoint.view import config_view
 from anyblock.checkpoint.writer import SubblockWriter
 from anyblock.errors import UsageError
-from anyblock.progress import SILENT, Progress
+from anyblock.progress import SILENT, Advance, Progress
 
 if TYPE_CHECKING:
     from anyblock.family import ModelFamily
@@ -103,12 +102,12 @@ def convert_with(
     with (
         progress.task(f"converting {folder.name}", total=total, unit="bytes") as advance,
         atomic_directory(target, overwrite=overwrite, sources=[folder]) as work,
-        Copier({file: header.stamp for file, header in source.headers.items()}, advance) as copier,
         BackgroundSync() as disk,
     ):
-        carry(files, work, copier)
+        with Copier({}, advance) as copier:
+            carry(files, work, copier)
         writer = SubblockWriter(work, config=plan.config, block_configs=plan.block_configs, written=disk.submit)
-        _write_groups(family, plan, source, view, writer, copier)
+        _write_groups(family, plan, source, view, writer, advance)
         writer.finish(source=origin_of(folder))
     return Path(output_dir)
 
@@ -119,13 +118,19 @@ def _write_groups(
     source: SourceCheckpoint,
     view: Any,
     writer: SubblockWriter,
-    copier: Copier,
+    advance: Advance,
 ) -> None:
-    for group, names in plan.groups.items():
-        kept = {name: plan.stored[name] for name in names if name in plan.stored}
-        computed: Mapping[str, tuple[str, ...]] = {name: plan.computed[name] for name in names if name in plan.computed}
-        if not computed:
-            writer.write_parts(group, kept, copier)
-            continue
-        with compute_parts(family, computed, source, view, writer.directory) as parts:
-            writer.write_parts(group, {**kept, **parts}, copier)
+    stamps = {file: header.stamp for file, header in source.headers.items()}
+    with Copier(stamps, advance) as copier:
+        for group, names in plan.groups.items():
+            stored = {name: plan.stored[name] for name in names if name in plan.stored}
+            computed = {name: plan.computed[name] for name in names if name in plan.computed}
+            if computed:
+                # a copier of its own, which closes the scratch files before they are removed
+                with (
+                    compute_parts(family, computed, source, view, writer.directory) as parts,
+                    Copier(stamps, advance) as own,
+                ):
+                    writer.write_parts(group, {**stored, **parts}, own)
+            else:
+                writer.write_parts(group, stored, copier)
