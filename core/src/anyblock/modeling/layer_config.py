@@ -27,7 +27,7 @@ def layer_config(config: Any, overrides: Mapping[str, Any]) -> Any:
 
 
 def _rebuild(base: type[Any], state: dict[str, Any]) -> Any:
-    own = base.__new__(_following(base))
+    own = object.__new__(_following(base))
     own.__dict__.update(state)
     return own
 
