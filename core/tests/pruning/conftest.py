@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-
 from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
 from anyblock.pruning import PruningMixIn
+from safetensors.torch import load_file, save_file
 
 Tensors = dict[str, torch.Tensor]
 

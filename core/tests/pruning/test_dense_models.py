@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from anyblock.pruning import attention_mixins, dense_mixins, ffn_mixins
 
 _SIZES: dict[str, Any] = {

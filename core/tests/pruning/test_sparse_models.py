@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from anyblock.errors import UnsupportedModelError
 from anyblock.importance.router import silenced_experts
 from anyblock.pruning import ExpertRemovalPruningMixIn, fused_sparse_mixins, sparse_mixins

@@ -79,9 +79,9 @@ class PruningMixIn(ABC):
         above = min((value for value in legal if value > size), default=None)
         near = " or ".join(str(value) for value in (below, above) if value is not None)
         raise UsageError(
-            f"{self.kind}: a size of {size} is not possible, the teacher has {self.size(block)}",
+            f"{self.kind}: a size of {size} is not possible" + (f", the teacher has {max(legal)}" if legal else ""),
             expected=self._rule(block, config),
-            hint=f"the nearest possible size is {near}",
+            hint=near and f"the nearest possible size is {near}",
         )
 
     @abstractmethod

@@ -14,5 +14,6 @@ def best_first(scores: torch.Tensor, *, higher_is_better: bool = True) -> torch.
     values = scores.detach().to(device="cpu", dtype=torch.float64)
     if not higher_is_better:
         values = -values
-    values = torch.where(values.isnan(), torch.full_like(values, float("-inf")), values)
-    return torch.argsort(values, dim=-1, descending=True, stable=True)
+    missing = values.isnan()
+    order = torch.argsort(torch.where(missing, float("-inf"), values), dim=-1, descending=True, stable=True)
+    return order.gather(-1, torch.argsort(missing.gather(-1, order).byte(), dim=-1, stable=True))

@@ -62,12 +62,13 @@ def repair_removal(
         UsageError: sizes that do not agree, or moments of no tokens.
     """
     full = weight.detach().to(device="cpu", dtype=torch.float64)
+    for moments in (fit, held_out):
+        _check(moments, full.shape[1])
     left = torch.ones(full.shape[1], dtype=torch.bool)
     left[kept] = False
     removed = left.nonzero().squeeze(1)
 
     def problem(moments: Moments) -> _Problem:
-        _check(moments, full.shape[1])
         lost = full[:, removed]
         gram = _block(moments.inputs, removed, removed)
         return _Problem(
