@@ -31,7 +31,7 @@ def compress(
     hook: Annotated[str | None, typer.Option(help="Importance hook that ranks ffn channels, by name.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, float16, or auto: the checkpoint's own.")
+        str | None, typer.Option(help="What is computed in: float32, bfloat16, float16, or auto.")
     ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the checkpoint.")

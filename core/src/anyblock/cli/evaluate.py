@@ -27,10 +27,12 @@ def evaluate(
     """Measure a model on a text: perplexity, and with a teacher KL per token and top-1 and top-5 agreement."""
     from anyblock.checkpoint.hub import resolve_model
     from anyblock.evaluation.evaluate import evaluate as run_evaluate
-    from anyblock.modeling.device import resolve_device
+    from anyblock.modeling.device import compute_dtype, resolve_device, stored_dtype
+    from anyblock.modeling.skeleton import load_hf_config
     from anyblock.rich_progress import terminal_progress
 
     path = resolve_model(model)
+    place = resolve_device(device)
     result = run_evaluate(
         path,
         data=data,
@@ -38,8 +40,8 @@ def evaluate(
         block_size=block_size,
         stride=stride,
         max_tokens=max_tokens,
-        device=resolve_device(device),
-        dtype=dtype,
+        device=place,
+        dtype=compute_dtype(dtype, stored_dtype(load_hf_config(path)), place),
         progress=terminal_progress(),
     )
     if as_json:

@@ -25,14 +25,16 @@ def generate(
     from anyblock.calibration.tokenizer import load_tokenizer
     from anyblock.checkpoint.hub import resolve_model
     from anyblock.errors import UsageError
-    from anyblock.modeling.device import resolve_device
+    from anyblock.modeling.device import compute_dtype, resolve_device, stored_dtype
     from anyblock.modeling.load import load_model
+    from anyblock.modeling.skeleton import load_hf_config
 
     path = resolve_model(model)
     tokenizer = load_tokenizer(path)
     if chat and not tokenizer.chat_template:
         raise UsageError(f"{path} has no chat template", hint="leave out --chat")
-    loaded = load_model(path, device=resolve_device(device), dtype=dtype)
+    place = resolve_device(device)
+    loaded = load_model(path, device=place, dtype=compute_dtype(dtype, stored_dtype(load_hf_config(path)), place))
     if chat:
         messages = [{"role": "user", "content": prompt}]
         inputs = tokenizer.apply_chat_template(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from anyblock.errors import UsageError
@@ -24,3 +26,51 @@ def resolve_device(name: str) -> torch.device:
             expected=f"cpu{f' or {accelerator}' if accelerator else ''}, or auto",
         )
     return device
+
+
+def compute_dtype(name: str, stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the dtype to compute in.
+
+    Args:
+        name: a dtype's name, or `auto`: the checkpoint's own, except that a CPU without instructions for bfloat16 or
+            float16 computes in float32, which is then several times faster.
+        stored: the checkpoint's own dtype.
+        device: where the model runs.
+
+    Raises:
+        UsageError: torch has no such dtype.
+    """
+    chosen = as_dtype(name)
+    if chosen is not None:
+        return chosen
+    halves = {
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+    }
+    if device.type == "cpu" and stored in halves and not halves[stored]():
+        return torch.float32
+    return stored
+
+
+def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Return the dtype of this name; None for None and for `auto`, which mean the checkpoint's own.
+
+    Raises:
+        UsageError: torch has no such dtype.
+    """
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return None
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise UsageError(f"unknown dtype {dtype!r}", expected="float32, bfloat16, float16 or auto")
+    return found
+
+
+def stored_dtype(config: Any) -> torch.dtype:
+    """Return the dtype that a Hugging Face config states for its weights; float32 when it states none."""
+    stated = getattr(config, "dtype", None)
+    if stated is None and hasattr(config, "get_text_config"):
+        stated = getattr(config.get_text_config(), "dtype", None)
+    return as_dtype(stated) or torch.float32

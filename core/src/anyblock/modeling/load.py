@@ -12,7 +12,8 @@ import torch
 from anyblock.blocks import BlockConfig, block_configs_from_json
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
-from anyblock.errors import CheckpointError, UsageError
+from anyblock.errors import CheckpointError
+from anyblock.modeling.device import as_dtype
 from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class, require_materialised
 from anyblock.modeling.weights import WeightMap, quiet_loading
@@ -125,22 +126,6 @@ _LOADING_FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_
 def _listed(names: Any) -> str:
     found = sorted(map(str, names))
     return ", ".join(found[:6]) + (f" and {len(found) - 6} more" if len(found) > 6 else "")
-
-
-def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """Return the dtype of this name; None for None and for `auto`, which mean the checkpoint's own.
-
-    Raises:
-        UsageError: torch has no such dtype.
-    """
-    if dtype is None or isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype == "auto":
-        return None
-    found = getattr(torch, dtype, None)
-    if not isinstance(found, torch.dtype):
-        raise UsageError(f"unknown dtype {dtype!r}", expected="float32, bfloat16, float16 or auto")
-    return found
 
 
 def _attach_generation_config(model: Any, path: Path) -> None:

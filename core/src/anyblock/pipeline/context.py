@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyblock
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
-from anyblock.modeling.device import resolve_device
+from anyblock.modeling.device import compute_dtype, resolve_device, stored_dtype
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.source import Source
 from anyblock.progress import Progress
@@ -47,12 +47,16 @@ class RunContext:
         return resolve_device(self.config.device)
 
     @cached_property
+    def dtype(self) -> torch.dtype:
+        """What models compute in."""
+        return compute_dtype(self.config.dtype, stored_dtype(self.hf_config), self.device)
+
+    @cached_property
     def engine(self) -> LayerwiseModel:
         """The teacher, ready to run layer by layer; built when a stage first needs it."""
         from anyblock.modeling.layerwise import LayerwiseModel
-        from anyblock.modeling.load import as_dtype
 
-        return LayerwiseModel(self.teacher, self.family, device=self.device, dtype=as_dtype(self.config.dtype))
+        return LayerwiseModel(self.teacher, self.family, device=self.device, dtype=self.dtype)
 
     @cached_property
     def hf_config(self) -> Any:
@@ -74,7 +78,7 @@ class RunContext:
 
         return {
             "device": str(self.device),
-            "dtype": self.config.dtype,
+            "dtype": str(self.dtype),
             "anyblock": anyblock.__version__,
             "torch": torch.__version__,
             "transformers": transformers.__version__,

@@ -33,7 +33,7 @@ def run_evaluation(context: RunContext, child: SubblockCheckpoint, batches: Batc
                 data=batches,
                 teacher=context.teacher.path,
                 device=context.device,
-                dtype=context.config.dtype,
+                dtype=context.dtype,
                 progress=context.progress,
             )
             write_json_atomic(folder / "evaluation.json", result.to_dict())
