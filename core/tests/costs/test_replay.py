@@ -70,3 +70,20 @@ def test_parts_add_up_to_about_the_whole(build):
     latency = measure_subblocks(calls, scenario, repeats=7)
     factor = latency.calibrated(["0", "1", "2", "3"], latency.subblocks["model"]).factor
     assert 0.4 < factor < 2.5
+
+
+@pytest.mark.parametrize("half", ["attention", "ffn"])
+def test_a_layer_with_one_half_removed_times_the_other(half, build, family):
+    model = build("llama")
+    layer = model.model.layers[1]
+    remove = family.mlp_no_op_post_init if half == "attention" else family.attn_no_op_post_init
+    recording = record(model, model.model.layers, SCENARIO)
+    hidden = recording.step[1].args[0]
+    with torch.no_grad():
+        kept = layer.self_attn if half == "attention" else layer.mlp
+        outputs = []
+        handle = kept.register_forward_hook(lambda _, __, output: outputs.append(first(output)))
+        assert remove(layer)
+        calls = layer_calls(layer, 1, recording)
+        assert torch.equal(first(calls.decode.run()), hidden + outputs[-1])
+        handle.remove()
