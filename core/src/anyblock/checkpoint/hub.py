@@ -51,16 +51,19 @@ def resolve_model(model: str, *, revision: str | None = None) -> Path:
         UsageError: a revision of a local directory.
     """
     path = Path(model).expanduser()
-    if path.is_dir():
+    if model and path.is_dir():
         if revision is not None:
             raise UsageError(
                 f"{model} is a directory and has no revision {revision!r}", expected="a revision of a hub id"
             )
         return path
-    if os.path.lexists(path):
+    if model and os.path.lexists(path):
         raise InputError(f"{model} is not a directory", expected="the directory of a model, or a hub id")
     if _looks_like_path(model):
-        raise InputError(f"{model} does not exist", expected="the directory of a model, or a hub id such as owner/name")
+        raise InputError(
+            f"{model or 'the empty name'} does not exist",
+            expected="the directory of a model, or a hub id such as owner/name",
+        )
     return _download(model, revision)
 
 
