@@ -1,0 +1,117 @@
+"""Build: does a removed half leave the residual path, and nothing else?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from anyblock_conformance.check import check
+from anyblock_conformance.children import Removed, silence, stock_copy, tensors_of, without_halves
+from anyblock_conformance.decoding import cached_logits, greedy
+from anyblock_conformance.expect import NotApplicableError, close, distance, equal, that
+from anyblock_conformance.kinds import half_cases, removable
+from anyblock_conformance.subject import Subject, logits
+
+_STEPS: Final = (5, 1, 1, 2, 1, 1, 1)
+
+
+@check(
+    "build.no-op",
+    capability="{case}_no_op",
+    cases=half_cases,
+    depends_on=["convert.bit-for-bit", "build.buffers"],
+)
+def check_no_op(subject: Subject, half: str) -> None:
+    """A removed half adds nothing to the residual path, and its parameters are gone, in every layer.
+
+    Why: a no-op that scales, normalises or repeats the residual is another model than the one whose score was measured,
+    and one that keeps parameters saves nothing.
+
+    How to fix: in `attn_no_op_post_init` or `mlp_no_op_post_init` replace the half's module by `NoOpAttention` or
+    `NoOpFFN` and the norms that only this half uses by `NoOpNorm` (`remove_half` does both); put exactly these tensors into
+    the half's group. Where the residual is added inside the branch, return the residual.
+    """
+    layers = [layer for layer in subject.layers if not getattr(subject.blocks[layer], half).no_op]
+    if not layers:
+        raise NotApplicableError(f"no layer has this half: {half}")
+    for layer in layers:
+        removed: Removed = ((layer, "attention" if half == "attention" else "ffn"),)
+        model = without_halves(subject, removed)
+        gone = set(subject.stock.state_dict()) - set(model.state_dict())
+        equal(
+            sorted(gone),
+            sorted(tensors_of(subject, layer, half)),
+            f"what the model lacks without {half} of layer {layer}",
+        )
+        expected = logits(silence(stock_copy(subject), gone), subject.ids)
+        close(
+            logits(model, subject.ids),
+            expected,
+            f"logits without {half} of layer {layer}, beside the half's weights set to zero",
+        )
+
+
+@check("build.no-op-both", capability="build", depends_on=["build.no-op"])
+def check_no_op_both(subject: Subject) -> None:
+    """Both halves of a layer can go, and all halves of all layers.
+
+    Why: the search removes halves independently of one another, so it removes both of a layer sooner or later.
+
+    How to fix: the hook for one half must not read modules of the other one, which may be gone already.
+    """
+    both: list[Removed] = [tuple((layer, half) for half in removable(subject, layer)) for layer in subject.layers]
+    both = [removed for removed in both if len(removed) == 2]
+    if not both:
+        raise NotApplicableError("the adapter does not remove both halves of any layer")
+    everything: Removed = tuple(pair for removed in both for pair in removed)
+    for removed in dict.fromkeys((*both, everything)):
+        model = without_halves(subject, removed)
+        gone = {name for layer, half in removed for name in tensors_of(subject, layer, half)}
+        expected = logits(silence(stock_copy(subject), gone), subject.ids)
+        close(logits(model, subject.ids), expected, f"logits without {_shown(removed)}")
+
+
+@check("build.cached-decoding", capability="build", depends_on=["build.no-op"])
+def check_cached_decoding(subject: Subject) -> None:
+    """Decoding with a cache equals decoding without one, wherever a half is removed.
+
+    Why: transformers counts past tokens in the cache of the first attention layer. A no-op there that keeps nothing gives
+    every later token a wrong position, and no evaluation without a cache shows it.
+
+    How to fix: let `NoOpAttention.replacing(module, returns=…)` stand in for the attention: it writes an entry of one head
+    of one dimension. The module that it replaces has to know its `layer_idx`.
+    """
+    if distance(cached_logits(subject.stock, subject.ids, _STEPS), subject.logits) > 1e-4:
+        raise NotApplicableError("the stock model itself decodes otherwise with a cache than without one")
+    prompt = subject.ids[:, :6]
+    for removed in _placements(subject):
+        model = without_halves(subject, removed)
+        found = cached_logits(model, subject.ids, _STEPS)
+        close(
+            found, logits(model, subject.ids), f"logits with a cache, without {_shown(removed)}, beside those with none"
+        )
+        plain = greedy(model, prompt, new=4, use_cache=False)
+        equal(
+            greedy(model, prompt, new=4, use_cache=True),
+            plain,
+            f"tokens generated with a cache without {_shown(removed)}",
+        )
+
+
+def _placements(subject: Subject) -> list[Removed]:
+    """Return every single half, both halves of every layer, and the attention of all layers."""
+    found: list[Removed] = []
+    for layer in subject.layers:
+        halves = removable(subject, layer)
+        found += [((layer, half),) for half in halves]
+        if len(halves) == 2:
+            found.append(tuple((layer, half) for half in halves))
+    attention: Removed = tuple(
+        pair for removed in found if len(removed) == 1 for pair in removed if pair[1] == "attention"
+    )
+    found.append(attention)
+    that(len(found) > 1, "the adapter declares no half as removable")
+    return [removed for removed in dict.fromkeys(found) if removed]
+
+
+def _shown(removed: Removed) -> str:
+    return " and ".join(f"{half} of layer {layer}" for layer, half in removed)

@@ -1,0 +1,89 @@
+"""Build: does the model that AnyBlock builds run as the stock model does?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.load import load_model
+from anyblock.modeling.skeleton import model_class
+from anyblock.modeling.weights import quiet_loading
+
+from anyblock_conformance.check import check
+from anyblock_conformance.children import stock_copy
+from anyblock_conformance.expect import close, equal, same
+from anyblock_conformance.subject import Subject, logits
+
+_TOLERANCE = 1e-5
+
+
+@check("build.buffers", capability="build", depends_on=["convert.bit-for-bit"])
+def check_buffers(subject: Subject) -> None:
+    """After construction on the meta device, rotary frequencies and other unstored buffers are those of the stock model.
+
+    Why: no checkpoint holds them. Wrong frequencies give a model that speaks, only worse and worse with the position.
+
+    How to fix: keep the base's `init_rotary_embedding`, which lets transformers compute them. They stay in float32 when
+    the model is in bfloat16.
+    """
+    for dtype in (torch.float32, torch.bfloat16):
+        model = load_model(subject.converted.path, family=subject.family, dtype=dtype)
+        found, expected = _unstored(model), _unstored(_in_dtype(subject, dtype))
+        equal(sorted(found), sorted(expected), f"the unstored buffers in {dtype}")
+        for name, buffer in expected.items():
+            same(found[name], buffer, f"the buffer {name} of a model in {dtype}")
+
+
+@check("build.call-order", capability="build", depends_on=["structure.module-paths", "structure.decoder-layers"])
+def check_call_order(subject: Subject) -> None:
+    """In one forward pass the named modules run in this order: embedding, layer 0, layer 1 … final norm, head.
+
+    Why: hidden states are taken behind the embedding, between layers and behind the final norm. With another module, or
+    another order of layers, scores are computed on something else.
+
+    How to fix: give the path of the norm that runs behind the last layer, and layer paths by index.
+    """
+    model, family = stock_copy(subject), subject.family
+    paths = [family.input_embedding_name(), *(family.layer_block_name(i) for i in range(subject.num_layers))]
+    paths += [family.final_norm_name(), family.output_embedding_name()]
+    ran: list[str] = []
+    for path in paths:
+        model.get_submodule(path).register_forward_hook(lambda *_, path=path: ran.append(path))
+    logits(model, subject.ids)
+    equal(ran, paths, "the order in which modules ran")
+
+
+@check("build.layerwise", capability="build", depends_on=["convert.bit-for-bit", "build.buffers", "build.call-order"])
+@torch.no_grad()
+def check_layerwise(subject: Subject) -> None:
+    """Run layer by layer, the model gives the stock model's logits, also when only one layer is in memory at a time.
+
+    Why: calibration, scoring and evaluation run this way, with layers that are loaded when they are needed.
+
+    How to fix: `init_rotary_embedding` is called when the layers have no weights yet: it may compute buffers, but neither
+    move nor read parameters.
+    """
+    same_run = {"all layers": subject.engine}
+    if subject.scope == "tiny":
+        same_run["one layer at a time"] = LayerwiseModel(subject.converted, subject.family, max_resident=1)
+    for name, engine in same_run.items():
+        batch = engine.prepare(subject.ids)
+        hidden = batch.hidden
+        for index in range(engine.num_layers):
+            hidden = engine.run(index, hidden, batch)
+        close(engine.logits(hidden, batch), subject.logits, f"layer-wise logits ({name})", tolerance=_TOLERANCE)
+        last = engine.logits(hidden, batch, keep=slice(-2, None))
+        close(last, subject.logits[:, -2:], f"layer-wise logits of the last two tokens ({name})", tolerance=_TOLERANCE)
+
+
+def _unstored(model: Any) -> dict[str, torch.Tensor]:
+    stored = set(model.state_dict())
+    return {name: buffer for name, buffer in model.named_buffers() if name not in stored}
+
+
+def _in_dtype(subject: Subject, dtype: torch.dtype) -> Any:
+    if dtype == subject.stock.dtype:
+        return subject.stock
+    with quiet_loading():
+        return model_class(subject.config).from_pretrained(subject.source, dtype=dtype, local_files_only=True).eval()

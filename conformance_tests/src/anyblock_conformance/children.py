@@ -1,0 +1,75 @@
+"""Children of a subject's teacher: written by `realize`, loaded as a user loads them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from anyblock.candidates.candidate import Candidate, Half
+from anyblock.candidates.views import CandidateWeights, Orders
+from anyblock.modeling.load import load_model
+from anyblock.modeling.weights import WeightMap
+from anyblock.realize.realize import realize
+
+from anyblock_conformance.kinds import no_op
+from anyblock_conformance.subject import Subject, stock_model
+
+Removed = tuple[tuple[int, Half], ...]
+"""The halves that a child lacks: `((layer, half), ...)`."""
+
+
+def write_child(subject: Subject, chosen: Sequence[Candidate], orders: Orders | None = None) -> Path:
+    """Write the child that takes these candidates; the teacher's own subblocks stay where none is given."""
+    weights = CandidateWeights(subject.converted, subject.family, subject.text_config, orders or {})
+    return realize(subject.converted, chosen, weights, subject.place("child"))
+
+
+def child_model(subject: Subject, chosen: Sequence[Candidate], orders: Orders | None = None) -> Any:
+    """Return the same child as a model."""
+    return load_model(write_child(subject, chosen, orders), family=subject.family)
+
+
+def without_halves(subject: Subject, removed: Removed) -> Any:
+    """Return the child that lacks these halves as a model; it is made once and not to be changed."""
+    made: dict[Removed, Any] = subject.memo("children without halves", dict)
+    if removed not in made:
+        made[removed] = child_model(subject, candidates_without(subject, removed))
+    return made[removed]
+
+
+def candidates_without(subject: Subject, removed: Iterable[tuple[int, Half]]) -> list[Candidate]:
+    """Return the candidates that remove these halves."""
+    return [no_op(subject, layer, half) for layer, half in removed]
+
+
+def tensors_of(subject: Subject, layer: int, half: str) -> set[str]:
+    """Return the parameters and stored buffers of one half, by module name, as the adapter's groups say."""
+    group = f"block_{layer}_{half}"
+    return {subject.module_names[name] for name in subject.converted.groups.get(group, ())}
+
+
+def stock_copy(subject: Subject) -> Any:
+    """Return a model of its own, equal to the stock one."""
+    return copy.deepcopy(subject.stock)
+
+
+@torch.no_grad()
+def silence(model: Any, names: Iterable[str]) -> Any:
+    """Set these parameters and buffers of a model to zero, and return the model."""
+    state = model.state_dict(keep_vars=True)
+    for name in names:
+        state[name].zero_()
+    return model
+
+
+def assign(model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put tensors, by checkpoint name, into a loaded model."""
+    WeightMap(model).assign(tensors, device="cpu", where="the conformance suite")
+
+
+def reloaded(path: Path) -> Any:
+    """Load a checkpoint with transformers alone, within whatever scope the caller has opened."""
+    return stock_model(path)

@@ -1,0 +1,44 @@
+"""Decoding with a cache, step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+@torch.no_grad()
+def cached_logits(model: Any, ids: torch.Tensor, steps: tuple[int, ...]) -> torch.Tensor:
+    """Return the logits `[batch, length, vocabulary]`, computed in steps of so many tokens with a `DynamicCache`.
+
+    Positions are left to the model, which counts them from its cache, as in `generate`.
+    """
+    found, begin, cache = [], 0, None
+    for step in steps:
+        output = model(input_ids=ids[:, begin : begin + step], past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        found.append(output.logits)
+        begin += step
+    return torch.cat(found, dim=1)
+
+
+@torch.no_grad()
+def real_cache(model: Any, ids: torch.Tensor) -> Any:
+    """Return the cache after a forward pass on these tokens."""
+    return model(input_ids=ids, use_cache=True).past_key_values
+
+
+@torch.no_grad()
+def greedy(model: Any, ids: torch.Tensor, *, new: int, use_cache: bool) -> list[list[int]]:
+    """Return the tokens that `generate` appends, without sampling and without an early end."""
+    output = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=new,
+        min_new_tokens=new,
+        do_sample=False,
+        use_cache=use_cache,
+        pad_token_id=0,
+        eos_token_id=None,
+    )
+    return output[:, ids.shape[1] :].tolist()  # type: ignore[no-any-return]

@@ -1,0 +1,205 @@
+"""Running checks on a subject: each at most once, after those that it depends on."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from anyblock.capabilities import CAPABILITIES, Capability
+from anyblock.errors import AnyBlockError
+
+from anyblock_conformance import __version__
+from anyblock_conformance.check import Check, base_id, result_id
+from anyblock_conformance.expect import CheckFailedError, NotApplicableError
+from anyblock_conformance.expected import check_expected_failures
+from anyblock_conformance.levels import Level
+from anyblock_conformance.outcome import Outcome, Result
+from anyblock_conformance.registry import all_checks
+from anyblock_conformance.state import preserved
+from anyblock_conformance.subject import Subject
+
+_SCOPES: Final = {"tiny": {"headers", "weights", "tiny"}, "weights": {"headers", "weights"}, "headers": {"headers"}}
+_OUT_OF_SCOPE: Final = {
+    "weights": "it reads weights; --full runs it",
+    "tiny": "it is about the adapter's own tiny model; run the suite on the family",
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A check, or one case of a check, that is to be run."""
+
+    check: Check
+    case: str | None
+
+    @property
+    def id(self) -> str:
+        """The id of its result."""
+        return result_id(self.check.id, self.case)
+
+
+class Session:
+    """Checks on one subject.
+
+    Args:
+        subject: what is checked.
+        expected_failures: `{result id: reason}`.
+        levels: the levels to run; all when not given.
+        checks: the checks; all of the suite when not given.
+        blocking: skip checks whose dependencies failed. The kill matrix runs them all the same.
+
+    Raises:
+        UsageError: an expected failure with an unknown id or without a reason.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        expected_failures: Mapping[str, str] | None = None,
+        levels: Iterable[Level] | None = None,
+        checks: Sequence[Check] | None = None,
+        blocking: bool = True,
+    ) -> None:
+        self.subject = subject
+        self.levels = [level for level in Level if levels is None or level in set(levels)]
+        plan = [Planned(check, case) for check in checks or all_checks() for case in _cases(check, subject)]
+        self.expected = check_expected_failures(expected_failures or {}, [planned.id for planned in plan])
+        self.plan = {planned.id: planned for planned in plan if planned.check.level in self.levels}
+        self._blocking = blocking
+        self._capabilities: dict[str, Capability] | AnyBlockError | None = None
+        self._results: dict[str, Result] = {}
+
+    def result(self, identifier: str) -> Result:
+        """Return the result of a planned check, running it and what it depends on first if that has not been done.
+
+        Raises:
+            KeyError: it is not planned.
+        """
+        if identifier not in self._results:
+            planned = self.plan[identifier]
+            begin = time.perf_counter()
+            outcome, message = self._outcome(planned)
+            seconds = time.perf_counter() - begin
+            check = planned.check
+            self._results[identifier] = Result(
+                id=identifier,
+                level=check.level,
+                outcome=outcome,
+                message=message,
+                summary=check.summary,
+                why=check.why,
+                fix=check.fix,
+                capability=check.capability_for(planned.case),
+                seconds=seconds,
+            )
+        return self._results[identifier]
+
+    def results(self, level: Level | None = None) -> list[Result]:
+        """Return the results of all planned checks, or of those of one level."""
+        return [self.result(name) for name, planned in self.plan.items() if level in (None, planned.check.level)]
+
+    def in_scope(self, planned: Planned) -> bool:
+        """Say whether the subject has what the check reads."""
+        return planned.check.needs in _SCOPES[self.subject.scope]
+
+    # -- one check --------------------------------------------------------------------------------------------------
+
+    def _outcome(self, planned: Planned) -> tuple[Outcome, str]:
+        check = planned.check
+        if not self.in_scope(planned):
+            return Outcome.SKIPPED, _OUT_OF_SCOPE[check.needs]
+        if blocked := self._blocked_by(planned):
+            return Outcome.SKIPPED, blocked
+        passed, message = self._run(planned)
+        reason = self.expected.get(planned.id)
+        declared = self._declared(check.capability_for(planned.case))
+        if passed is None:
+            return Outcome.SKIPPED, message
+        if declared is not None and not declared and reason is None:
+            name, state = check.capability_for(planned.case), declared.support
+            if passed:
+                return Outcome.UNCLAIMED, f"it works, and the capability {name} is declared as {state}"
+            return Outcome.SKIPPED, f"the capability {name} is declared as {state}"
+        if passed:
+            return (Outcome.PASSED, "") if reason is None else (Outcome.UNEXPECTED_PASS, _stale(reason))
+        if reason is not None:
+            return Outcome.XFAILED, f"{reason} ({message})"
+        if is_provisional(check):
+            return (
+                Outcome.PROVISIONAL,
+                f"{message}\n(new in {check.new_in}; it fails adapters from the next minor version on)",
+            )
+        if declared:
+            note = f" ({declared.note})" if declared.note else ""
+            claim = f"the capability {check.capability_for(planned.case)} is declared as {declared.support}{note}"
+            return Outcome.FALSE_CLAIM, f"{message}\n{claim}"
+        return Outcome.FAILED, message
+
+    def _run(self, planned: Planned) -> tuple[bool | None, str]:
+        """Return whether the check passed, None when it does not apply, and the message."""
+        try:
+            with preserved():
+                planned.check.run(self.subject, planned.case)
+        except NotApplicableError as error:
+            return None, str(error)
+        except CheckFailedError as error:
+            return False, str(error)
+        except AnyBlockError as error:
+            return False, f"{type(error).__name__}: {error}"
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an adapter raises is its result
+            return False, f"{type(error).__name__}: {error}\n{_places(error)}"
+        return True, ""
+
+    def _blocked_by(self, planned: Planned) -> str:
+        if not self._blocking:
+            return ""
+        for name in planned.check.depends_on:
+            for identifier, other in self.plan.items():
+                if other.check.id != name or (None not in (other.case, planned.case) and other.case != planned.case):
+                    continue
+                outcome = self.result(identifier).outcome
+                if outcome.is_failure or outcome in (Outcome.XFAILED, Outcome.PROVISIONAL):
+                    return f"it depends on {identifier}: {outcome}"
+                if outcome is Outcome.SKIPPED and "depends on" in (message := self.result(identifier).message):
+                    return message
+        return ""
+
+    def _declared(self, name: str | None) -> Capability | None:
+        """Return the declared state of a capability; None for what every adapter has to do."""
+        if name not in CAPABILITIES:
+            return None
+        if self._capabilities is None:
+            try:
+                self._capabilities = self.subject.family.capabilities()
+            except AnyBlockError as error:
+                self._capabilities = error
+        return None if isinstance(self._capabilities, AnyBlockError) else self._capabilities[name]
+
+
+def is_provisional(check: Check, version: str = __version__) -> bool:
+    """Say whether a check is so new that it fails nobody: in the minor version that brought it."""
+    return check.new_in is not None and version.split(".")[:2] == check.new_in.split(".")[:2]
+
+
+def _cases(check: Check, subject: Subject) -> Sequence[str | None]:
+    return [None] if check.cases is None else list(check.cases(subject))
+
+
+def _stale(reason: str) -> str:
+    return f"it passes, although it was announced to fail: {reason}\nremove it from the expected failures"
+
+
+def _places(error: BaseException) -> str:
+    """Return where an error was raised, the innermost frames last."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    return "\n".join(f"  {Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames)
+
+
+def level_of(identifier: str) -> Level:
+    """Return the level of a result's id."""
+    return Level(base_id(identifier).partition(".")[0])

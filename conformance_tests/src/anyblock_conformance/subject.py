@@ -1,0 +1,235 @@
+"""What checks are run on: a family with a checkpoint, and everything that is made of it, made once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import torch
+from anyblock.blocks import BlockConfig, block_configs_from_json
+from anyblock.checkpoint.config import read_config
+from anyblock.checkpoint.convert import convert_with
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.checkpoint.view import config_view
+from anyblock.modeling.heterogeneous import heterogeneous
+from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.load import load_model
+from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class
+from anyblock.modeling.weights import WeightMap, quiet_loading
+
+from anyblock_conformance.headers import Shape, source_shapes
+from anyblock_conformance.tiny import random_tokens, save_tiny
+
+if TYPE_CHECKING:
+    from anyblock.family import ModelFamily
+    from anyblock.pruning.mixin import PruningMixIn
+
+T = TypeVar("T")
+Scope = Literal["tiny", "weights", "headers"]
+"""What there is to check: the adapter on its tiny model, a whole checkpoint, or a checkpoint's config and headers."""
+_FEW_LAYERS = 4
+
+
+class Subject:
+    """A family and a checkpoint. Models and files derived from it are made when first asked for, and kept.
+
+    Whoever changes a model takes a copy of it.
+
+    Attributes:
+        family: the adapter under test.
+        scope: how much of a checkpoint there is.
+        folder: an existing directory for whatever is written.
+    """
+
+    def __init__(self, family: ModelFamily, folder: Path, *, scope: Scope = "tiny", source: Path | None = None) -> None:
+        self.family = family
+        self.scope = scope
+        self.folder = folder
+        self._source = source
+        self._memo: dict[str, Any] = {}
+
+    def memo(self, name: str, make: Callable[[], T]) -> T:
+        """Return what `make` gave when this name was first asked for."""
+        if name not in self._memo:
+            self._memo[name] = make()
+        return self._memo[name]  # type: ignore[no-any-return]
+
+    # -- the checkpoint ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def source(self) -> Path:
+        """The Hugging Face checkpoint; the tiny one is written here."""
+        if self._source is not None:
+            return self._source
+        return save_tiny(self.family.conformance_config(), self.folder / "source")
+
+    @cached_property
+    def tensors(self) -> dict[str, Shape]:
+        """Shape and dtype of every tensor of the checkpoint, by its name there."""
+        return source_shapes(self.source)
+
+    @cached_property
+    def names(self) -> dict[str, Shape]:
+        """Shape and dtype of every tensor as `convert` will store it, by its new name; computed ones have no shape."""
+        computed = self.family.dequantize(list(self.tensors), self.view)
+        used = {name for sources in computed.values() for name in sources}
+        kept = {
+            self.family.convert_weight_name(name): shape for name, shape in self.tensors.items() if name not in used
+        }
+        return {**kept, **dict.fromkeys(computed, Shape("", None))}
+
+    @cached_property
+    def raw_config(self) -> dict[str, Any]:
+        """The content of `config.json`."""
+        return read_config(self.source)
+
+    @cached_property
+    def view(self) -> Any:
+        """The read-only view of `config.json` that hooks see during a conversion."""
+        return config_view(self.source)
+
+    @cached_property
+    def config(self) -> Any:
+        """The Hugging Face configuration."""
+        return load_hf_config(self.source)
+
+    @cached_property
+    def text_config(self) -> Any:
+        """The language model's part of the configuration."""
+        return self.family.language_model_config(self.config)
+
+    @cached_property
+    def blocks(self) -> list[BlockConfig]:
+        """The checkpoint's block configs: its own, or what the adapter makes of the configuration."""
+        if "block_configs" in self.raw_config:
+            return block_configs_from_json(self.raw_config["block_configs"])
+        return self.family.create_block_configs(self.config)
+
+    @property
+    def num_layers(self) -> int:
+        """How many decoder layers there are."""
+        return len(self.blocks)
+
+    @cached_property
+    def layers(self) -> list[int]:
+        """The layers that are tried: all of a tiny model, and a few of a large one."""
+        if self.num_layers <= _FEW_LAYERS or self.scope == "tiny":
+            return list(range(self.num_layers))
+        return sorted({0, 1, self.num_layers // 2, self.num_layers - 1})
+
+    @cached_property
+    def patterns(self) -> dict[str, Any]:
+        """The adapter's patterns of tensor names by group."""
+        return self.family.layer_name_predicates(self.num_layers, self.view)
+
+    def groups_of(self, name: str) -> list[str]:
+        """Return every group that takes a tensor name."""
+        return [group for group, pattern in self.patterns.items() if pattern.fullmatch(name)]
+
+    @cached_property
+    def mixins(self) -> dict[str, PruningMixIn]:
+        """The adapter's pruning mixins by kind."""
+        return self.family.pruning_mixins()
+
+    # -- models -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def converted(self) -> SubblockCheckpoint:
+        """The checkpoint as a subblock checkpoint."""
+        return SubblockCheckpoint.open(convert_with(self.family, self.source, self.folder / "converted"))
+
+    @cached_property
+    def stock(self) -> Any:
+        """The model as transformers loads it, with no part of AnyBlock involved unless the layers differ."""
+        if "block_configs" in self.raw_config:
+            with heterogeneous(self.family, self.blocks):
+                return stock_model(self.source)
+        return stock_model(self.source)
+
+    @cached_property
+    def teacher(self) -> Any:
+        """The converted checkpoint as AnyBlock loads it."""
+        return load_model(self.converted.path, family=self.family)
+
+    @cached_property
+    def engine(self) -> LayerwiseModel:
+        """The converted checkpoint, ready to run layer by layer."""
+        return LayerwiseModel(self.converted, self.family)
+
+    @cached_property
+    def stock_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter and stored buffer as transformers builds the model, by module name."""
+        with torch.device("meta"):
+            model = model_class(self.config)._from_config(copy.deepcopy(self.config))
+        return shapes_of(model)
+
+    @cached_property
+    def module_names(self) -> dict[str, str]:
+        """The parameter or buffer that each stored tensor becomes, or is a part of, by the tensor's name."""
+        with torch.device("meta"):
+            model = model_class(self.config)._from_config(copy.deepcopy(self.config))
+        weights = WeightMap(model)
+        return {name: weights.target(name)[0] for name in self.names}
+
+    @cached_property
+    def own_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter and stored buffer of the model that AnyBlock builds from `blocks`."""
+        return self.shapes(self.blocks)
+
+    def shapes(self, blocks: Sequence[BlockConfig]) -> dict[str, tuple[int, ...]]:
+        """Return the same of the heterogeneous model with these blocks."""
+        return shapes_of(build_skeleton(self.family, self.config, blocks))
+
+    @cached_property
+    def ids(self) -> torch.Tensor:
+        """Token ids `[2, 12]`."""
+        return self.tokens(2, 12)
+
+    def tokens(self, batch: int, length: int, *, seed: int = 0) -> torch.Tensor:
+        """Return random token ids `[batch, length]`."""
+        return random_tokens(int(self.text_config.vocab_size), batch, length, seed)
+
+    @cached_property
+    def logits(self) -> torch.Tensor:
+        """The stock model's logits on `ids`."""
+        return logits(self.stock, self.ids)
+
+    # -- variants ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def tied(self) -> Subject | None:
+        """The same with input and output embedding tied; None for a family that cannot tie them."""
+        config = self.family.conformance_config()
+        config.tie_word_embeddings = True
+        folder = self.folder / "tied"
+        model = stock_model(save_tiny(config, folder / "source"))
+        head = model.get_output_embeddings()
+        if head is None or head.weight is not model.get_input_embeddings().weight:
+            return None
+        return Subject(self.family, folder, source=folder / "source")
+
+    def place(self, name: str) -> Path:
+        """Return a path inside the folder at which nothing is yet."""
+        number = sum(path.name.startswith(f"{name}-") for path in self.folder.iterdir())
+        return self.folder / f"{name}-{number}"
+
+
+def stock_model(path: Path) -> Any:
+    """Load a local checkpoint with transformers alone, in its own dtype, in eval mode."""
+    config = load_hf_config(path)
+    with quiet_loading():
+        return model_class(config).from_pretrained(path, config=config, dtype="auto", local_files_only=True).eval()
+
+
+@torch.no_grad()
+def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Return a model's logits `[batch, length, vocabulary]`, computed without a cache."""
+    return model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
+
+
+def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every parameter and stored buffer."""
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
