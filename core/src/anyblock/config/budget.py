@@ -10,7 +10,7 @@ from typing import Final
 from anyblock.costs.names import cost_names
 from anyblock.errors import ConfigError, nearest
 
-_NUMBER: Final = r"(?:\d[\d_]*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"
+_NUMBER: Final = r"(?:[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _QUANTITY: Final = re.compile(rf"({_NUMBER})\s*([A-Za-z%/]*)")
 _ENTRY: Final = re.compile(r"\s*([A-Za-z]\w*)\s*(<=|>=|=)\s*(.+?)\s*")
 _COUNTS: Final = {"K": 1e3, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}

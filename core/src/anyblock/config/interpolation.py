@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -36,10 +37,14 @@ def resolve(tree: Tree, path: KeyPath = (), *, resolvers: Mapping[str, Resolver]
     """
     resolvers = resolvers or {}
     _Sizes(tree, resolvers).of(path, ())
+    written: Any = tree.data
+    for part in path:
+        written = written[part]
+    if _is_final(written):
+        return copy.deepcopy(written)
     with _registered(resolvers):
         try:
-            config = OmegaConf.create(tree.data)
-            value: Any = config
+            value: Any = OmegaConf.create(tree.data)
             for part in path:
                 value = value[part]
             if OmegaConf.is_config(value):
@@ -51,6 +56,13 @@ def resolve(tree: Tree, path: KeyPath = (), *, resolvers: Mapping[str, Resolver]
             faulty = split_key(error.full_key or "") or path
             raise ConfigError(f"{tree.place(faulty)}: {str(error).splitlines()[0]}") from error
     return value
+
+
+def _is_final(value: Any) -> bool:
+    """Whether nothing in a value stands for something else."""
+    if isinstance(value, dict | list):
+        return all(map(_is_final, value.values() if isinstance(value, dict) else value))
+    return not (isinstance(value, str) and ("${" in value or value == "???"))
 
 
 def interpolations(text: str) -> Iterator[tuple[str, bool]]:

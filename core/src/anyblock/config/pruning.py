@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from anyblock.config.section import Names, Positive, Section
 from anyblock.errors import ConfigError
 
-_RELATIVE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*x")
+_RELATIVE = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*x")
 
 
 def _size(value: Any) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from anyblock.config.budget import Bound, merge_entries, parse_bound
@@ -18,14 +19,24 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """`auto` is what the checkpoint itself says."""
 
 
-def _one_value_a_cost(value: Any) -> Any:
-    """Turn a list of `COST=VALUE` texts into a mapping; leave anything else to the validation."""
-    if not isinstance(value, list | tuple):
-        return value
-    try:
-        return {cost: bound for cost, (bound, _) in merge_entries((str(entry), "") for entry in value).items()}
-    except ConfigError as error:
-        raise ValueError(in_one_line(error)) from error
+def _budget(value: Any) -> Any:
+    """Turn a list of `COST=VALUE` texts into a mapping, and check every value of it."""
+    if isinstance(value, list | tuple):
+        try:
+            value = {cost: bound for cost, (bound, _) in merge_entries((str(entry), "") for entry in value).items()}
+        except ConfigError as error:
+            raise ValueError(in_one_line(error)) from error
+    faults = []
+    for cost, bound in value.items() if isinstance(value, Mapping) else ():
+        try:
+            if isinstance(bound, bool) or not isinstance(bound, int | float | str):
+                raise ConfigError(f"{bound!r} is no quantity", expected="a number or text such as 0.8x")
+            parse_bound(str(cost), bound)
+        except ConfigError as error:
+            faults.append({"path": (cost,), "text": in_one_line(error)})
+    if faults:
+        raise PydanticCustomError("several", "unusable budgets", {"faults": faults})
+    return value
 
 
 class DataConfig(Section):
@@ -66,7 +77,7 @@ class ScoringConfig(Section):
 class SearchConfig(Section):
     """Which child is looked for."""
 
-    budget: Annotated[dict[str, float | str], BeforeValidator(_one_value_a_cost)] = Field(
+    budget: Annotated[dict[str, float | str], BeforeValidator(_budget)] = Field(
         default_factory=dict,
         description=(
             "What the child may cost: `{cost: value}` or a list of `COST=VALUE`. A value is a number with or without "
@@ -79,8 +90,9 @@ class SearchConfig(Section):
         default=4096,
         description="Tokens of a sequence, prompt and answer together, for memory, latency and throughput.",
     )
-    generated: int = Field(
-        default=128, ge=0, description="How many of these are generated one by one, for latency and throughput."
+    generated: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="How many of these are generated, for latency and throughput. `null`: 128, but at most half.",
     )
     cache_dtype: Dtype = Field(
         default="auto", description="Element type of the key-value cache. `auto`: the weights' own."
@@ -90,24 +102,16 @@ class SearchConfig(Section):
     solutions: Positive = Field(default=1, description="How many different solutions to return.")
     min_distance: Positive = Field(default=1, description="In how many subblocks two solutions differ at least.")
 
-    @field_validator("budget")
-    @classmethod
-    def _readable_budgets(cls, budget: dict[str, float | str]) -> dict[str, float | str]:
-        faults = []
-        for cost, value in budget.items():
-            try:
-                parse_bound(cost, value)
-            except ConfigError as error:
-                faults.append({"path": (cost,), "text": in_one_line(error)})
-        if faults:
-            raise PydanticCustomError("several", "unusable budgets", {"faults": faults})
-        return budget
-
     @model_validator(mode="after")
     def _room_for_a_prompt(self) -> Self:
-        if self.generated >= self.length:
+        if self.generated_tokens >= self.length:
             raise ValueError(f"generated={self.generated} of length={self.length} tokens leaves no room for a prompt")
         return self
+
+    @property
+    def generated_tokens(self) -> int:
+        """Tokens of a sequence that are generated one by one; the rest is the prompt."""
+        return min(128, self.length // 2) if self.generated is None else self.generated
 
     def bounds(self) -> tuple[Bound, ...]:
         """Return the budget as bounds, in the order in which it was written."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from anyblock.config.tree import KeyPath, Tree, dotted
 from anyblock.errors import ConfigError
@@ -20,6 +21,7 @@ MAX_NODES: Final = 10_000
 """Most values in one file, counted after its aliases are expanded."""
 _LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAGS: Final = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))
+_TEXT: Final = "tag:yaml.org,2002:str"
 _MERGE: Final = "tag:yaml.org,2002:merge"
 
 
@@ -74,6 +76,8 @@ def parse_yaml(text: str, name: str) -> tuple[Any, dict[KeyPath, int]]:
         loaded = OmegaConf.load(io.StringIO(text), max_yaml_expanded_nodes=MAX_NODES) if _is_container(root) else None
     except yaml.YAMLError as error:
         raise _not_yaml(error, name) from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
     if loaded is not None:
         return OmegaConf.to_container(loaded, resolve=False), lines
     scalar = OmegaConf.from_dotlist([f"value={text}"])
@@ -126,8 +130,9 @@ def _note_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], name:
                 for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                     _note_lines(merged, path, lines, name)
                 continue
-            if not isinstance(key, yaml.ScalarNode):
-                raise ConfigError(f"{name}:{line}: a key that is a mapping or a list", expected="a name")
+            if key.tag != _TEXT:
+                shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
+                raise ConfigError(f"{name}:{line}: the key is {shown}, which is no name", expected="a name, or quotes")
             if key.value in own:
                 raise ConfigError(
                     f"{name}:{line}: duplicate key {dotted((*path, key.value))!r}, first on line {own[key.value]}",

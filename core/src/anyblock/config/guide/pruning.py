@@ -27,15 +27,13 @@ def translate_pruning(guide: Translation) -> None:
     """
     kind = _kind(guide)
     lists = [name for name in SIZE_LISTS if guide.get(f"pruning.{name}") is not None]
-    if kind is None and not lists:
-        return
     for name in lists:
         _sizes(guide, name, kind)
     kind = kind or (SIZE_LISTS[lists[0]][0] if len(lists) == 1 else None)
     kinds = [kind] if kind else [SIZE_LISTS[name][0] for name in lists]
     for each in kinds:
         _check_mode(guide, each)
-    if "ffn_intermediate" not in kinds:
+    if kinds and "ffn_intermediate" not in kinds:
         guide.default(("pruning", "ffn", "sizes"), [])
     _hook(guide, kind)
 
@@ -78,7 +76,7 @@ def _check_mode(guide: Translation, kind: str) -> None:
     if kind not in INIT_MODES:
         return
     key, modes = INIT_MODES[kind]
-    mode = guide.get(f"pruning.{key}")
+    mode = guide.text(f"pruning.{key}")
     if mode is not None and mode not in modes:
         raise ConfigError(
             f"{guide.place(f'pruning.{key}')} is {mode}, and {kind} are chosen by their scores here",
@@ -99,9 +97,10 @@ def _hook(guide: Translation, kind: str | None) -> None:
         hook = METHODS[label][0]
     target_key = f"{_HOOK}.target_layer" if guide.get(f"{_HOOK}.target_layer") else f"{_DESCRIPTOR}.target_name"
     target = guide.text(target_key)
-    options = {
-        name: value for name, value in (guide.get(_HOOK) or {}).items() if name not in _NO_OPTIONS and value is not None
-    }
+    given = guide.get(_HOOK)
+    if not isinstance(given, dict | None):
+        raise ConfigError(f"{guide.place(_HOOK)} is {given!r}", expected="a mapping of options")
+    options = {name: value for name, value in (given or {}).items() if name not in _NO_OPTIONS and value is not None}
     score = guide.text("pruning.mlp_init_config_yaml.expert_scores_key")
     if score and kind == "experts_removal":
         if score not in _METRICS:

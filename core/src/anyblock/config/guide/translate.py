@@ -15,7 +15,7 @@ from anyblock.config.guide.walk import below_pruning, leaves, texts
 from anyblock.config.problems import gathered
 from anyblock.config.pruning import PruningConfig
 from anyblock.config.registry import NameRegistry, is_ignored_reference
-from anyblock.config.schema import ScoringConfig
+from anyblock.config.schema import RunConfig, ScoringConfig
 from anyblock.config.tree import KeyPath, Tree, dotted, split_key
 from anyblock.errors import ConfigError, nearest
 from anyblock.progress import Progress
@@ -29,8 +29,9 @@ _MIXED: Final[dict[str | int, frozenset[str]]] = {
 
 
 def has_guide_keys(tree: Tree) -> bool:
-    """Whether any key of the guide's files is there."""
-    return bool(PRUNING_ONLY & tree.data.keys()) or any(key for _, key in leaves(tree.data))
+    """Whether any key or section of the guide's files is there."""
+    sections = {key.partition(".")[0] for key in GUIDE_KEYS} - RunConfig.model_fields.keys()
+    return bool((PRUNING_ONLY | sections) & tree.data.keys()) or any(key for _, key in leaves(tree.data))
 
 
 def translate(tree: Tree, names: Callable[[], NameRegistry], progress: Progress) -> Tree:

@@ -93,7 +93,8 @@ class Translation:
             ConfigError: the same file gives the own key another value.
         """
         written = split_key(source) if isinstance(source, str) else source
-        if self.has(path) and lookup(self.result.data, path)[1] != value:
+        present, own = lookup(self.result.data, path)
+        if present and (own != value or isinstance(own, bool) is not isinstance(value, bool)):
             if self.result.origin(path).startswith(("option", "override")):
                 return
             raise ConfigError(
