@@ -92,10 +92,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def contracts(session: nox.Session) -> None:
-    """Check which module may import which: layers inside core, plugins apart from one another."""
+    """Check the layers of core: which module may import which."""
     session.install(*CONSTRAINTS, "import-linter")
-    sources = ":".join(str(folder / "src") for folder in distributions())
-    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": sources})
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": str(ROOT / "core" / "src")})
 
 
 @nox.session(venv_backend="none", requires=["workspace"])
@@ -143,8 +142,8 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["workspace"])
 def benchmarks(session: nox.Session) -> None:
-    """Run the benchmarks in core/benchmarks, or those named after `--`, and write their results beside them."""
+    """Run the benchmarks in core/benchmarks with their defaults, or those named after `--`."""
     folder = ROOT / "core" / "benchmarks"
-    names = session.posargs or sorted(path.stem for path in folder.glob("bench_*.py"))
+    names = session.posargs or sorted(path.stem for path in folder.glob("[!_]*.py"))
     for name in names:
         session.run(shared(session, "python"), str(folder / f"{name}.py"))
