@@ -60,7 +60,7 @@ def watch_router(
     token is taken out of the correction bias as well, since a sigmoid would let it back in.
     """
     routing = Routing()
-    original = router.forward
+    original, outer = router.forward, vars(router).get("forward")
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         with _Intercept(routing, getattr(router, CORRECTION_BIAS, None), num_experts, change):
@@ -74,7 +74,10 @@ def watch_router(
     try:
         yield routing
     finally:
-        del router.forward
+        if outer is None:
+            del router.forward
+        else:
+            router.forward = outer
 
 
 @contextmanager

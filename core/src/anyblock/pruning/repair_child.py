@@ -17,7 +17,6 @@ from anyblock.pruning.mixin import PruningMixIn
 from anyblock.pruning.repair import RIDGES, LinearFit, repair_removal
 from anyblock.pruning.select import Tensors, present
 
-
 _REPAIRABLE = (FFNIntermediatePruningMixIn, KVHeadsPruningMixIn, QueryGroupsPruningMixIn)
 
 

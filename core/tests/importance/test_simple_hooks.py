@@ -1,0 +1,229 @@
+"""Hooks that are plain sums over tokens: formulas, the reference's numbers, shards, resumption."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from anyblock.errors import CheckpointError, UnsupportedModelError, UsageError
+from anyblock.importance import (
+    HOOKS,
+    ActivationStatistic,
+    GramStatistic,
+    IndependentChannelContributionHook,
+    IndependentKvHeadContributionHook,
+    L2NormHook,
+    LayerNormContributionHook,
+    LinearFitStatistic,
+)
+from anyblock.importance.hook import paused
+from safetensors.torch import load_file
+from torch import nn
+
+_FEATURES = 24
+
+
+def _batches(count: int = 6, seed: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, 5 + index % 3, _FEATURES, generator=generator) for index in range(count)]
+
+
+def _linear(dtype: torch.dtype = torch.float32) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(_FEATURES, 10).to(dtype)
+
+
+_MAKE: dict[str, Callable[[Any], ActivationStatistic]] = {
+    "channels": lambda tools: IndependentChannelContributionHook(_linear(), tools.context()),
+    "kv_memory": lambda tools: IndependentKvHeadContributionHook(_linear(), tools.context()),
+    "kv_latency": lambda tools: IndependentKvHeadContributionHook(_linear(), tools.context(), optimize_for="latency"),
+    "l2": lambda tools: L2NormHook(_linear(), tools.context()),
+    "layernorm": lambda tools: LayerNormContributionHook(nn.RMSNorm(_FEATURES), tools.context()),
+    "gram": lambda tools: GramStatistic(_linear(), tools.context(), held_out_every=3, dtype=torch.float64),
+    "gram_all": lambda tools: GramStatistic(_linear(), tools.context(), held_out_every=0),
+    "fit": lambda tools: LinearFitStatistic(nn.RMSNorm(_FEATURES), tools.context(), 3, torch.float64),
+}
+
+
+@pytest.mark.parametrize("name", _MAKE)
+def test_shards_add_up_to_the_whole(name: str, tools: Any) -> None:
+    data = _batches()
+    whole = tools.feed(_MAKE[name](tools), data).state_dict()
+    first, second = (tools.feed(_MAKE[name](tools), part) for part in (data[:3], data[3:]))
+    first.merge(second)
+    for key, value in first.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            tolerance = 1e-5 if value.dtype == torch.float32 else 1e-10
+            torch.testing.assert_close(value, whole[key], rtol=tolerance, atol=tolerance)
+        else:
+            assert value == whole[key]
+
+
+@pytest.mark.parametrize("name", _MAKE)
+@pytest.mark.parametrize("stop", [0, 2, 6])
+def test_a_resumed_run_equals_an_uninterrupted_one(name: str, stop: int, tools: Any) -> None:
+    data = _batches()
+    whole = tools.feed(_MAKE[name](tools), data).state_dict()
+    state = tools.feed(_MAKE[name](tools), data[:stop]).state_dict()
+    assert all(isinstance(value, torch.Tensor | int | float) for value in state.values())
+    resumed = _MAKE[name](tools)
+    resumed.load_state_dict(state)
+    tools.feed(resumed, data[stop:])
+    for key, value in resumed.state_dict().items():
+        assert torch.equal(value, whole[key]) if isinstance(value, torch.Tensor) else value == whole[key]
+    tools.feed(resumed, data[:1])
+    stale = [key for key, value in state.items() if isinstance(value, torch.Tensor)]
+    again = tools.feed(_MAKE[name](tools), data[:stop]).state_dict()
+    assert all(torch.equal(state[key], again[key]) for key in stale), "a saved state does not change afterwards"
+
+
+@pytest.mark.parametrize("name", _MAKE)
+def test_states_and_partners_that_do_not_fit_are_refused(name: str, tools: Any) -> None:
+    hook = _MAKE[name](tools)
+    state = hook.state_dict()
+    key = hook.summed[0]
+    with pytest.raises(CheckpointError, match="layer 3"):
+        hook.load_state_dict({**state, key: torch.zeros(2, 3, 4)})
+    with pytest.raises(CheckpointError, match=key):
+        hook.load_state_dict({k: v for k, v in state.items() if k != key})
+    with pytest.raises(CheckpointError, match="surplus"):
+        hook.load_state_dict({**state, "surplus": 1})
+    other = LayerNormContributionHook(nn.RMSNorm(7), tools.context())
+    with pytest.raises(UsageError, match="layer 3"):
+        hook.merge(other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_channel_scores_follow_the_formula(dtype: torch.dtype, tools: Any) -> None:
+    hook = IndependentChannelContributionHook(_linear(dtype), tools.context())
+    data = [batch.to(dtype) for batch in _batches()]
+    tools.feed(hook, data)
+    weight = hook.module.weight.detach().double()
+    wanted = weight.norm(dim=0) * sum(batch.double().abs().mean(dim=(0, 1)) for batch in data)
+    assert hook.scores().dtype == torch.float32
+    torch.testing.assert_close(hook.scores().double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("optimize_for", ["memory", "latency"])
+def test_kv_head_scores_follow_the_formula(optimize_for: Any, dtype: torch.dtype, tools: Any) -> None:
+    hook = IndependentKvHeadContributionHook(_linear(dtype), tools.context(), optimize_for=optimize_for)
+    data = [batch.to(dtype) for batch in _batches()]
+    tools.feed(hook, data)
+    weight = hook.module.weight.detach().double()
+    wanted = torch.zeros(4, dtype=torch.float64)
+    for batch in data:
+        for head in range(4):
+            columns = slice(head * 6, (head + 1) * 6)
+            written = batch.reshape(-1, _FEATURES)[:, columns].double() @ weight[:, columns].t()
+            wanted[head] += written.norm(dim=1).mean()
+    torch.testing.assert_close(hook.scores().double(), wanted, rtol=1e-5, atol=1e-6)
+    assert hook.scores().dtype == torch.float32
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("case", ["independent_channel_fp32", "kv_heads_memory_fp32", "layernorm_fp32", "l2norm_fp32"])
+def test_equals_the_reference(case: str, shared_dir: Path, tools: Any) -> None:
+    folder = shared_dir / "golden" / "hooks"
+    data = load_file(folder / f"{case}.safetensors")
+    described = json.loads((folder / "hooks.json").read_text())["cases"][case]
+    hook_class = HOOKS[described["hook"]]
+    options: dict[str, Any] = {"optimize_for": "latency"} if "kv" in case else {}
+    if case == "layernorm_fp32":
+        hook = hook_class(nn.LayerNorm(32), tools.context())
+        for index in range(2):
+            hook(hook.module, (), {}, data[f"out_of_module.{index}"])
+    else:
+        size = data["in.0"].shape[-1]
+        module = tools.linear(data.get("weight", torch.zeros(3, size)))
+        if case == "l2norm_fp32":
+            options["batch_first"] = False
+        hook = hook_class(module, tools.context(), **options)
+        tools.feed(hook, [data[key] for key in sorted(data) if key.startswith("in.")])
+    found = hook.to_dict()
+    assert found
+    for key, value in found.items():
+        torch.testing.assert_close(value.double(), data[f"out.{key}"].double(), rtol=1e-5, atol=1e-6)
+
+
+def test_l2_norm_takes_positions_and_batch_apart(tools: Any) -> None:
+    data = _batches()
+    first = tools.feed(L2NormHook(_linear(), tools.context()), data)
+    second = tools.feed(L2NormHook(_linear(), tools.context(), batch_first=False), [b.transpose(0, 1) for b in data])
+    assert torch.equal(first.scores(), second.scores())
+    wanted = sum(batch.double().abs().mean(dim=1).square().sum(dim=0) for batch in data)
+    torch.testing.assert_close(first.scores().double(), torch.as_tensor(wanted).sqrt(), rtol=1e-5, atol=1e-6)
+
+
+def test_an_input_given_by_keyword_is_seen(tools: Any) -> None:
+    data = _batches()
+    first = tools.feed(IndependentChannelContributionHook(_linear(), tools.context()), data)
+    second = IndependentChannelContributionHook(first.module, tools.context())
+    handle = second.attach()
+    for batch in data:
+        first.module(input=batch)
+    handle.remove()
+    assert torch.equal(first.scores(), second.scores())
+
+
+def test_nothing_is_taken_in_while_paused_or_with_gradients(tools: Any) -> None:
+    hook = IndependentChannelContributionHook(_linear(), tools.context())
+    with paused():
+        tools.feed(hook, _batches())
+    assert hook.batches == 0
+    assert not hook.activations.any()
+    tools.feed(hook, [batch.requires_grad_() for batch in _batches()])
+    assert not hook.activations.requires_grad
+    assert hook.batches == 6
+
+
+def test_gram_parts_are_split_by_batch(tools: Any) -> None:
+    data = _batches(7)
+    hook = tools.feed(GramStatistic(_linear(), tools.context(), held_out_every=3, dtype=torch.float64), data)
+    tokens = [batch.reshape(-1, _FEATURES).double() for batch in data]
+    fit = torch.cat([part for index, part in enumerate(tokens) if index % 3 != 2])
+    held_out = torch.cat([part for index, part in enumerate(tokens) if index % 3 == 2])
+    for moments, part in ((hook.fit, fit), (hook.held_out, held_out)):
+        assert moments.tokens == len(part)
+        torch.testing.assert_close(moments.inputs, part.t() @ part)
+
+
+def test_moments_of_outputs(tools: Any) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(_FEATURES, _FEATURES), nn.Tanh())
+    data = _batches(4)
+    hook = LinearFitStatistic(module, tools.context(), held_out_every=0, dtype=torch.float64)
+    tools.feed(hook, data)
+    x = torch.cat([batch.reshape(-1, _FEATURES) for batch in data])
+    y = module(x).detach().double()
+    assert hook.fit.cross is not None
+    torch.testing.assert_close(hook.fit.cross, y.t() @ x.double(), rtol=1e-5, atol=1e-5)
+    assert hook.fit.outputs == pytest.approx(float(y.square().sum()), rel=1e-5)
+
+
+def test_moments_need_held_out_batches(tools: Any) -> None:
+    hook = tools.feed(GramStatistic(_linear(), tools.context(), held_out_every=4), _batches(3))
+    with pytest.raises(UsageError, match="no batch was held out of 3"):
+        _ = hook.held_out
+    with pytest.raises(UsageError, match="held_out_every is 1"):
+        GramStatistic(_linear(), tools.context(), held_out_every=1)
+
+
+def test_modules_that_do_not_fit_are_refused(tools: Any) -> None:
+    with pytest.raises(UnsupportedModelError, match="SiLU has no two-dimensional weight"):
+        IndependentChannelContributionHook(nn.SiLU(), tools.context())
+    with pytest.raises(UsageError, match="an input of 24 for 5 key-value heads"):
+        IndependentKvHeadContributionHook(_linear(), tools.context(heads=5))
+    with pytest.raises(UsageError, match="optimize_for"):
+        IndependentKvHeadContributionHook(_linear(), tools.context(), optimize_for="speed")  # type: ignore[arg-type]
+
+
+def test_every_registered_hook_has_its_own_name() -> None:
+    assert all(hook.__name__ == name for name, hook in HOOKS.items())
+    assert {"IterativeChannelContributionHook", "RankedChoiceVotingHook", "IndependentKvHeadContributionHook"} <= set(
+        HOOKS
+    )
