@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -147,6 +149,25 @@ class TestDirectory:
         assert other.is_dir()
         os.close(held)
 
+    def test_nesting(self, tmp_path: Path) -> None:
+        with atomic_directory(tmp_path / "out") as work:
+            write_json_atomic(work / "a.json", 1)
+            with atomic_directory(work / "sub") as inner:
+                write_json_atomic(inner / "b.json", 2)
+                code = "import sys; from anyblock.checkpoint import write_json_atomic as w; w(sys.argv[1], 3)"
+                subprocess.run([sys.executable, "-c", code, str(inner / "c.json")], check=True, timeout=60)
+        assert names(tmp_path / "out") == ["a.json", "sub"]
+        assert names(tmp_path / "out" / "sub") == ["b.json", "c.json"]
+
+    def test_one_that_is_being_created_is_kept(self, tmp_path: Path) -> None:
+        fresh = tmp_path / f".out.new-{os.getpid()}-01234567"
+        left = tmp_path / f".out.new-{dead_pid()}-01234567"
+        fresh.mkdir()
+        left.mkdir()
+        with atomic_directory(tmp_path / "out"):
+            pass
+        assert names(tmp_path) == [fresh.name, "out"]
+
     def test_an_interrupted_replacement_is_undone(self, tmp_path: Path) -> None:
         old = tmp_path / f".out.old-{dead_pid()}-01234567"
         old.mkdir()
@@ -195,6 +216,21 @@ class TestDirectory:
             thread.join()
         assert len(errors) == 7
         assert (tmp_path / "out" / "a").read_text() == (tmp_path / "out" / "b").read_text()
+        assert names(tmp_path) == ["out"]
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_many_writers_at_once(self, tmp_path: Path, overwrite: bool) -> None:
+        def write(number: int) -> None:
+            for _ in range(6):
+                with suppress(OutputExistsError), atomic_directory(tmp_path / "out", overwrite=overwrite) as work:
+                    (work / "a").write_text(str(number))
+                    (work / "b").write_text(str(number))
+
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(write, range(6)))
+        assert (tmp_path / "out" / "a").read_text() == (tmp_path / "out" / "b").read_text()
+        with atomic_directory(tmp_path / "out", overwrite=True):
+            pass
         assert names(tmp_path) == ["out"]
 
 

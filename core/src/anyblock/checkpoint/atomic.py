@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from anyblock.checkpoint.jsonio import json_bytes
-from anyblock.checkpoint.stale import collect, lock, parent_lock, temporary_name
+from anyblock.checkpoint.stale import claim, collect, lock, temporary_name
 from anyblock.checkpoint.sync import sync, sync_tree
 from anyblock.errors import ExecutionError, InputError, OutputExistsError
 
@@ -73,12 +74,9 @@ def atomic_directory(
     real = check_target(target, overwrite=overwrite, sources=sources)
     with _naming(real):
         real.parent.mkdir(parents=True, exist_ok=True)
-        with parent_lock(real.parent):
-            collect(real)
-            check_target(real, overwrite=overwrite)
-            work = real.with_name(temporary_name(real.name))
-            work.mkdir()
-            held = lock(work)
+        collect(real)
+        check_target(real, overwrite=overwrite)
+        work, held = claim(real, Path.mkdir)
     try:
         try:
             with _naming(real):
@@ -93,24 +91,34 @@ def atomic_directory(
 
 
 def _install(work: Path, real: Path, overwrite: bool) -> None:
-    aside: Path | None = None
-    with parent_lock(real.parent):
-        if os.path.lexists(real):
-            if not overwrite:
-                raise OutputExistsError(
-                    f"{real} appeared while it was being written", hint="another run may have the same output"
-                )
-            aside = real.with_name(temporary_name(real.name, "old"))
-            real.rename(aside)
+    with ExitStack() as stack:
+        aside = _move_aside(real, stack) if overwrite else None
         try:
             work.rename(real)
-        except BaseException:
+        except OSError as error:
             if aside is not None:
                 aside.rename(real)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise _appeared(real) from error
             raise
         sync(real.parent)
-    if aside is not None:
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _move_aside(real: Path, stack: ExitStack) -> Path | None:
+    """Move an existing output away, locked so that nobody puts it back or removes it meanwhile."""
+    try:
+        stack.callback(os.close, lock(real))
+        return real.rename(real.with_name(temporary_name(real.name, "old")))
+    except FileNotFoundError:
+        return None
+    except BlockingIOError as error:
+        raise _appeared(real) from error
+
+
+def _appeared(real: Path) -> OutputExistsError:
+    return OutputExistsError(f"{real} appeared while it was being written", hint="another run may have the same output")
 
 
 def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
@@ -120,20 +128,20 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         ExecutionError: the place cannot be written.
     """
     file = Path(path)
-    with _naming(file), ExitStack() as stack:
-        with parent_lock(file.parent):
-            collect(file)
-            work = file.with_name(temporary_name(file.name))
-            stream = stack.enter_context(work.open("xb"))
-            stack.callback(os.close, lock(work))
+    with _naming(file):
+        collect(file)
+        work, held = claim(file, lambda path: path.touch(exist_ok=False))
         try:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+            with work.open("r+b") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
             work.replace(file)
         except BaseException:
             work.unlink(missing_ok=True)
             raise
+        finally:
+            os.close(held)
         sync(file.parent)
 
 

@@ -1,8 +1,8 @@
 """Temporaries of writers: how they are named and locked, and how those of dead processes are found.
 
-A writer holds a lock (`flock`) on its temporary, which the kernel releases when the process dies however it dies.
-Creating and collecting happen under a lock on the parent folder, so a temporary that is not locked is not about to
-be. Where the file system has no such locks, the process id in the name decides.
+A writer holds a lock (`flock`) on its temporary, which the kernel releases when the process dies, however it dies. A temporary
+gets the name by which it can be collected only when it is locked. Where the file system has no such locks, the process id
+in the name decides.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -23,43 +23,53 @@ def temporary_name(name: str, kind: str = "tmp") -> str:
     return f".{name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-@contextmanager
-def parent_lock(parent: Path) -> Iterator[None]:
-    """Hold the lock on a folder in which temporaries are created and collected."""
-    descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def claim(target: Path, make: Callable[[Path], object]) -> tuple[Path, int]:
+    """Create a temporary beside `target`, locked from the moment at which others see it.
+
+    Args:
+        target: what the temporary will become.
+        make: creates it: `Path.mkdir`, or a function that creates a file.
+
+    Returns:
+        The temporary, and the descriptor whose closing releases it.
+    """
+    fresh = target.with_name(temporary_name(target.name, "new"))
+    make(fresh)
+    descriptor = lock(fresh)
+    return fresh.rename(target.with_name(temporary_name(target.name))), descriptor
 
 
 def lock(path: Path) -> int:
-    """Lock a temporary and return the descriptor whose closing releases it."""
+    """Lock a file or directory and return the descriptor whose closing releases it.
+
+    Raises:
+        BlockingIOError: it is locked already.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     _flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor
 
 
 def collect(target: Path) -> None:
-    """Remove what dead writers of `target` left; call it under `parent_lock`.
+    """Remove what dead writers of `target` left.
 
     A previous output that was moved away by a writer that died before it could move the new one in is put back.
     """
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.(tmp|old)-(\d+)-[0-9a-f]{{8}}")
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.(new|tmp|old)-(\d+)-[0-9a-f]{{8}}")
     for entry in sorted(target.parent.iterdir()):
         match = pattern.fullmatch(entry.name)
-        if match is None or not _is_dead(entry, int(match[2])):
+        if match is None or not _is_dead(entry, match[1], int(match[2])):
             continue
-        if match[1] == "old" and not os.path.lexists(target):
-            entry.rename(target)
-        elif entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process collects as well
+            if match[1] == "old" and not os.path.lexists(target):
+                entry.rename(target)
+            elif entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink()
 
 
-def _is_dead(path: Path, pid: int) -> bool:
+def _is_dead(path: Path, kind: str, pid: int) -> bool:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
@@ -70,7 +80,7 @@ def _is_dead(path: Path, pid: int) -> bool:
         return False
     finally:
         os.close(descriptor)
-    return held or not _is_running(pid)
+    return (held and kind != "new") or not _is_running(pid)
 
 
 def _flock(descriptor: int, operation: int) -> bool:
