@@ -5,9 +5,33 @@ numpy and highspy are imported when a problem is solved, not when this package i
 
 from __future__ import annotations
 
-from anyblock.search.budgets import Budget, merge_budgets
+from anyblock.search.budgets import Budget, merge_budgets, parse_budget, parse_budgets
+from anyblock.search.homogeneous import homogeneous
 from anyblock.search.problem import Group, Option, Problem
+from anyblock.search.reach import Reachable
+from anyblock.search.smallest import largest, smallest
 from anyblock.search.solution import Solution
 from anyblock.search.solve import solve, solve_diverse
+from anyblock.search.sweep import SweepPoint, sweep, sweep_csv, sweep_json, sweep_rows
 
-__all__ = ["Budget", "Group", "Option", "Problem", "Solution", "merge_budgets", "solve", "solve_diverse"]
+__all__ = [
+    "Budget",
+    "Group",
+    "Option",
+    "Problem",
+    "Reachable",
+    "Solution",
+    "SweepPoint",
+    "homogeneous",
+    "largest",
+    "merge_budgets",
+    "parse_budget",
+    "parse_budgets",
+    "smallest",
+    "solve",
+    "solve_diverse",
+    "sweep",
+    "sweep_csv",
+    "sweep_json",
+    "sweep_rows",
+]

@@ -1,16 +1,16 @@
-"""Budgets: bounds on a summed cost."""
+"""Budgets: bounds on a summed cost, from numbers or from what a person writes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from anyblock.errors import UsageError
+from anyblock.errors import ConfigError, UsageError, nearest
 
 ROUNDING: Final = 1e-13
-"""Relative slack of a budget: sums of a few thousand floats are this exact, and counts below 1e12 stay exact."""
+"""Relative slack of a budget: sums of a thousand floats are this exact, and counts below 1e12 stay exact."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,16 @@ class Budget:
     def __post_init__(self) -> None:
         if self.upper is None and self.lower is None:
             raise UsageError(
-                f"the budget on {self.cost!r} has no bound", expected="an upper bound, a lower bound or both"
+                f"the budget on {self.cost!r} has no bound", expected="an upper bound, a lower one or both"
             )
         for value in (self.upper, self.lower):
             if value is not None and not math.isfinite(value):
                 raise UsageError(f"the budget on {self.cost!r} is {value}", expected="a finite number")
         if self.upper is not None and self.lower is not None and self.lower > self.upper:
             raise UsageError(
-                f"the budgets on {self.cost!r} contradict each other: at least {self.lower:g} and at most {self.upper:g}",
-                expected="a lower bound that is not above the upper bound",
+                f"the budgets '{self.cost} >= {exact(self.lower)}' and '{self.cost} <= {exact(self.upper)}' "
+                "contradict each other",
+                expected="a lower bound that is not above the upper one",
             )
 
     def keeps(self, total: float) -> bool:
@@ -52,10 +53,15 @@ class Budget:
 
     def __str__(self) -> str:
         if self.lower is None:
-            return f"{self.cost} <= {self.upper:g}"
+            return f"{self.cost} <= {exact(self.upper or 0.0)}"
         if self.upper is None:
-            return f"{self.cost} >= {self.lower:g}"
-        return f"{self.lower:g} <= {self.cost} <= {self.upper:g}"
+            return f"{self.cost} >= {exact(self.lower)}"
+        return f"{exact(self.lower)} <= {self.cost} <= {exact(self.upper)}"
+
+
+def exact(value: float) -> str:
+    """Return a number as text that no reader can mistake for another one: `92345344`, `0.125`, `1.5e+20`."""
+    return f"{value:.15g}"
 
 
 def merge_budgets(budgets: Iterable[Budget]) -> tuple[Budget, ...]:
@@ -72,11 +78,54 @@ def merge_budgets(budgets: Iterable[Budget]) -> tuple[Budget, ...]:
 
 
 def _both(first: Budget, second: Budget) -> Budget:
-    uppers = [b.upper for b in (first, second) if b.upper is not None]
-    lowers = [b.lower for b in (first, second) if b.lower is not None]
+    uppers = [budget.upper for budget in (first, second) if budget.upper is not None]
+    lowers = [budget.lower for budget in (first, second) if budget.lower is not None]
     upper, lower = min(uppers, default=None), max(lowers, default=None)
     if upper is not None and lower is not None and lower > upper:
         raise UsageError(
-            f"the budgets {str(first)!r} and {str(second)!r} contradict each other", hint="leave one of them out"
+            f"the budgets '{first}' and '{second}' contradict each other", hint="leave one of them out, or widen it"
         )
     return Budget(first.cost, upper=upper, lower=lower)
+
+
+def parse_budget(text: str, teacher: Mapping[str, float]) -> Budget:
+    """Read a budget as a person writes it.
+
+    Args:
+        text: `params=0.8x`, `params=80%`, `params=100M`, `memory=2.5GiB`, `latency<=12ms`, `kv_heads>=40`,
+            `params=90M..100M`. `=` is an upper bound, except that `throughput=500` asks for at least so much.
+        teacher: the teacher's value of every cost that can be budgeted, in the unit of `anyblock.costs.names`; `x` and
+            `%` are shares of it.
+
+    Raises:
+        UsageError: when the text is no budget, or its cost is unknown or not among the teacher's.
+    """
+    from anyblock.config.budget import merge_entries, parse_bound
+
+    try:
+        ((cost, (value, _)),) = merge_entries([(text, "")]).items()
+        bound = parse_bound(cost, value)
+    except ConfigError as error:
+        raise UsageError(error.what, expected=error.expected, hint=error.hint) from error
+    if cost not in teacher:
+        raise UsageError(
+            f"the teacher's {cost!r} is not known, so it cannot be budgeted",
+            expected=f"one of {', '.join(sorted(teacher))}",
+            hint=nearest(cost, teacher),
+        )
+    upper = None if bound.upper is None else bound.upper.resolve(teacher[cost])
+    lower = None if bound.lower is None else bound.lower.resolve(teacher[cost])
+    return Budget(cost, upper=upper, lower=lower)
+
+
+def parse_budgets(texts: Iterable[str], teacher: Mapping[str, float]) -> tuple[Budget, ...]:
+    """Read several budgets and merge those on the same cost, as `merge_budgets` does.
+
+    Args:
+        texts: see `parse_budget`.
+        teacher: see `parse_budget`.
+
+    Raises:
+        UsageError: as `parse_budget` and `merge_budgets`.
+    """
+    return merge_budgets([parse_budget(text, teacher) for text in texts])

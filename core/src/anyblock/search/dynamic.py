@@ -17,10 +17,18 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from anyblock.search.instance import Floats, Instance, Ints
     from anyblock.search.lagrange import Bound
 
 _NEIGHBOURS: Final = 16
+"""How many neighbours a state is compared with."""
+
+_SURPLUS: Final = 4
+"""So many times the width is searched for dominated states."""
+
 _ROUNDING: Final = 1e-13
 
 
@@ -109,21 +117,19 @@ def sweep_groups(
         np.zeros(1, dtype=np.intp),
     )
     lost, most = np.inf, 1
-    trail: list[tuple[Ints, Ints]] = []
+    trail: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
     for step, group in enumerate(order):
         if expired():
             return DynamicResult(None, np.inf, min(lost, float(states.value.min())), most)
         states = _extend(instance, bound, states, group, ceiling)
         states = _prune(instance, bound, states, tails, step + 1, shifts, ceiling)
-        states = states.take(_undominated(states.score, states.used, axis))
         if len(states.score) == 0:
             return DynamicResult(None, np.inf, lost, most)
-        if len(states.score) > width:
-            ranked = np.argsort(states.value, kind="stable")
-            lost = min(lost, float(states.value[ranked[width]]))
-            states = states.take(np.sort(ranked[:width]))
+        states, lost = _most_promising(states, _SURPLUS * width, lost)
+        states = states.take(_undominated(states.score, states.used, axis))
+        states, lost = _most_promising(states, width, lost)
         most = max(most, len(states.score))
-        trail.append((states.parents, states.picks))
+        trail.append((states.parents.astype(np.int32), states.picks.astype(np.int32)))
     best = int(np.argmin(states.score))
     score = float(states.score[best])
     return DynamicResult(_walk_back(trail, order, best), score, min(lost, score), most)
@@ -206,7 +212,7 @@ def _undominated(score: Floats, used: Floats, axis: int) -> Ints:
     import numpy as np
 
     if len(used) == 0:
-        return np.argmin(score, keepdims=True) if len(score) else np.zeros(0, dtype=np.intp)
+        return np.argmin(score, keepdims=True)
     others = np.delete(used, axis, axis=0)
     order = np.lexsort((score, used[axis], *others))
     fresh = np.ones(len(order), dtype=np.bool_)
@@ -227,7 +233,17 @@ def _undominated(score: Floats, used: Floats, axis: int) -> Ints:
     return np.sort(order[~dead])
 
 
-def _walk_back(trail: list[tuple[Ints, Ints]], order: Ints, state: int) -> Ints:
+def _most_promising(states: _States, width: int, lost: float) -> tuple[_States, float]:
+    """Return the `width` states of least value, and the least value among the others and `lost`."""
+    import numpy as np
+
+    if len(states.value) <= width:
+        return states, lost
+    ranked = np.argsort(states.value, kind="stable")
+    return states.take(np.sort(ranked[:width])), min(lost, float(states.value[ranked[width]]))
+
+
+def _walk_back(trail: list[tuple[NDArray[np.int32], NDArray[np.int32]]], order: Ints, state: int) -> Ints:
     import numpy as np
 
     chosen = np.empty(len(order), dtype=np.intp)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from anyblock.search.apart import run_apart
 from anyblock.search.dynamic import sweep_groups
 from anyblock.search.highs import solve_mip
+from anyblock.search.instance import tighten
 from anyblock.search.lagrange import Bound, lagrangian_bound
 from anyblock.search.solution import PROOF_GAP, relative_gap
 
@@ -71,7 +72,7 @@ class _Search:
     def __init__(self, instance: Instance, limits: Limits, stop: threading.Event) -> None:
         import numpy as np
 
-        self.instance = instance
+        self.instance = instance = tighten(instance)
         self.limits = limits
         self.stop = stop
         self.deadline = time.perf_counter() + limits.seconds

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
-from anyblock.errors import UsageError, nearest
 from anyblock.search.budgets import ROUNDING
 from anyblock.search.problem import Group, Problem
 
@@ -16,6 +14,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.intp]
+
+_EXACT: Final = 2.0**53
+"""Whole numbers up to here are exact as floats."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,12 @@ class Instance:
         """Return the instance with one more row, `[options]`."""
         import numpy as np
 
-        return Instance(
-            self.start,
-            self.score,
-            np.vstack([self.rows, row]),
-            np.append(self.limit, limit),
-            np.append(self.slack, 0.0),
-            (*self.names, name),
-            self.index,
+        return replace(
+            self,
+            rows=np.vstack([self.rows, row]),
+            limit=np.append(self.limit, limit),
+            slack=np.append(self.slack, 0.0),
+            names=(*self.names, name),
         )
 
     def feasible(self, chosen: Ints) -> bool:
@@ -134,36 +133,23 @@ def compile_problem(problem: Problem) -> Compiled:
     return Compiled(instance, groups, tuple(option.key for option in options))
 
 
-def restrict(
-    problem: Problem, compiled: Compiled, *, fixed: Mapping[str, str], forbidden: Mapping[str, Set[str]]
-) -> Instance:
-    """Return the instance without forbidden options and with the fixed ones alone in their groups.
+def tighten(instance: Instance) -> Instance:
+    """Lower each limit to the largest sum that its row can have at all.
 
-    Raises:
-        UsageError: for an unknown group or option, or a group that is left without options.
+    Where an option's cost exceeds the least of its group, it does so by a multiple of some step: parameters of one FFN
+    channel, bytes of one head. Only whole costs are looked at; a limit between two sums would weaken every bound.
     """
     import numpy as np
 
-    instance = compiled.instance
-    mask = np.ones(len(instance.score), dtype=np.bool_)
-    position = {group.key: number for number, group in enumerate(compiled.groups)}
-    for key in (*fixed, *forbidden):
-        if key not in position:
-            raise UsageError(f"the problem has no group {key!r}", hint=nearest(key, position))
-    for number, group in enumerate(compiled.groups):
-        if group.key not in fixed and group.key not in forbidden:
+    least = np.minimum.reduceat(instance.rows, instance.start[:-1], axis=1)
+    limit, slack = instance.limit.copy(), instance.slack.copy()
+    for row, costs in enumerate(instance.rows):
+        total = float(least[row].sum())
+        over = costs - np.repeat(least[row], np.diff(instance.start))
+        if np.any(costs != np.rint(costs)) or np.abs(costs).sum() > _EXACT:
             continue
-        banned = set(forbidden.get(group.key, ()))
-        for option in (*sorted(banned), *([fixed[group.key]] if group.key in fixed else [])):
-            group.option(option)
-        for place in range(instance.start[number], instance.start[number + 1]):
-            option = compiled.keys[place]
-            mask[place] = option not in banned and fixed.get(group.key, option) == option
-        if not mask[instance.start[number] : instance.start[number + 1]].any():
-            why = (
-                f"option {fixed[group.key]!r} is both fixed and forbidden"
-                if group.key in fixed
-                else "all are forbidden"
-            )
-            raise UsageError(f"group {group.key!r} is left without options: {why}")
-    return instance if mask.all() else instance.keep(mask)
+        step = float(np.gcd.reduce(over.astype(np.int64)))
+        if step:
+            limit[row] = total + step * np.floor((limit[row] + slack[row] - total) / step)
+            slack[row] = 0.0
+    return replace(instance, limit=limit, slack=slack)

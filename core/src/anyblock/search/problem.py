@@ -100,7 +100,7 @@ class Problem:
         for name, value in self.fixed_costs.items():
             _check_cost(f"the fixed cost {name!r}", value)
         for budget in self.budgets:
-            self._check_known(budget.cost)
+            self.check_stated(budget.cost)
 
     def group(self, key: str) -> Group:
         """Return the group with this key.
@@ -129,14 +129,19 @@ class Problem:
         costs = self.costs(choices)
         return all(budget.keeps(costs[budget.cost]) for budget in self.budgets)
 
-    def _check_known(self, cost: str) -> None:
+    def check_stated(self, cost: str) -> None:
+        """Check that every option states a cost.
+
+        Raises:
+            UsageError: names the first option that does not.
+        """
         for group in self.groups:
             for option in group.options:
                 if cost not in option.costs:
                     raise UsageError(
-                        f"the budget on {cost!r} cannot be kept: option {option.key!r} of group {group.key!r} does not state it",
-                        expected=f"{cost!r} among the costs of every option",
-                        hint=nearest(cost, option.costs) or f"this option states {sorted(option.costs)}",
+                        f"option {option.key!r} of group {group.key!r} does not state the cost {cost!r}",
+                        expected="every option states every cost that is budgeted or looked at",
+                        hint=nearest(cost, option.costs) or f"it states {', '.join(sorted(option.costs)) or 'none'}",
                     )
 
 

@@ -22,7 +22,7 @@ class Solution:
         choices: `{group key: option key}`.
         score: summed score of the choices.
         bound: no choice within the budgets scores less than this.
-        gap: `(score - bound) / |score|`; zero when the two are equal.
+        gap: `(score - bound) / max(|score|, |bound|)`; zero when the two are equal.
         status: see `Status`; a limit that was hit is never reported as a proof.
         costs: every cost that all chosen options state, with the fixed costs.
         seconds: wall time of this solution's search.
@@ -54,8 +54,8 @@ class Solution:
 
 
 def relative_gap(score: float, bound: float) -> float:
-    """Return `(score - bound) / |score|`: zero when they meet, infinite when there is no score or only the score is zero."""
+    """Return `(score - bound) / max(|score|, |bound|)`: zero when they meet, infinite without a score or a bound."""
     difference = max(score - bound, 0.0)
     if difference == 0.0:
         return 0.0
-    return difference / abs(score) if score and math.isfinite(score) else math.inf
+    return difference / max(abs(score), abs(bound)) if math.isfinite(difference) else math.inf

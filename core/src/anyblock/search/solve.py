@@ -1,16 +1,24 @@
-"""Solve a problem: the best choice, or several that differ from each other."""
+"""Solve a problem: the best choice, or several that differ from one another."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Set
-from typing import Literal, overload
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, overload
 
-from anyblock.errors import BudgetError, ExecutionError, UsageError
+from anyblock.errors import ExecutionError, UsageError
 from anyblock.search.engine import Limits, Outcome, optimise
-from anyblock.search.instance import Compiled, Instance, compile_problem, restrict
+from anyblock.search.infeasible import budget_error
+from anyblock.search.instance import Compiled, Instance, compile_problem
 from anyblock.search.problem import Problem
+from anyblock.search.reach import REACH_SECONDS
+from anyblock.search.restrict import restrict
 from anyblock.search.solution import PROOF_GAP, Solution, Status, relative_gap
+
+if TYPE_CHECKING:
+    from anyblock.search.instance import Ints
 
 
 @overload
@@ -55,7 +63,10 @@ def solve(
     min_distance: int = 1,
     seed: int = 0,
 ) -> Solution | list[Solution]:
-    """Return the solution of least score, or, for `count` above one, a list of several."""
+    """Return the solution of least score; for a `count` above one, the list that `solve_diverse` returns.
+
+    The arguments and errors are those of `solve_diverse`.
+    """
     solutions = solve_diverse(
         problem,
         gap=gap,
@@ -82,43 +93,102 @@ def solve_diverse(
     min_distance: int = 1,
     seed: int = 0,
 ) -> list[Solution]:
-    """Return up to `count` solutions, best first, any two of which differ in at least `min_distance` groups."""
-    import numpy as np
+    """Return several solutions, any two of which differ in at least `min_distance` groups, best first.
 
-    if count < 1:
-        raise UsageError(f"{count} solutions were asked for", expected="at least one")
+    The first is the best of all; each further one is the best among those that differ enough from the ones before it. Equal
+    problems give equal choices, whatever the order of their groups and options, unless the time limit decides.
+
+    Args:
+        problem: groups, budgets and fixed costs.
+        gap: stop when the score is within this relative distance of the bound. At the default and below, nothing better
+            than the solution exists (`proven`); a larger one may stop earlier (`gap`).
+        time_limit: seconds for each solution; the answer may come a little later. A solution that the limit stops is
+            `limit`, and its gap says how far from the bound it is.
+        node_limit: HiGHS opens at most so many branch-and-bound nodes a solution, which is reproducible where a time
+            limit is not.
+        fixed: `{group key: option key}` that every solution has.
+        forbidden: `{group key: option keys}` that no solution has.
+        count: how many solutions; fewer are returned when no more exist, or time runs out before another is found.
+        min_distance: in how many groups any two solutions differ at least.
+        seed: HiGHS's random seed.
+
+    Raises:
+        UsageError: for an argument out of range, or an unknown group or option.
+        BudgetError: when no choice keeps the budgets; the message gives the smallest reachable value for each.
+        ExecutionError: when no solution was found in time and it is not known that there is none, or HiGHS failed.
+    """
+    _check(problem, gap, time_limit, node_limit, count, min_distance)
+    problem = restrict(problem, fixed=fixed or {}, forbidden=forbidden or {})
     compiled = compile_problem(problem)
-    instance = restrict(problem, compiled, fixed=fixed or {}, forbidden=forbidden or {})
+    cuts = _Cuts(compiled.instance, min_distance)
     solutions: list[Solution] = []
     while len(solutions) < count:
         begin = time.perf_counter()
-        outcome = optimise(instance, Limits(gap, time_limit, node_limit, seed))
+        outcome = optimise(cuts.instance, Limits(gap, time_limit, node_limit, seed))
         if outcome.chosen is None:
-            if solutions:
-                break
-            if outcome.bound == np.inf:
-                raise BudgetError("no choice keeps the budgets: " + ", ".join(map(str, problem.budgets)))
-            raise ExecutionError(
-                f"no solution was found within {time_limit:g} s, and it is not proved that there is none"
-            )
-        solutions.append(_solution(problem, compiled, instance, outcome, gap, time.perf_counter() - begin))
-        row = np.isin(instance.index, outcome.chosen).astype(np.float64)
-        instance = instance.with_row(row, float(instance.groups - min_distance), f"cut {len(solutions)}")
-    return solutions
+            if not solutions:
+                raise _nothing(problem, outcome, time_limit)
+            break
+        solutions.append(_solution(problem, compiled, outcome.chosen, outcome, gap, time.perf_counter() - begin))
+        cuts.add(outcome.chosen)
+    return sorted(solutions, key=lambda solution: solution.score)
+
+
+@dataclass
+class _Cuts:
+    """The instance, with a row for each solution that the next one has to differ from."""
+
+    instance: Instance
+    min_distance: int
+    count: int = field(default=0, init=False)
+
+    def add(self, chosen: Ints) -> None:
+        import numpy as np
+
+        row = np.zeros(len(self.instance.score))
+        row[chosen] = 1.0
+        self.count += 1
+        self.instance = self.instance.with_row(row, float(self.instance.groups - self.min_distance), "")
+
+
+def _check(
+    problem: Problem, gap: float, time_limit: float, node_limit: int | None, count: int, min_distance: int
+) -> None:
+    if not (math.isfinite(gap) and gap >= 0):
+        raise UsageError(f"gap is {gap}", expected="a finite number that is not negative")
+    if math.isnan(time_limit) or time_limit <= 0:
+        raise UsageError(f"time_limit is {time_limit}", expected="seconds, above zero")
+    if node_limit is not None and node_limit < 0:
+        raise UsageError(f"node_limit is {node_limit}", expected="a number of nodes that is not negative")
+    if count < 1:
+        raise UsageError(f"count is {count}", expected="at least one solution")
+    if not 1 <= min_distance <= len(problem.groups):
+        raise UsageError(
+            f"min_distance is {min_distance}", expected=f"between 1 and the number of groups, {len(problem.groups)}"
+        )
+
+
+def _nothing(problem: Problem, outcome: Outcome, time_limit: float) -> Exception:
+    if outcome.bound == math.inf:
+        return budget_error(problem, time_limit=min(time_limit, REACH_SECONDS))
+    return ExecutionError(
+        f"no choice that keeps {', '.join(map(str, problem.budgets))} was found within {time_limit:g} s, "
+        "and it is not settled that there is none",
+        hint="raise the time limit or relax a budget",
+    )
 
 
 def _solution(
-    problem: Problem, compiled: Compiled, instance: Instance, outcome: Outcome, gap: float, seconds: float
+    problem: Problem, compiled: Compiled, chosen: Ints, outcome: Outcome, gap: float, seconds: float
 ) -> Solution:
-    assert outcome.chosen is not None
-    choices = compiled.choices(outcome.chosen)
+    choices = compiled.choices(chosen)
     score = problem.score(choices)
-    bound = min(outcome.bound, score)
+    # The engine's score is the same sum in another order; a bound that met it meets this one too.
+    bound = score if outcome.bound == outcome.score else min(outcome.bound, score)
     reached = relative_gap(score, bound)
     status: Status = "limit" if reached > gap else "proven" if reached <= PROOF_GAP else "gap"
     prices: dict[str, float] = {}
-    for name, price in zip(instance.names, outcome.multipliers, strict=True):
-        cost = name.removeprefix("-")
-        if cost in {budget.cost for budget in problem.budgets}:
-            prices[cost] = prices.get(cost, 0.0) + float(price)
+    for budget in problem.budgets:
+        named = zip(compiled.instance.names, outcome.multipliers, strict=False)
+        prices[budget.cost] = sum(price for name, price in named if name.removeprefix("-") == budget.cost)
     return Solution(choices, score, bound, reached, status, problem.costs(choices), seconds, outcome.nodes, prices)

@@ -1,0 +1,119 @@
+"""Every bound that the engine claims holds, whichever part it comes from and however early that part is stopped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+from anyblock.search import Problem, solve
+from anyblock.search.dynamic import sweep_groups
+from anyblock.search.highs import solve_mip
+from anyblock.search.instance import compile_problem, tighten
+from anyblock.search.lagrange import evaluate, lagrangian_bound
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+Draw = Callable[..., st.SearchStrategy[Problem]]
+some = settings(deadline=None, derandomize=True, max_examples=60)
+SLACK = 1e-9
+
+
+@some
+@given(data=st.data())
+def test_the_lagrangian_bound(data: st.DataObject, draw_problems: Draw, try_everything: type) -> None:
+    problem = data.draw(draw_problems())
+    optimum = try_everything(problem).optimum
+    instance = compile_problem(problem).instance
+    assert lagrangian_bound(instance).value <= optimum + SLACK
+    multipliers = [data.draw(st.floats(0, 10)) for _ in instance.limit]
+    value, reduced, chosen = evaluate(instance, multipliers)
+    assert value <= optimum + SLACK
+    assert (reduced >= 0).all()
+    assert (reduced[chosen] == 0).all()
+
+
+@pytest.mark.parametrize("costs", [1, 3])
+def test_the_lagrangian_bound_equals_the_linear_relaxation(layered: Callable[..., Problem], costs: int) -> None:
+    from anyblock.search.highs import _model, new_solver, run
+
+    instance = compile_problem(layered(20, 10, costs=costs)).instance
+    relaxation = _model(instance, 1.0)
+    relaxation.integrality_ = []
+    solver = new_solver()
+    solver.passModel(relaxation)
+    run(solver)
+    assert lagrangian_bound(instance).value == pytest.approx(solver.getInfo().objective_function_value, rel=1e-7)
+
+
+@some
+@given(data=st.data(), width=st.sampled_from([1, 2, 5, 1000]), steps=st.sampled_from([0, 1, 3, 99]))
+def test_the_dynamic_program(
+    data: st.DataObject, width: int, steps: int, draw_problems: Draw, try_everything: type
+) -> None:
+    problem = data.draw(draw_problems())
+    optimum = try_everything(problem).optimum
+    instance = compile_problem(problem).instance
+    relaxed = lagrangian_bound(instance)
+    if relaxed.value == math.inf:
+        return
+    ceiling = data.draw(st.sampled_from([math.inf, relaxed.value + 1.0, max(optimum, relaxed.value) + 1e-6]))
+    asked = iter(range(1000))
+    found = sweep_groups(instance, relaxed, ceiling=ceiling, width=width, expired=lambda: next(asked) >= steps)
+    assert min(found.bound, ceiling) <= optimum + SLACK
+    assert found.states <= width
+    if found.chosen is not None:
+        assert instance.feasible(found.chosen)
+        assert instance.score[found.chosen].sum() == pytest.approx(found.score, abs=1e-12)
+        assert found.score < ceiling
+    elif width == 1000 and steps == 99:
+        assert optimum >= ceiling - SLACK
+
+
+@some
+@given(data=st.data())
+def test_highs(data: st.DataObject, draw_problems: Draw, try_everything: type) -> None:
+    problem = data.draw(draw_problems())
+    optimum = try_everything(problem).optimum
+    instance = compile_problem(problem).instance
+    result = solve_mip(instance, gap=0.0, seconds=60, nodes=None, seed=0, start=None, stopped=lambda: False)
+    assert result.bound <= optimum + 1e-6
+    if result.chosen is not None and instance.feasible(result.chosen):
+        assert instance.score[result.chosen].sum() == pytest.approx(optimum, abs=1e-6)
+
+
+@some
+@given(data=st.data())
+def test_solutions_by_highs_alone(
+    data: st.DataObject, draw_problems: Draw, try_everything: type, monkeypatch_session: pytest.MonkeyPatch
+) -> None:
+    problem = data.draw(draw_problems())
+    optimum = try_everything(problem).optimum
+    if optimum == math.inf:
+        return
+    solution = solve(problem)
+    assert problem.keeps(solution.choices)
+    assert solution.bound <= optimum + SLACK
+    assert solution.score == pytest.approx(optimum, rel=1e-6, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_session() -> object:
+    """Leave only the last, narrow sweep of the dynamic program: HiGHS has to find and to prove."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("anyblock.search.engine._CEILINGS", ())
+        yield patch
+
+
+@some
+@given(data=st.data())
+def test_tightened_limits_lose_no_choice(data: st.DataObject, draw_problems: Draw) -> None:
+    import numpy as np
+
+    instance = compile_problem(data.draw(draw_problems())).instance
+    tight = tighten(instance)
+    assert (tight.limit + tight.slack <= instance.limit + instance.slack).all()
+    spans = [range(a, b) for a, b in zip(instance.start[:-1], instance.start[1:], strict=True)]
+    for _ in range(20):
+        chosen = np.array([data.draw(st.sampled_from(span)) for span in spans])
+        assert tight.feasible(chosen) == instance.feasible(chosen)
