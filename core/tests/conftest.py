@@ -62,12 +62,13 @@ def llama_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def letter_tokenizer() -> PreTrainedTokenizerFast:
     """One token a character: 95 printable ones, and one for anything else."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {"<unk>": 0} | {chr(32 + index): index + 1 for index in range(95)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
 
 

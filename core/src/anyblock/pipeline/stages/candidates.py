@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from anyblock.blocks import BlockConfig, block_configs_from_json
@@ -113,8 +114,9 @@ def scenario_of(config: RunConfig, source: Source) -> Scenario:
 def _list(config: RunConfig, source: Source) -> list[Candidate]:
     pruning, family = config.pruning, source.family
     mixins = family.pruning_mixins()
+    query_heads = getattr(source.text_config, "num_attention_heads", None)
     sizes = {
-        kind: settings.absolute_sizes
+        kind: partial(settings.absolute_sizes, query_heads=query_heads)
         for kind, settings in pruning.kinds().items()
         # A dense model has no experts and a sparse one perhaps no dense ffn: a default that does not apply is no error.
         if kind in mixins and any(mixins[kind].applies_to(block) for block in source.block_configs)
