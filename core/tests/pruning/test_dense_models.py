@@ -45,6 +45,12 @@ def _config(name: str) -> Any:
             return hf.GraniteConfig(**_SIZES)
         case "starcoder2":
             return hf.Starcoder2Config(**_SIZES, use_bias=True)
+        case "qwen3_next":
+            # Each query head's rows are query and gate.
+            return hf.Qwen3NextConfig(
+                **_SIZES, head_dim=8, layer_types=["full_attention"] * 2, num_experts=4, num_experts_per_tok=2,
+                moe_intermediate_size=8, shared_expert_intermediate_size=8, mlp_only_layers=[0, 1],
+            )  # fmt: skip
         case "gpt2":
             return hf.GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_inner=24, n_positions=64)
         case "opt":
@@ -63,6 +69,8 @@ def _mixins(name: str) -> dict[str, Any]:
                 **attention_mixins(linears=("qkv_proj", "o_proj")),
                 **ffn_mixins(linears=("gate_up_proj", "down_proj"), fused_gate_up="halves"),
             }
+        case "qwen3_next":
+            return {**attention_mixins(query_row_multiple=2), **ffn_mixins()}
         case "starcoder2":
             return {**attention_mixins(), **ffn_mixins(linears=("c_fc", "c_proj"))}
         case "gpt2":
@@ -72,11 +80,24 @@ def _mixins(name: str) -> dict[str, Any]:
     return dense_mixins(layer)
 
 
-_FFN = ["llama", "mistral", "qwen2", "qwen3", "phi3", "olmo2", "gemma2", "granite", "starcoder2", "gpt2", "opt"]
-_GQA = ["llama", "mistral", "qwen2", "qwen3", "phi3", "olmo2", "gemma2", "granite", "starcoder2"]
+_FFN = [
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "phi3",
+    "olmo2",
+    "gemma2",
+    "granite",
+    "starcoder2",
+    "qwen3_next",
+    "gpt2",
+    "opt",
+]
+_GQA = ["llama", "mistral", "qwen2", "qwen3", "phi3", "olmo2", "gemma2", "granite", "starcoder2", "qwen3_next"]
 _WIDTH = {"gpt2": "n_inner", "opt": "ffn_dim"}
 # The child's query heads are fewer, so the head's width has to be in the configuration.
-_HEAD_DIM = ["llama", "mistral", "qwen3", "gemma2", "qwen2", "starcoder2", "olmo2"]
+_HEAD_DIM = ["llama", "mistral", "qwen3", "gemma2", "qwen2", "starcoder2", "olmo2", "granite", "phi3", "qwen3_next"]
 
 
 def _teacher(name: str, make_teacher: Callable[..., Any], tools: Any) -> Any:
@@ -132,7 +153,7 @@ def test_query_groups_child_is_the_masked_teacher(
     tools.assert_close(tools.logits(teacher.load(ordered), ids), wanted)
     child = mixin.resize(teacher.block, size, teacher.config)
     assert (child.attention.num_key_value_heads, child.attention.num_attention_heads) == (size, 2 * size)
-    width = teacher.tensors["model.layers.0.self_attn.q_proj.weight"].shape[0] // 8
+    width = teacher.tensors["model.layers.0.self_attn.o_proj.weight"].shape[1] // 8
     changes = {"num_key_value_heads": size, "num_attention_heads": 2 * size, "head_dim": width}
     narrowed = teacher.narrowed(mixin, child, ordered)
     assert narrowed["model.layers.0.self_attn.o_proj.weight"].shape[1] == 2 * size * width

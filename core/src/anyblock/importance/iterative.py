@@ -13,7 +13,7 @@ from anyblock.importance.hook import HookContext, ImportanceHook, State
 from anyblock.importance.linear import as_tokens, input_tokens, linear_bias, linear_weight, to_sum
 
 _TOKENS: Final = 2048  # tokens and channels that are in work at once: temporaries are at most [_TOKENS, _CHANNELS]
-_CHANNELS: Final = 1024
+_CHANNELS: Final = 512
 _EPSILON: Final = 1e-8
 
 
@@ -71,7 +71,6 @@ class IterativeChannelContributionHook(ImportanceHook):
         self.contribution = torch.zeros(channels, dtype=torch.float64)
         self.removed = torch.empty(0, dtype=torch.int64)
         """The channels removed so far, in the order of removal."""
-        self._squared_norms: torch.Tensor | None = None
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         """Sum the contributions of the channels that are left, and remove as many as are due."""
@@ -136,18 +135,17 @@ class IterativeChannelContributionHook(ImportanceHook):
 
     def _add(self, inputs: torch.Tensor, outputs: torch.Tensor, left: torch.Tensor, *, total: int) -> None:
         weight = linear_weight(self.module)
-        if self._squared_norms is None:
-            self._squared_norms = weight.square().sum(dim=0, dtype=torch.float32)
         error = self._error(inputs, outputs, weight)
         squared_error = None if error is None else error.square().sum(dim=1, keepdim=True).add_(_EPSILON)
         for block in torch.split(left, _CHANNELS):
             columns = block.to(weight.device)
             x = inputs.index_select(1, columns).float()
-            terms = x * self._squared_norms[columns]
+            w = weight.index_select(1, columns).float()
+            terms = x * torch.linalg.vector_norm(w, dim=0).square_()
             if error is None or squared_error is None:
                 terms.mul_(x).add_(_EPSILON)
             else:
-                terms.add_(error @ weight.index_select(1, columns).float(), alpha=2)
+                terms.addmm_(error, w, alpha=2)
                 # Rounding can take a vanishing error below zero.
                 terms.mul_(x).add_(squared_error).clamp_min_(0)
             self.contribution[block] += to_sum(terms.sqrt_().sum(dim=0)) / total

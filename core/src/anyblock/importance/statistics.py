@@ -39,7 +39,7 @@ class GramStatistic(ActivationStatistic):
     Args:
         module: a linear module, for instance `mlp.down_proj`.
         context: see `HookContext`.
-        held_out_every: every so-manieth batch is held out; 0 holds nothing out.
+        held_out_every: every n-th batch is held out; 0 holds nothing out.
         dtype: the type of the sums, float32 or float64. One `[in, in]` matrix a part is kept on the CPU.
     """
 

@@ -32,6 +32,7 @@ def attention_mixins(
     *,
     linears: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj"),
     module: str | None = None,
+    query_row_multiple: int = 1,
 ) -> dict[str, PruningMixIn]:
     """Return `kv_heads` and `query_groups`.
 
@@ -40,11 +41,13 @@ def attention_mixins(
         attention: name of the attention in the checkpoint, inside the layer.
         linears: query, key, value and output projection; two names where the first holds query, key and value.
         module: name of the attention in the model, where it differs.
+        query_row_multiple: see `KVHeadsLayerDescriptor`.
     """
     descriptor = KVHeadsLayerDescriptor(
         o_proj_name=f"{module or attention}.{linears[-1]}",
         attn_prefix_name=f"{layer}.{attention}",
         qkvo_weight_names=linears,
+        query_row_multiple=query_row_multiple,
     )
     return _by_kind(KVHeadsPruningMixIn(descriptor), QueryGroupsPruningMixIn(descriptor))
 
