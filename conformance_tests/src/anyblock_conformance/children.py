@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from anyblock.candidates.candidate import Candidate, Half
 from anyblock.candidates.views import CandidateWeights, Orders
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.load import load_model
-from anyblock.modeling.weights import WeightMap
+from anyblock.modeling.weights import WeightMap, quiet_loading
 from anyblock.realize.realize import realize
 
+from anyblock_conformance.expect import close, equal, same
 from anyblock_conformance.kinds import no_op
-from anyblock_conformance.subject import Subject, stock_model
+from anyblock_conformance.subject import Subject, logits, stock_model
 
 Removed = tuple[tuple[int, Half], ...]
 """The halves that a child lacks: `((layer, half), ...)`."""
@@ -70,6 +73,23 @@ def assign(model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
     WeightMap(model).assign(tensors, device="cpu", where="the conformance suite")
 
 
-def reloaded(path: Path) -> Any:
-    """Load a checkpoint with transformers alone, within whatever scope the caller has opened."""
-    return stock_model(path)
+def survives(subject: Subject, model: Any, path: Path) -> None:
+    """Fail unless a loaded child, saved and loaded in every way, has the same tensors and logits."""
+    expected, state = logits(model, subject.ids), model.state_dict()
+    saved = subject.place("saved")
+    with quiet_loading():
+        model.save_pretrained(saved)
+    again = {
+        "saved with save_pretrained and loaded with load_model": load_model(saved, family=subject.family),
+        "loaded with load_model(attn_implementation='eager')": load_model(
+            path, family=subject.family, attn_implementation="eager"
+        ),
+    }
+    with heterogeneous(subject.family, SubblockCheckpoint.open(path).block_configs):
+        again["loaded with from_pretrained within heterogeneous()"] = stock_model(path)
+    for how, other in again.items():
+        found = other.state_dict()
+        equal(sorted(found), sorted(state), f"the tensors of the child, {how},")
+        for name, tensor in state.items():
+            same(found[name], tensor, f"{name} of the child, {how},")
+        close(logits(other, subject.ids), expected, f"logits of the child, {how},")

@@ -20,7 +20,11 @@ MODULES: Final = (
     "build_no_op",
     "build_child",
     "build_manners",
-    # prune
+    "prune_sizes",
+    "prune_weights",
+    "prune_ranking",
+    "prune_costs",
+    "search",
 )
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.load import load_model
-from anyblock.modeling.weights import quiet_loading
 
 from anyblock_conformance.check import check
-from anyblock_conformance.children import candidates_without, child_model, reloaded, write_child
-from anyblock_conformance.expect import NotApplicableError, close, equal, same, that
+from anyblock_conformance.children import candidates_without, child_model, survives, write_child
+from anyblock_conformance.expect import NotApplicableError, close, equal, that
 from anyblock_conformance.kinds import removable
 from anyblock_conformance.subject import Subject, logits
 
@@ -58,35 +56,6 @@ def check_tied_embeddings(subject: Subject) -> None:
     halves = removable(tied, last)
     if halves:
         _require_tied(child_model(tied, candidates_without(tied, [(last, halves[-1])])), "a child")
-
-
-def survives(subject: Subject, model: Any, path: Any) -> None:
-    """Fail unless a loaded child, saved and loaded in every way, has the same tensors and logits."""
-    expected, state = logits(model, subject.ids), model.state_dict()
-    saved = subject.place("saved")
-    with quiet_loading():
-        model.save_pretrained(saved)
-    again = {
-        "saved with save_pretrained and loaded with load_model": load_model(saved, family=subject.family),
-        "loaded with load_model(attn_implementation='eager')": load_model(
-            path, family=subject.family, attn_implementation="eager"
-        ),
-    }
-    with heterogeneous(subject.family, load_blocks(path)):
-        again["loaded with from_pretrained within heterogeneous()"] = reloaded(path)
-    for how, other in again.items():
-        found = other.state_dict()
-        equal(sorted(found), sorted(state), f"the tensors of the child, {how},")
-        for name, tensor in state.items():
-            same(found[name], tensor, f"{name} of the child, {how},")
-        close(logits(other, subject.ids), expected, f"logits of the child, {how},")
-
-
-def load_blocks(path: Any) -> Any:
-    """Return the block configs of a child on disk."""
-    from anyblock.checkpoint.subblocks import SubblockCheckpoint
-
-    return SubblockCheckpoint.open(path).block_configs
 
 
 def _require_tied(model: Any, what: str) -> None:

@@ -1,0 +1,124 @@
+"""Prune: does a child cost what was predicted?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from anyblock.candidates.candidate import Candidate
+from anyblock.candidates.views import candidate_shapes
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.costs.model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
+from anyblock.modeling.load import load_model
+
+from anyblock_conformance.check import check
+from anyblock_conformance.children import child_model, write_child
+from anyblock_conformance.decoding import real_cache
+from anyblock_conformance.expect import NotApplicableError, equal
+from anyblock_conformance.kinds import claimed_kinds, pruning_cases
+from anyblock_conformance.pruned import candidates, mixin_for, random_orders
+from anyblock_conformance.subject import Subject
+
+_SCENARIO = Scenario(batch_size=2, length=12, cache_dtype="float32")
+
+
+@check("prune.costs", capability="{case}", cases=pruning_cases, depends_on=["prune.shapes"])
+def check_costs(subject: Subject, kind: str) -> None:
+    """Parameters and bytes, predicted from shapes before anything is written, are those of the finished child.
+
+    Why: the search keeps its budget by these predictions.
+
+    How to fix: `narrow` has to work on tensors on the meta device as on real ones, and tensors must not be stored that the
+    model does not have.
+    """
+    mixin = mixin_for(subject, kind)
+    teacher = model_costs(subject.family, subject.config, subject.blocks, _meta(subject.converted), _SCENARIO)
+    equal(
+        teacher.params, _counted(subject.stock), "the predicted parameters of the teacher (counted in the stock model)"
+    )
+    if mixin.half == "model":
+        return
+    chosen = candidates(subject, kind)
+    path = write_child(subject, chosen, random_orders(subject, kind))
+    child = SubblockCheckpoint.open(path)
+    found = _predicted(subject, chosen)
+    model = load_model(path, family=subject.family)
+    what = f"with {kind} {[wanted.size for wanted in chosen]}"
+    equal(found["params"], _counted(model), f"the predicted parameters of a child {what} (counted in the model)")
+    stored = sum(child.entry(name).nbytes for names in child.groups.values() for name in names)
+    equal(found["weight_memory"], stored, f"the predicted weight bytes of a child {what} (stored in its files)")
+
+
+@check("prune.cache-costs", capability="build", depends_on=["convert.bit-for-bit", "prune.shapes"])
+def check_cache_costs(subject: Subject) -> None:
+    """What a layer keeps between decoding steps is what `cache_spec` says, for the teacher and for children with fewer heads.
+
+    Why: at long contexts the cache is the larger part of the memory, and budgets on it are kept by this number.
+
+    How to fix: count in `cache_spec` keys and values of the block config's own key-value heads, the window of layers that
+    have one, and the fixed state of Mamba and convolution layers (`attention_cache` does it for softmax attention).
+    """
+    models: list[tuple[str, Any, list[Any]]] = [("the teacher", subject.stock, list(subject.blocks))]
+    for kind in claimed_kinds(subject):
+        if subject.mixins[kind].half == "attention" and (chosen := candidates(subject, kind)):
+            blocks = list(subject.blocks)
+            for wanted in chosen:
+                blocks[wanted.layer] = wanted.block_config
+            models.append((f"a child with {kind} {[w.size for w in chosen]}", child_model(subject, chosen), blocks))
+    for name, model, blocks in models:
+        for length in (3, 12):
+            cache = real_cache(model, subject.tokens(2, length))
+            for layer in subject.layers:
+                kept = _elements(cache, layer)
+                spec = subject.family.cache_spec(subject.config, blocks[layer], layer)
+                equal(
+                    2 * spec.elements(length),
+                    kept,
+                    f"elements that layer {layer} of {name} keeps for 2 sequences of {length} tokens",
+                )
+
+
+def _predicted(subject: Subject, chosen: list[Candidate]) -> dict[str, float]:
+    """Return the costs of a child as a run predicts them: of the chosen candidates, and the teacher's own for the rest."""
+    shapes, family = _meta(subject.converted), subject.family
+    own = model_costs(family, subject.config, subject.blocks, shapes, _SCENARIO)
+    parts = dict(own.subblocks)
+    for wanted in chosen:
+        parts[wanted.group] = subblock_costs(
+            family,
+            subject.config,
+            wanted.block_config,
+            wanted.layer,
+            wanted.half,
+            candidate_shapes(family, subject.text_config, subject.blocks[wanted.layer], wanted, shapes[wanted.group]),
+            _SCENARIO,
+        )
+    fixed = fixed_costs(family, subject.config, shapes, subject.num_layers, _SCENARIO)
+    return add_costs([fixed, *parts.values()])
+
+
+def _meta(checkpoint: SubblockCheckpoint) -> dict[str, dict[str, torch.Tensor]]:
+    return {group: checkpoint.meta(group) for group in checkpoint.groups}
+
+
+def _counted(model: Any) -> int:
+    """Return the elements of all parameters and stored buffers, shared ones once."""
+    return sum(tensor.numel() for tensor in {id(t): t for t in model.state_dict(keep_vars=True).values()}.values())
+
+
+def _elements(cache: Any, layer: int) -> int:
+    layers = getattr(cache, "layers", None)
+    if layers is None:
+        raise NotApplicableError(f"the cache of this model, a {type(cache).__name__}, does not show its layers")
+    return sum(tensor.numel() for tensor in _tensors(vars(layers[layer]).values())) if layer < len(layers) else 0
+
+
+def _tensors(values: Iterable[Any]) -> Iterable[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, dict):
+            yield from _tensors(value.values())
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)

@@ -1,0 +1,149 @@
+"""Prune: are the units that are kept the ones that scored best?"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from anyblock.calibration.batches import Batches
+from anyblock.calibration.sweep import HookPlan, sweep_importance
+from anyblock.importance.hook import ImportanceHook
+from anyblock.importance.router import silenced_experts
+from anyblock.pruning.mixin import PruningMixIn
+
+from anyblock_conformance.check import check
+from anyblock_conformance.children import child_model, stock_copy
+from anyblock_conformance.expect import NotApplicableError, close, equal, nothing, same, that
+from anyblock_conformance.kinds import pruning_cases, smaller_sizes, works_on
+from anyblock_conformance.planted import planted_subject
+from anyblock_conformance.pruned import Orders, candidate, mixin_for, router_of
+from anyblock_conformance.subject import Subject, logits
+
+
+@check("prune.hook-targets", capability="{case}", cases=pruning_cases, depends_on=["build.layerwise"])
+def check_hook_targets(subject: Subject, kind: str) -> None:
+    """Every importance hook that a mixin supports is registered under its class name, fits its target, and scores every unit.
+
+    Why: YAML files and the command line name hooks. One that watches another module scores other things than the units,
+    or fails in the middle of the calibration.
+
+    How to fix: let `hook_target` give the path, inside the decoder layer, of the module whose input (a linear map) or
+    decision (a router) the hook scores; give own hooks in `importance_hooks` under their class names.
+    """
+    mixin = mixin_for(subject, kind)
+    registered = subject.family.importance_hooks()
+    supported = mixin.supported_hooks()
+    that(bool(supported), f"the mixin of {kind} supports no importance hook")
+    faults = [
+        f"{hook.__name__} is {'another class' if hook.__name__ in registered else 'not registered'} in importance_hooks"
+        for hook in supported
+        if not inspect.isabstract(hook) and registered.get(hook.__name__) is not hook
+    ]
+    nothing(faults, f"importance hooks of {kind}")
+    for hook in _usable(mixin):
+        for (layer, _), scores in ranking(subject, mixin, kind, hook).items():
+            what = f"the scores of {hook.__name__} for {kind} in layer {layer}"
+            units = subject.text_config.hidden_size if mixin.half == "model" else mixin.size(subject.blocks[layer])
+            equal(scores.shape[-1], units, f"the number of units in {what}")
+            equal(scores.dtype, torch.float32, f"the dtype of {what}")
+            that(bool(torch.isfinite(scores).all()), f"{what} are not finite: {scores.tolist()}")
+
+
+@check(
+    "prune.kept-units",
+    capability="{case}",
+    cases=pruning_cases,
+    depends_on=["prune.hook-targets", "prune.masked-teacher"],
+)
+def check_kept_units(subject: Subject, kind: str) -> None:
+    """The units that score lowest are the ones that go.
+
+    Why: a ranking that is reversed or inverted gives children that look right in every other respect, and are the worst
+    possible. The suite makes some units useless, and expects the child without them to equal the teacher.
+
+    How to fix: `scores` is higher for what matters more; `order[0]` is the index of the best unit, so `sort` puts unit
+    `order[k]` into place `k`, and not unit `k` into place `order[k]`.
+    """
+    mixin = mixin_for(subject, kind)
+    _check_composition(subject, mixin, kind)
+    if mixin.half == "model":
+        return
+    planted = planted_subject(subject, kind) if subject.scope == "tiny" else None
+    if planted is not None:
+        for hook in _usable(mixin):
+            _check_useless(planted.subject, mixin, kind, hook, planted.useless)
+    elif hasattr(mixin, "within_groups"):
+        _check_experts(subject, mixin, kind)
+
+
+def ranking(
+    subject: Subject, mixin: PruningMixIn, kind: str, hook: type[ImportanceHook]
+) -> dict[tuple[int, str], torch.Tensor]:
+    """Return `{(layer, kind): scores}` that a hook gives on random tokens, for all layers with such units."""
+    target = mixin.hook_target(0, hook)
+    plan = HookPlan(kind, hook.__name__, hook, mixin, target)
+    found = sweep_importance(subject.engine, [plan], Batches(subject.tokens(4, 16, seed=3), batch_size=2))
+    return {(int(name.split("|")[0]), kind): scores for name, scores in found.items()}
+
+
+def orders_by(scores: Orders) -> dict[tuple[int, str], torch.Tensor]:
+    """Return the orders that a run makes of scores: the best unit first, equal ones as they were."""
+    return {key: (-values).argsort(dim=-1, stable=True) for key, values in scores.items()}
+
+
+def _usable(mixin: PruningMixIn) -> list[type[ImportanceHook]]:
+    return [hook for hook in mixin.supported_hooks() if not inspect.isabstract(hook)]
+
+
+def _check_composition(subject: Subject, mixin: PruningMixIn, kind: str) -> None:
+    """Sorting by `p` and then by `q` is sorting by `p[q]`; with an inverted order it is not."""
+    if getattr(mixin, "groups", lambda _: 1)(subject.text_config) > 1:
+        return
+    layer = works_on(subject, kind)[0]
+    block, config = subject.blocks[layer], subject.text_config
+    whole = mixin.half == "model"
+    group = "embeddings" if whole else f"block_{layer}_{mixin.half}"
+    tensors = subject.converted.load(group)
+    units = int(config.hidden_size) if whole else mixin.size(block)
+    generator = torch.Generator().manual_seed(11)
+    p, q = torch.randperm(units, generator=generator), torch.randperm(units, generator=generator)
+    twice = mixin.sort(layer, mixin.sort(layer, tensors, block, p, config), block, q, config)
+    once = mixin.sort(layer, tensors, block, p[q], config)
+    equal(sorted(twice), sorted(once), f"the tensors of {kind} sorted twice")
+    for name, tensor in once.items():
+        same(twice[name], tensor, f"{name} of {group} sorted by p and then by q, beside p[q],")
+
+
+def _check_useless(
+    subject: Subject, mixin: PruningMixIn, kind: str, hook: type[ImportanceHook], useless: dict[int, Any]
+) -> None:
+    orders = orders_by(ranking(subject, mixin, kind, hook))
+    chosen = []
+    for layer, removed in useless.items():
+        size = mixin.size(subject.blocks[layer]) - removed.shape[-1]
+        last = orders[layer, kind][..., size:].sort(dim=-1).values
+        equal(
+            last.tolist(),
+            removed.tolist(),
+            f"the units of {kind} that {hook.__name__} ranks last in layer {layer} (useless ones)",
+        )
+        chosen.append(candidate(subject, kind, layer, size))
+    child = child_model(subject, chosen, orders)
+    close(logits(child, subject.ids), subject.logits, f"logits without the useless units of {kind} ({hook.__name__})")
+
+
+def _check_experts(subject: Subject, mixin: PruningMixIn, kind: str) -> None:
+    hook, layers = _usable(mixin)[0], works_on(subject, kind)
+    orders = orders_by(ranking(subject, mixin, kind, hook))
+    layer = layers[-1]
+    size = smaller_sizes(subject, kind, layer)[-1]
+    order = mixin.within_groups(orders[layer, kind], subject.text_config)  # type: ignore[attr-defined]
+    removed = order[mixin.removed(subject.blocks[layer], size, subject.text_config)]
+    if removed.numel() == 0:
+        raise NotApplicableError("no expert can be removed")
+    child, teacher = child_model(subject, [candidate(subject, kind, layer, size)], orders), stock_copy(subject)
+    router = router_of(subject, teacher, mixin, layer)
+    with silenced_experts(router, removed.tolist(), mixin.size(subject.blocks[layer])):
+        expected = logits(teacher, subject.ids)
+    close(logits(child, subject.ids), expected, f"logits without the experts {removed.tolist()} of layer {layer}")

@@ -1,0 +1,110 @@
+"""Prune: does a child compute what the teacher computes without the removed units?"""
+
+from __future__ import annotations
+
+import torch
+from anyblock.modeling.load import load_model
+
+from anyblock_conformance.check import check
+from anyblock_conformance.children import assign, child_model, stock_copy, survives, write_child
+from anyblock_conformance.decoding import cached_logits
+from anyblock_conformance.expect import NotApplicableError, close
+from anyblock_conformance.kinds import claimed_kinds, pruning_cases, smaller_sizes
+from anyblock_conformance.pruned import (
+    candidates,
+    masked_stream,
+    masked_teacher,
+    mixin_for,
+    narrower_model,
+    random_orders,
+    sorted_groups,
+    sorted_half,
+)
+from anyblock_conformance.subject import Subject, logits
+
+_STREAM_TOLERANCE = 1e-3  # the norm's epsilon weighs more where the mean is over fewer channels
+
+
+@check("prune.sort", capability="{case}", cases=pruning_cases, depends_on=["prune.shapes"])
+def check_sort(subject: Subject, kind: str) -> None:
+    """Sorting the units, differently in every layer, leaves the model's function as it is.
+
+    Why: units are sorted once and children are cut off the end. A tensor that is left unsorted belongs to other units
+    than the rest.
+
+    How to fix: name in the layer descriptor every tensor that has an entry for each unit: weights on both sides, biases,
+    norms over all units, and a router's rows.
+    """
+    mixin, model = mixin_for(subject, kind), stock_copy(subject)
+    if mixin.half == "model":
+        for tensors in sorted_groups(subject, mixin, _stream_order(subject)).values():
+            assign(model, tensors)
+    else:
+        orders = random_orders(subject, kind)
+        for wanted in candidates(subject, kind):
+            assign(model, sorted_half(subject, wanted, orders))
+    close(logits(model, subject.ids), subject.logits, f"logits after sorting {kind}, beside those before")
+
+
+@check("prune.masked-teacher", capability="{case}", cases=pruning_cases, depends_on=["prune.sort", "build.buffers"])
+def check_masked_teacher(subject: Subject, kind: str) -> None:
+    """A pruned child gives the logits of the teacher whose removed units are silenced.
+
+    Why: this is what pruning means; the scores of all candidates rest on it.
+
+    How to fix: `narrow` keeps the first units of every tensor along the axis, and nothing else changes; for fewer
+    key-value heads each kept head serves its own query heads. `mask` silences exactly the others.
+    """
+    mixin = mixin_for(subject, kind)
+    if mixin.half == "model":
+        size = smaller_sizes(subject, kind, 0)[-4:][0]
+        order = _stream_order(subject)
+        child, teacher = narrower_model(subject, mixin, size, order), masked_stream(subject, mixin, size, order)
+        expected = logits(teacher, subject.ids)
+        close(logits(child, subject.ids), expected, f"logits with {kind} {size}", tolerance=_STREAM_TOLERANCE)
+        return
+    orders = random_orders(subject, kind)
+    for smallest in (False, True):
+        chosen = candidates(subject, kind, smallest=smallest)
+        child = child_model(subject, chosen, orders)
+        with masked_teacher(subject, chosen, orders) as teacher:
+            expected = logits(teacher, subject.ids)
+        sizes = [wanted.size for wanted in chosen]
+        close(logits(child, subject.ids), expected, f"logits with {kind} {sizes}, beside the masked teacher's")
+
+
+@check(
+    "prune.mixed-child",
+    capability="build",
+    depends_on=["prune.masked-teacher", "build.cached-decoding", "build.save-reload", "build.no-op-both"],
+)
+def check_mixed_child(subject: Subject) -> None:
+    """A child in which both halves of every layer are pruned equals the masked teacher, and decodes with a cache.
+
+    Why: the search combines sizes freely. Overrides of one half must not depend on the other one.
+
+    How to fix: give in `block_config_to_layer_overrides` the attributes of both halves, independently of each other.
+    """
+    kinds = claimed_kinds(subject)
+    chosen, orders = [], {}
+    for half in ("attention", "ffn"):
+        own = [kind for kind in kinds if subject.mixins[kind].half == half and candidates(subject, kind)]
+        for kind in own[:1]:
+            chosen += candidates(subject, kind)
+            orders.update(random_orders(subject, kind))
+    if len({wanted.half for wanted in chosen}) < 2:
+        raise NotApplicableError("the adapter declares no kind of pruning for one of the halves")
+    path = write_child(subject, chosen, orders)
+    child = load_model(path, family=subject.family)
+    with masked_teacher(subject, chosen, orders) as teacher:
+        expected = logits(teacher, subject.ids)
+    what = ", ".join(f"{wanted.label} in layer {wanted.layer}" for wanted in chosen)
+    found = logits(child, subject.ids)
+    close(found, expected, f"logits with {what}, beside the masked teacher's")
+    cached = cached_logits(child, subject.ids, (5, 1, 1, 2, 1, 1, 1))
+    close(cached, found, f"logits with a cache with {what}, beside those with none")
+    survives(subject, child, path)
+
+
+def _stream_order(subject: Subject) -> torch.Tensor:
+    return torch.randperm(int(subject.text_config.hidden_size), generator=torch.Generator().manual_seed(5))
