@@ -63,7 +63,7 @@ def loaded_or_refused(path: Path, registry: NameRegistry, *overrides: str) -> Ru
 
 
 @settings(
-    deadline=None, derandomize=True, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, derandomize=True, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.dictionaries(KEYS, VALUES, max_size=5))
 def test_any_file_is_loaded_or_refused(tmp_path: Path, registry: NameRegistry, values: dict[str, object]) -> None:
@@ -80,9 +80,7 @@ def test_any_file_is_loaded_or_refused(tmp_path: Path, registry: NameRegistry, v
         assert RunConfig.model_validate(json.loads(json.dumps(outcome.to_dict()))) == outcome
 
 
-@pytest.mark.parametrize(
-    "value", [[], [1], {}, {"a": 1}, {"enabled": [1]}, 3, 0.5, "", "x", True, "???", "${seed}"], ids=str
-)
+@pytest.mark.parametrize("value", [[1], {"a": 1}, {"enabled": [1]}, 3, "x", True, "???", "${seed}"], ids=str)
 def test_any_key_with_any_value_is_loaded_or_refused(write, registry: NameRegistry, value: object) -> None:
     path = write("model: m\noutput: o\nseed: 1\n")
     messages = {}

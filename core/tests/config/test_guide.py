@@ -249,8 +249,7 @@ def test_the_guides_kv_heads_example(write, registry: NameRegistry) -> None:
 
 
 def test_an_experts_file(write, registry: NameRegistry) -> None:
-    experts = type("ExpertRemoval", (), {"kind": "experts_removal"})
-    known = NameRegistry(registry.hooks, {**registry.mixins, "experts_removal": experts}, "nemotron_h")
+    known = NameRegistry(registry.hooks, registry.mixins, "nemotron_h")
     config = pruning(
         write,
         known,

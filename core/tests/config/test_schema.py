@@ -83,6 +83,7 @@ def test_a_config_cannot_be_changed() -> None:
         {"pruning": {"ffn": {"sizes": [-0.5]}}},
         {"pruning": {"ffn": {"sizes": ["half"]}}},
         {"pruning": {"ffn": {"sizes": ["2x"]}}},
+        {"pruning": {"ffn": {"sizes": ["100%"]}}},
         {"pruning": {"ffn": {"sizes": [True]}}},
         {"pruning": {"ffn": {"sizes": [None]}}},
         {"pruning": {"ffn": {"hook": 3}}},
@@ -105,7 +106,7 @@ def test_devices(device: str) -> None:
 
 
 def test_a_size_is_kept_in_one_spelling() -> None:
-    spellings = [[0.25, 2048], ["0.25x", 2048], [".25x", 2048], [" 0.25 x ", 2048]]
+    spellings = [[0.25, 2048], ["0.25x", 2048], [".25x", 2048], [" 0.25 x ", 2048], ["25%", 2048]]
     configs = [run(pruning={"ffn": {"sizes": sizes}}) for sizes in spellings]
     assert len({config.fingerprint() for config in configs}) == 1
     assert configs[0].pruning.ffn.sizes == (0.25, 2048)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -12,21 +12,21 @@ from pydantic_core import PydanticCustomError
 from anyblock.config.section import Names, Positive, Section
 from anyblock.errors import ConfigError
 
-_RELATIVE = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*x")
+_RELATIVE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(x|%)")
 
 
 def _size(value: Any) -> Any:
     match = _RELATIVE.fullmatch(value.strip()) if isinstance(value, str) else None
-    size = float(match.group(1)) if match else value
+    size = float(match[1]) / (100 if match[2] == "%" else 1) if match else value
     if isinstance(size, bool) or not isinstance(size, int | float):
-        raise PydanticCustomError("size", "give a number of units (2048), a fraction (0.5) or '0.5x'")
+        raise PydanticCustomError("size", "give a number of units (2048), a fraction (0.5), '0.5x' or '50%'")
     if not size > 0 or (isinstance(size, float) and not size < 1):
         raise PydanticCustomError("size", "a fraction lies between 0 and 1, and a number of units is at least 1")
     return size
 
 
 Size = Annotated[int | float, BeforeValidator(_size)]
-"""A number of units (integer), or a fraction of the teacher's own number (0.25, or `0.25x`)."""
+"""A number of units (integer), or a fraction of the teacher's own number (0.25, `0.25x` or `25%`)."""
 
 
 class KindPruning(Section):
@@ -34,7 +34,7 @@ class KindPruning(Section):
 
     sizes: Annotated[tuple[Size, ...], Field(strict=False)] = Field(
         default=(),
-        description="Sizes to offer beside the teacher's own: units (2048), fractions (0.25) or '0.25x'. Empty: none.",
+        description="Sizes to offer beside the teacher's own: units (2048), fractions (0.25), `0.25x` or `25%`. Empty: none.",
     )
     multiple: Positive | None = Field(
         default=1,
@@ -124,7 +124,7 @@ class FFNPruning(ChannelPruning):
     no_op: bool = Field(default=True, description="Offer to remove the whole ffn half.")
     sizes: Annotated[tuple[Size, ...], Field(strict=False)] = Field(
         default=(0.25, 0.5, 0.75),
-        description="Widths beside the teacher's own: channels (2048), fractions (0.25) or '0.25x'. Empty: none.",
+        description="Widths beside the teacher's own: channels (2048), fractions (0.25), `0.25x` or `25%`. Empty: none.",
     )
     hook: str | None = Field(
         default="IterativeChannelContributionHook", description="Importance hook that ranks the channels."

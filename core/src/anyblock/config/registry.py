@@ -87,9 +87,9 @@ class NameRegistry:
         if family is not None:
             return cls(family.importance_hooks(), family.pruning_mixins(), family.model_type)
         from anyblock.importance import HOOKS
-        from anyblock.pruning.layouts import dense_mixins
+        from anyblock.pruning.layouts import dense_mixins, hidden_mixins, sparse_mixins
 
-        return cls(HOOKS, dense_mixins())
+        return cls(HOOKS, {**dense_mixins(), **sparse_mixins(), **hidden_mixins()})
 
     def hook(self, name: str) -> str:
         """Return the registered name of an importance hook.
