@@ -36,10 +36,18 @@ def run(*arguments: str | Path) -> int:
     return int(stop.value.code or 0)
 
 
-SMALL = ["data.block_size=16", "data.scoring_tokens=64", "data.calibration_tokens=256", "data.evaluation_tokens=64", "data.batch_size=4"]
+SMALL = [
+    "data.block_size=16",
+    "data.scoring_tokens=64",
+    "data.calibration_tokens=256",
+    "data.evaluation_tokens=64",
+    "data.batch_size=4",
+]
 
 
-def test_a_user_goes_from_model_to_child(llama_dir: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_goes_from_model_to_child(
+    llama_dir: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     child, converted = tmp_path / "child", tmp_path / "converted"
     assert run("convert", llama_dir, converted) == 0
     assert run("compress", converted, child, "--budget", "params=0.8x", "--data", text, *SMALL) == 0
@@ -50,7 +58,10 @@ def test_a_user_goes_from_model_to_child(llama_dir: Path, text: Path, tmp_path: 
     costs = json.loads(capsys.readouterr().out)["costs"]
     assert run("inspect", llama_dir, "--json") == 0
     assert costs["params"] <= 0.8 * json.loads(capsys.readouterr().out)["costs"]["params"]
-    assert run("evaluate", child, "--teacher", llama_dir, "--data", text, "--block-size", 16, "--max-tokens", 64, "--json") == 0
+    assert (
+        run("evaluate", child, "--teacher", llama_dir, "--data", text, "--block-size", 16, "--max-tokens", 64, "--json")
+        == 0
+    )
     result = json.loads(capsys.readouterr().out)
     assert result["kl_per_token"] > 0
     assert result["child"]["parameters"] == costs["params"]
@@ -67,7 +78,9 @@ def test_a_yaml_file_and_overrides(llama_dir: Path, text: Path, tmp_path: Path) 
         f"model: {llama_dir}\noutput: {tmp_path / 'child'}\ndata: {{path: {text}, block_size: 16, scoring_tokens: 64,"
         " calibration_tokens: 256, evaluation_tokens: 64}\nsearch: {budget: {params: 0.9x}}\n"
     )
-    assert run("compress", config, "--budget", "params=0.7x", "pruning.ffn.sizes=[0.5]", "evaluation.enabled=false") == 0
+    assert (
+        run("compress", config, "--budget", "params=0.7x", "pruning.ffn.sizes=[0.5]", "evaluation.enabled=false") == 0
+    )
     summary = json.loads((tmp_path / "child.run" / "summary.json").read_text())
     assert summary["costs"]["params"] <= 0.7 * summary["teacher_costs"]["params"]
     assert {block["ffn"]["intermediate_size"] for block in summary["block_configs"]} <= {48, 24, None}
@@ -196,7 +209,9 @@ def test_signals_keep_what_is_finished(
     command = [sys.executable, "-m", "anyblock", "compress", str(llama_dir), str(out), "--budget", "params=0.8x"]
     command += ["--data", str(text), *SMALL]
     # A process in the background of a shell ignores SIGINT; the handler of the command line must be there all the same.
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ) as process:
         for _ in range(3000):
             if (tmp_path / "out.run" / "stages").is_dir() or process.poll() is not None:
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,8 +116,8 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_child(settings: dict[str, 
 def test_a_damaged_stage_is_run_again(settings: dict[str, Any]) -> None:
     result = compress(config_of(settings))
     before = tree_digest(Path(settings["output"]))
-    scores = result.run / "stages" / "4-scores" / "scores.jsonl"
-    scores.write_text(scores.read_text().replace('"score": ', '"score": 1'))
+    scores = result.run / "stages" / "4-scores" / "scores.json"
+    scores.write_text(json.dumps({key: score + 1 for key, score in json.loads(scores.read_text()).items()}))
     again = compress(config_of(settings))
     assert {stage.name for stage in again.summary.stages if not stage.reused} == {"scores"}
     assert tree_digest(Path(settings["output"])) == before

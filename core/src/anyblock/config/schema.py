@@ -70,8 +70,21 @@ class ScoringConfig(Section):
     )
     method: Literal["exact", "estimated"] = Field(
         default="exact",
-        description="`exact`: the rest of the model runs behind every candidate. `estimated`: a cheap prediction.",
+        description=(
+            "`exact`: the rest of the model runs behind every candidate. `estimated`: gradients predict the KL from the "
+            "layer's own output, a sample is scored exactly and the rest corrected by it."
+        ),
     )
+    probes: Positive = Field(default=4, description="Draws from the teacher's prediction at every token, for `estimated`.")
+    exact_sample: Annotated[int, Field(ge=2)] = Field(
+        default=16, description="Candidates that `estimated` scores exactly all the same, to correct and judge the rest."
+    )
+
+    @model_validator(mode="after")
+    def _only_kl_is_estimated(self) -> Self:
+        if self.method == "estimated" and self.metric != "kl":
+            raise ValueError(f"method=estimated predicts kl, and metric is {self.metric}")
+        return self
 
 
 class SearchConfig(Section):

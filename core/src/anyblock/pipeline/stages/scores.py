@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.views import CandidateWeights
+from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.pipeline.context import RunContext
-from anyblock.pipeline.run_folder import RunFolder, digest
+from anyblock.pipeline.run_folder import RunFolder, digest, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
+from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, sample_for_exact
 from anyblock.scoring.replace_one import score_candidates
 
 if TYPE_CHECKING:
     from anyblock.candidates.views import Orders
 
 STAGE = "4-scores"
-_FILE = "scores.jsonl"
+_SCORES = "scores.json"
+_AGREEMENT = "agreement.json"
 
 
 def run_scores(context: RunContext, costed: CostedCandidates, orders: Orders, batches: Batches) -> dict[str, float]:
     """Return `{candidate key: score}`; each score is kept as soon as it is known."""
     candidates = costed.to_score
+    settings = context.config.scoring
     stage = context.run.stage(
         STAGE,
         {
@@ -31,49 +38,97 @@ def run_scores(context: RunContext, costed: CostedCandidates, orders: Orders, ba
             "orders": {f"{layer}|{kind}": digest(order.tolist()) for (layer, kind), order in sorted(orders.items())},
             "tokens": batches.key,
             "batch_size": batches.batch_size,
-            "metric": context.config.scoring.metric,
+            "settings": settings.to_dict(),
+            "seed": context.config.seed,
             "execution": context.execution,
         },
     )
     if not stage.skipped:
         weights = CandidateWeights(context.teacher, context.family, context.text_config, orders)
         with stage.run() as folder:
-            path = folder / _FILE
-            done = _read_lines(path.read_bytes() if path.is_file() else b"")
-            # A line that a killed run wrote in part is dropped, so that the finished file has whole lines only.
-            path.write_text("".join(_line(key, score) for key, score in done.items()))
-            with path.open("a") as file:
-
-                def record(candidate: Candidate, score: float) -> None:
-                    file.write(_line(candidate.key, score))
-                    file.flush()
-
-                score_candidates(
-                    context.engine,
-                    candidates,
-                    weights,
-                    batches,
-                    metric=context.config.scoring.metric,
-                    done=done,
-                    record=record,
-                    progress=context.progress,
-                )
+            scores = (
+                _exact(context, candidates, weights, batches, folder)
+                if settings.method == "exact"
+                else _estimated(context, candidates, weights, batches, folder)
+            )
+            write_json_atomic(folder / _SCORES, scores)
     return read_scores(context.run)
 
 
 def read_scores(run: RunFolder) -> dict[str, float]:
     """Read the finished stage."""
-    return _read_lines(run.result(STAGE, _FILE).read_bytes())
+    scores: dict[str, float] = read_json(run.result(STAGE, _SCORES))
+    return scores
 
 
-def _line(key: str, score: float) -> str:
-    return json.dumps({"key": key, "score": score}) + "\n"
+def read_agreement(run: RunFolder) -> dict[str, float] | None:
+    """Return how well estimated and exact scores agree in the finished stage; None when all are exact."""
+    path = run.result(STAGE, _AGREEMENT)
+    return read_json(path) if path.is_file() else None
 
 
-def _read_lines(data: bytes) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for line in data.splitlines(keepends=True):
+def _exact(
+    context: RunContext, candidates: Sequence[Candidate], weights: CandidateWeights, batches: Batches, folder: Path
+) -> dict[str, float]:
+    with _ledger(folder / ".exact.jsonl") as (scores, record):
+        score_candidates(
+            context.engine,
+            candidates,
+            weights,
+            batches,
+            metric=context.config.scoring.metric,
+            done=set(scores),
+            record=record,
+            progress=context.progress,
+        )
+    return {candidate.key: scores[candidate.key] for candidate in candidates}
+
+
+def _estimated(
+    context: RunContext, candidates: Sequence[Candidate], weights: CandidateWeights, batches: Batches, folder: Path
+) -> dict[str, float]:
+    settings = context.config.scoring
+    with _ledger(folder / ".estimates.jsonl") as (estimates, record):
+        estimate_scores(
+            context.engine,
+            candidates,
+            weights,
+            batches,
+            probes=settings.probes,
+            seed=context.config.seed,
+            done=set(estimates),
+            record=record,
+            progress=context.progress,
+        )
+    sample = sample_for_exact(candidates, estimates, settings.exact_sample)
+    exact = _exact(context, sample, weights, batches, folder)
+    agreement = rank_correlation([estimates[key] for key in exact], list(exact.values()))
+    write_json_atomic(folder / _AGREEMENT, {"rank_correlation": agreement, "sample": len(exact)})
+    context.progress.note(f"estimates against {len(exact)} exact scores: rank correlation {agreement:.3f}")
+    corrected = correct(estimates, exact)
+    return {candidate.key: corrected[candidate.key] for candidate in candidates}
+
+
+Record = Callable[[Candidate, float], None]
+
+
+@contextmanager
+def _ledger(path: Path) -> Iterator[tuple[dict[str, float], Record]]:
+    """Give the scores that are known, and a function that adds one and keeps it at once.
+
+    A line that a killed run wrote in part is dropped.
+    """
+    scores: dict[str, float] = {}
+    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:
         if line.endswith(b"\n"):
             row = json.loads(line)
-            found[row["key"]] = row["score"]
-    return found
+            scores[row["key"]] = row["score"]
+    path.write_text("".join(json.dumps({"key": key, "score": score}) + "\n" for key, score in scores.items()))
+    with path.open("a", encoding="utf-8") as file:
+
+        def record(candidate: Candidate, score: float) -> None:
+            scores[candidate.key] = score
+            file.write(json.dumps({"key": candidate.key, "score": score}) + "\n")
+            file.flush()
+
+        yield scores, record

@@ -1,0 +1,196 @@
+"""Cheap scores: one layer a candidate instead of the rest of the model.
+
+For a small change `d` of a layer's output, the KL divergence from the teacher is, to second order, half the mean square of
+`g . d`, where `g` is the gradient at that output of the log-probability of a token drawn from the teacher's own
+prediction (the Fisher information as a metric; Amari 1998, Martens 2020). A few such draws, the probes, are carried
+backwards through the layers once; each candidate then costs its own layer alone. The squares are taken token by token,
+which leaves out the interplay of tokens but has far less variance.
+
+Large changes leave the second-order regime, so a sample of candidates is scored exactly and the rest is corrected by a
+fit to it (`correct`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from anyblock.calibration.batches import Batches
+from anyblock.candidates.candidate import Candidate
+from anyblock.candidates.views import CandidateWeights
+from anyblock.errors import ExecutionError
+from anyblock.modeling.layerwise import Batch, LayerwiseModel
+from anyblock.modeling.variants import LayerVariants
+from anyblock.progress import SILENT, Progress
+from anyblock.scoring.replace_one import TeacherTrace
+from anyblock.scoring.targets import CHUNK_ELEMENTS, Spool
+
+
+def estimate_scores(
+    engine: LayerwiseModel,
+    candidates: Sequence[Candidate],
+    weights: CandidateWeights,
+    batches: Batches,
+    *,
+    probes: int = 4,
+    seed: int = 0,
+    done: Collection[str] = (),
+    record: Callable[[Candidate, float], None],
+    spool: Path | None = None,
+    progress: Progress = SILENT,
+) -> None:
+    """Estimate each candidate's KL(teacher || child), in nats a token, when it is the only change.
+
+    Args:
+        engine: the teacher.
+        candidates: what to score.
+        weights: their weights.
+        batches: the scoring text.
+        probes: tokens drawn at every position.
+        seed: of the draws.
+        done: keys that have an estimate already.
+        record: receives each estimate as soon as it is known.
+        spool: folder for hidden states; None keeps them in memory.
+        progress: where to report; the unit is candidates.
+
+    Raises:
+        ExecutionError: an estimate is not finite; the message names the candidate.
+    """
+    waiting = [candidate for candidate in candidates if candidate.key not in done]
+    if not waiting:
+        return
+    by_layer: list[list[Candidate]] = [[] for _ in range(engine.num_layers)]
+    for candidate in waiting:
+        by_layer[candidate.layer].append(candidate)
+    variants = LayerVariants(engine, [[candidate.block_config for candidate in layer] for layer in by_layer])
+    trace = TeacherTrace(engine, batches, metric="mse", spool=Spool(spool), progress=progress)
+    generator = torch.Generator().manual_seed(seed)
+    gradients = [
+        _output_gradients(engine, batch, hidden, probes, generator)
+        for batch, hidden in zip(trace.batches, trace.inputs[-1], strict=True)
+    ]
+    first = min(candidate.layer for candidate in waiting)
+    with progress.task("Estimating scores", total=len(candidates), unit="candidates") as advance:
+        advance(len(candidates) - len(waiting))
+        for index in range(engine.num_layers - 1, first - 1, -1):
+            for candidate in by_layer[index]:
+                with torch.no_grad(), variants.layer(index, candidate.block_config, weights.block(candidate)) as layer:
+                    record(candidate, _divergence(candidate, layer, trace, gradients))
+                advance(1)
+            if index > first:
+                gradients = [
+                    _input_gradients(engine, index, batch, hidden, gradient)
+                    for batch, hidden, gradient in zip(trace.batches, trace.inputs[index], gradients, strict=True)
+                ]
+
+
+def _output_gradients(
+    engine: LayerwiseModel, batch: Batch, hidden: torch.Tensor, probes: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Return the probes' gradients at the last layer's output, [probes, batch, length, hidden], float32."""
+    count, length, _ = hidden.shape
+    rows = max(1, min(length, CHUNK_ELEMENTS // (engine.config.vocab_size * count)))
+    found = torch.zeros(probes, *hidden.shape, device=hidden.device)
+    leaf = hidden.detach().clone().requires_grad_()
+    for start in range(0, length, rows):
+        part = slice(start, min(start + rows, length))
+        with torch.enable_grad():
+            scores = engine.logits(leaf, batch, keep=part).float().log_softmax(-1)
+            chances = scores.detach().exp().flatten(0, 1)
+            # Drawn on the CPU, so that the same seed gives the same tokens on every device.
+            drawn = torch.multinomial(chances.cpu(), probes, replacement=True, generator=generator).to(scores.device)
+            for probe in range(probes):
+                total = scores.flatten(0, 1).gather(1, drawn[:, probe : probe + 1]).sum()
+                (gradient,) = torch.autograd.grad(total, leaf, retain_graph=probe < probes - 1)
+                found[probe] += gradient.float()
+    return found
+
+
+def _input_gradients(
+    engine: LayerwiseModel, index: int, batch: Batch, hidden: torch.Tensor, gradients: torch.Tensor
+) -> torch.Tensor:
+    """Carry gradients at a layer's output back to its input; the layer is run once for all probes."""
+    leaf = hidden.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        output = engine.run(index, leaf, batch)
+    found = torch.empty_like(gradients)
+    for probe, gradient in enumerate(gradients):
+        (back,) = torch.autograd.grad(output, leaf, gradient.to(output.dtype), retain_graph=probe < len(gradients) - 1)
+        found[probe] = back.float()
+    return found
+
+
+def _divergence(
+    candidate: Candidate, layer: torch.nn.Module, trace: TeacherTrace, gradients: Sequence[torch.Tensor]
+) -> float:
+    total, tokens = 0.0, 0
+    for position, batch in enumerate(trace.batches):
+        child = trace.engine.run(candidate.layer, trace.inputs[candidate.layer][position], batch, layer=layer)
+        change = child.float() - trace.inputs[candidate.layer + 1][position].float()
+        along = torch.einsum("pbth,bth->pbt", gradients[position], change)
+        total += float(along.square().mean(0).sum(dtype=torch.float64)) / 2
+        tokens += batch.input_ids.numel()
+    if not math.isfinite(total):
+        raise ExecutionError(
+            f"{candidate.key}: the estimated score is {total}",
+            expected="a finite number",
+            hint="try dtype=float32; if it stays, the checkpoint holds NaN or infinite weights",
+        )
+    return total / tokens
+
+
+def sample_for_exact(candidates: Sequence[Candidate], estimates: Mapping[str, float], count: int) -> list[Candidate]:
+    """Choose the candidates to score exactly: evenly spread over the order of the estimates, both ends included."""
+    ordered = sorted(candidates, key=lambda candidate: (estimates[candidate.key], candidate.key))
+    if count >= len(ordered):
+        return ordered
+    places = np.unique(np.linspace(0, len(ordered) - 1, max(count, 2)).round().astype(int))
+    return [ordered[place] for place in places]
+
+
+def correct(estimates: Mapping[str, float], exact: Mapping[str, float]) -> dict[str, float]:
+    """Bring estimates to the scale of exact scores; a candidate that was scored exactly keeps that score.
+
+    The logarithm of the exact score is taken as a non-decreasing function of the estimate's logarithm: the isotonic
+    regression of the sample (pool adjacent violators; Barlow and Brunk 1972), linear between its points and of slope 1
+    beyond them.
+
+    Args:
+        estimates: by candidate key, not negative.
+        exact: by candidate key, a subset of at least two.
+    """
+    floor = 1e-12
+    keys = sorted(exact, key=lambda key: estimates[key])
+    known = np.log([max(estimates[key], floor) for key in keys])
+    fitted = _isotonic(np.log([max(exact[key], floor) for key in keys]))
+    corrected: dict[str, float] = {}
+    for key, value in estimates.items():
+        place = math.log(max(value, floor))
+        beyond = min(place - known[0], 0.0) + max(place - known[-1], 0.0)
+        corrected[key] = exact[key] if key in exact else math.exp(float(np.interp(place, known, fitted)) + beyond)
+    return corrected
+
+
+def _isotonic(values: np.ndarray) -> np.ndarray:
+    blocks: list[list[float]] = []
+    for value in values:
+        blocks.append([float(value), 1.0])
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            mean, weight = blocks.pop()
+            before, count = blocks.pop()
+            blocks.append([(before * count + mean * weight) / (count + weight), count + weight])
+    return np.repeat([mean for mean, _ in blocks], [int(count) for _, count in blocks])
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return Spearman's rank correlation; 1.0 when either side has no spread."""
+    if len(first) < 2:
+        return 1.0
+    ranks = [
+        np.argsort(np.argsort(np.asarray(side, dtype=float), kind="stable"), kind="stable") for side in (first, second)
+    ]
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

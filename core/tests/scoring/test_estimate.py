@@ -1,0 +1,119 @@
+"""The cheap estimate: its limit for small changes, its agreement with exact scores, and the correction."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from anyblock.calibration.batches import Batches
+from anyblock.candidates.candidate import Candidate
+from anyblock.candidates.library import list_candidates
+from anyblock.candidates.views import CandidateWeights
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.family import get_family
+from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, sample_for_exact
+from anyblock.scoring.replace_one import score_candidates
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+FAMILY = get_family("llama")
+FINITE = st.floats(1e-6, 1e3)
+
+
+class Nudged(CandidateWeights):
+    """Weights that differ from the teacher's by a tiny random step: the regime in which the estimate is a limit."""
+
+    def subblock(self, candidate: Candidate) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(candidate.layer)
+        tensors = super().subblock(candidate)
+        return {name: t + 2e-2 * torch.randn(t.shape, generator=generator) for name, t in tensors.items()}
+
+
+@pytest.fixture(scope="module")
+def engine(teacher_dir: Path) -> LayerwiseModel:
+    return LayerwiseModel(SubblockCheckpoint.open(teacher_dir), FAMILY, max_resident=2)
+
+
+@pytest.fixture(scope="module")
+def batches() -> Batches:
+    return Batches(torch.randint(0, 96, (16, 1), generator=torch.Generator().manual_seed(0)), 8)
+
+
+def both(
+    engine: LayerwiseModel, weights: CandidateWeights, candidates: list[Candidate], batches: Batches, probes: int
+) -> list[dict[str, float]]:
+    found: list[dict[str, float]] = [{}, {}]
+    score_candidates(engine, candidates, weights, batches, record=lambda c, s: found[0].__setitem__(c.key, s))
+    estimate_scores(
+        engine, candidates, weights, batches, probes=probes, record=lambda c, s: found[1].__setitem__(c.key, s)
+    )
+    return found
+
+
+def test_for_small_changes_of_single_tokens_the_estimate_is_the_kl(engine: LayerwiseModel, batches: Batches) -> None:
+    # Sequences of one token have no interplay between tokens, so nothing but the draws' noise is left.
+    blocks = engine.checkpoint.block_configs
+    same = [Candidate(layer, "ffn", "ffn_intermediate", 48, block) for layer, block in enumerate(blocks)]
+    weights = Nudged(engine.checkpoint, FAMILY, engine.config, {})
+    exact, estimated = both(engine, weights, same, batches, probes=3000)
+    for key, value in exact.items():
+        assert estimated[key] == pytest.approx(value, rel=0.1)
+
+
+def test_estimates_order_real_candidates_nearly_as_exact_scores_do(engine: LayerwiseModel) -> None:
+    sizes = {"ffn_intermediate": lambda full: [8, 16, 24, 32, 40], "query_groups": lambda full: [1]}
+    candidates = list_candidates(FAMILY, engine.config, engine.checkpoint.block_configs, sizes, ["attention", "ffn"])
+    candidates = [candidate for candidate in candidates if candidate.kind != "teacher"]
+    weights = CandidateWeights(engine.checkpoint, FAMILY, engine.config, {})
+    text = Batches(torch.randint(0, 96, (6, 20), generator=torch.Generator().manual_seed(5)), 4)
+    exact, estimated = both(engine, weights, candidates, text, probes=8)
+    assert list(exact)
+    assert set(exact) == set(estimated)
+    assert rank_correlation(list(exact.values()), [estimated[key] for key in exact]) > 0.9
+
+
+def test_the_same_seed_gives_the_same_estimates_also_when_continued(engine: LayerwiseModel, batches: Batches) -> None:
+    candidates = [
+        Candidate(layer, "ffn", "no_op", 0, block.with_ffn(no_op=True))
+        for layer, block in enumerate(engine.checkpoint.block_configs)
+    ]
+    weights = CandidateWeights(engine.checkpoint, FAMILY, engine.config, {})
+    whole: dict[str, float] = {}
+    estimate_scores(engine, candidates, weights, batches, record=lambda c, s: whole.__setitem__(c.key, s))
+    rest: dict[str, float] = {}
+    done = {candidates[2].key}
+    estimate_scores(engine, candidates, weights, batches, done=done, record=lambda c, s: rest.__setitem__(c.key, s))
+    assert rest == {key: value for key, value in whole.items() if key not in done}
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.tuples(FINITE, FINITE), min_size=3, max_size=20), st.data())
+def test_the_correction_keeps_exact_scores_and_the_order(pairs: list[tuple[float, float]], data: st.DataObject) -> None:
+    estimates = {str(index): pair[0] for index, pair in enumerate(pairs)}
+    count = data.draw(st.integers(2, len(pairs)))
+    exact = {str(index): pairs[index][1] for index in range(count)}
+    corrected = correct(estimates, exact)
+    assert {key: corrected[key] for key in exact} == exact
+    free = sorted((estimates[key], corrected[key]) for key in estimates if key not in exact)
+    assert all(a[1] <= b[1] * (1 + 1e-9) for a, b in itertools.pairwise(free))
+    assert all(value > 0 for value in corrected.values())
+
+
+def test_a_perfect_sample_leaves_a_proportional_scale() -> None:
+    estimates = {str(index): float(index) for index in range(1, 30)}
+    corrected = correct(estimates, {key: 2 * estimates[key] for key in ("3", "10", "20")})
+    assert corrected["25"] == pytest.approx(50)
+    assert corrected["1"] == pytest.approx(2)
+
+
+def test_the_sample_has_both_ends(teacher_dir: Path) -> None:
+    block = SubblockCheckpoint.open(teacher_dir).block_configs[0]
+    candidates = [Candidate(layer, "ffn", "no_op", 0, block) for layer in range(20)]
+    estimates = {candidate.key: float(candidate.layer) for candidate in candidates}
+    chosen = sample_for_exact(candidates, estimates, 5)
+    assert [candidate.layer for candidate in chosen] == [0, 5, 10, 14, 19]
+    assert len(sample_for_exact(candidates, estimates, 50)) == 20
+    assert rank_correlation([1.0, 2.0, 3.0], [1.0, 5.0, 9.0]) == pytest.approx(1)
