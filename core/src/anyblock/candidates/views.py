@@ -96,10 +96,16 @@ class CandidateWeights:
             held_out,
         )
 
-    def kept_units(self, candidate: Candidate) -> list[int]:
-        """Return the indices in the teacher of the units that the candidate keeps, in the child's order."""
+    def kept_units(self, candidate: Candidate) -> list[int] | list[list[int]]:
+        """Return the indices in the teacher of the units that the candidate keeps, in the child's order.
+
+        Where every expert has its own order of channels there is one list an expert.
+        """
         order = self._orders.get((candidate.layer, candidate.kind))
-        return list(range(candidate.size)) if order is None else order[: candidate.size].tolist()
+        if order is None:
+            return list(range(candidate.size))
+        kept: list[int] | list[list[int]] = order[..., : candidate.size].tolist()
+        return kept
 
     def _sorted_half(self, candidate: Candidate) -> dict[str, torch.Tensor]:
         key = (candidate.layer, candidate.kind)
@@ -113,7 +119,7 @@ class CandidateWeights:
                 self._sorted[key] = tensors
             else:
                 size = self._mixins[candidate.kind].size(teacher)
-                if sorted(order.tolist()) != list(range(size)):
+                if order.shape[-1] != size or not (order.sort(-1).values == torch.arange(size)).all():
                     raise ExecutionError(
                         f"the order of {candidate.kind} in layer {candidate.layer} is no permutation of {size} units",
                         hint="the importance stage's result is damaged; delete it and run again",
