@@ -53,7 +53,12 @@ def test_asking_for_a_blocked_adapter_says_who_blocked_it(three):
     _, registry = ready(three, ANYBLOCK_DISABLE_PLUGINS="anyblock-one")
     with pytest.raises(PluginError, match=r"AnyBlock_One 1\.0.*blocked.*ANYBLOCK_DISABLE_PLUGINS"):
         get_family("one", registry=registry)
-    assert not isinstance(PluginError("x"), UnsupportedModelError)
+
+
+def test_asking_for_an_adapter_that_a_misspelt_list_blocks_shows_the_misspelling(three):
+    _, registry = ready(three, ANYBLOCK_PLUGINS="anyblock-ones")
+    with pytest.raises(PluginError, match="did you mean 'anyblock-one'"):
+        get_family("one", registry=registry)
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ class PluginRegistry:
             if model_type in record.model_types:
                 raise PluginError(
                     f"the adapter {record.origin()} for model_type {model_type!r} is {record.status}: {record.reason}",
-                    hint="anyblock doctor shows how to mend it",
+                    hint="; ".join((*self.notices, "anyblock doctor shows how to mend it")),
                 )
         raise unsupported(model_type, self.model_types)
 
