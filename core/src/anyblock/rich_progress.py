@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Task
 
 _SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_AT_START = 0.01
 
 
 def rate_text(per_second: float, unit: str) -> str:
@@ -106,21 +107,23 @@ class PlainProgress:
     def task(self, description: str, *, total: int, unit: str) -> Iterator[Advance]:
         """See `anyblock.progress.Progress.task`."""
         start = shown = time.monotonic()
-        done = 0
+        done = before = 0
 
         def advance(units: int) -> None:
-            nonlocal done, shown
+            nonlocal done, before, shown
             done += units
             now = time.monotonic()
+            if now - start < _SECONDS_AT_START:
+                before = done  # what an earlier run did is reported at once, and says nothing about the rate
             if now - shown >= self._between and done < total:
                 shown = now
-                rate = done / (now - start)
+                rate = (done - before) / (now - start)
                 left = f", {(total - done) / rate:.0f} s left" if rate > 0 else ""
                 self.note(f"{description}: {100 * done / total:.0f} %, {rate_text(rate, unit)}{left}")
 
         yield advance
         taken = time.monotonic() - start
-        rate = f", {rate_text(done / taken, unit)}" if done and taken > 0 else ""
+        rate = f", {rate_text((done - before) / taken, unit)}" if done > before and taken > 0 else ""
         self.note(f"{description}: done in {taken:.1f} s{rate}")
 
     def note(self, message: str) -> None:

@@ -6,8 +6,9 @@ import json
 
 import pytest
 import torch
-from anyblock.costs import latency
-from anyblock.costs.latency import Call, LatencyModel, LatencyScenario, SubblockCalls, measure, measure_subblocks
+from anyblock.costs import timing
+from anyblock.costs.latency import LatencyModel, LatencyScenario, SubblockCalls, measure_subblocks
+from anyblock.costs.timing import Call, measure
 from anyblock.errors import ExecutionError, UsageError
 
 
@@ -38,16 +39,16 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(latency, "time", clock)
+    monkeypatch.setattr(timing, "time", clock)
     return clock
 
 
 def test_median_and_spread_of_the_rounds_after_warm_up(clock):
     calls = {"a": clock.call("a", 900, 900, 1, 100, 3, 2, 5, reset=True)}
-    timing = measure(calls, warmup=2, repeats=5)["a"]
-    assert timing.median == pytest.approx(3)
-    assert timing.spread == pytest.approx(5 - 2)
-    assert timing.samples == 5
+    found = measure(calls, warmup=2, repeats=5)["a"]
+    assert found.median == pytest.approx(3)
+    assert found.spread == pytest.approx(5 - 2)
+    assert found.samples == 5
 
 
 def test_rounds_are_interleaved_and_each_starts_elsewhere(clock):
@@ -57,15 +58,15 @@ def test_rounds_are_interleaved_and_each_starts_elsewhere(clock):
 
 
 def test_short_calls_are_repeated_until_a_sample_is_long_enough(clock):
-    timing = measure({"a": clock.call("a", 0.1)}, warmup=0, repeats=4, min_sample_ms=2.0)["a"]
-    assert timing.median == pytest.approx(0.1)
+    found = measure({"a": clock.call("a", 0.1)}, warmup=0, repeats=4, min_sample_ms=2.0)["a"]
+    assert found.median == pytest.approx(0.1)
     assert len(clock.log) == 2 + 4 * 20  # two to find out how long one takes
 
 
 def test_a_reset_follows_every_run_and_is_not_timed(clock):
-    timing = measure({"a": clock.call("a", 0.1, reset=True)}, warmup=1, repeats=2)["a"]
+    found = measure({"a": clock.call("a", 0.1, reset=True)}, warmup=1, repeats=2)["a"]
     assert clock.log == ["a", "reset a"] * 3
-    assert timing.median == pytest.approx(0.1)
+    assert found.median == pytest.approx(0.1)
 
 
 def test_gradients_are_off():

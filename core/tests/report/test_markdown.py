@@ -39,8 +39,8 @@ def summary(**changes):
         "block_configs": [block.to_dict() for block in CHILD],
         "teacher_block_configs": [TEACHER.to_dict()] * 2,
         "budgets": (BudgetLine("params", 900.0, upper=1000.0), BudgetLine("kv_heads", 4.0, lower=2.0)),
-        "costs": {"params": 900.0, "memory": 5e9},
-        "teacher_costs": {"params": 1800.0, "memory": 9e9},
+        "costs": {"params": 900.0, "memory": 5e9, "kv_heads": 0.0, "experts": 0.0},
+        "teacher_costs": {"params": 1800.0, "memory": 9e9, "kv_heads": 8.0, "experts": 0.0},
         "search": SearchLine("optimal", 1.25, 1.25, 0.0, "kl", 2.0),
         "quality": quality.to_dict(),
         "stages": (StageLine("convert", 2.0), StageLine("score", 77.0, reused=True)),
@@ -77,7 +77,11 @@ def test_every_part_is_there():
     ]
     assert found["Quality"][0] == ["perplexity", "4.482", "7.389"]
     assert found["Quality"][2] == ["KL(teacher ‖ child), nats a token", "0", "0.3000"]
-    assert found["Costs"] == [["params", "1.80 k", "900", "50.0%"], ["memory", "8.38 GiB", "4.66 GiB", "55.6%"]]
+    assert found["Costs"] == [
+        ["params", "1.80 k", "900", "50.0%"],
+        ["memory", "8.38 GiB", "4.66 GiB", "55.6%"],
+        ["kv_heads", "8", "0", "0.0%"],  # a dense model has no experts, which is not worth a line
+    ]
     assert found["Layers"] == [
         ["0", "4 kv heads", "`██████████` 100%", "50 of 200", "`██▌░░░░░░░` 25%"],
         ["1", "no-op", "`░░░░░░░░░░` 0%", "200", "`██████████` 100%"],
@@ -86,7 +90,7 @@ def test_every_part_is_there():
     assert found["Stages"] == [["convert", "2.0 s", ""], ["score", "1 min 17 s", "reused"], ["all", "1 min 19 s", ""]]
     assert "anyblock compress teacher child --budget params=0.5x" in page
     assert "100 tokens in blocks of 10, stride 5." in page
-    assert "batch size 1, length 4096" in page
+    assert "Counted for batch size 1, length 4096." in page
     assert "- a note" in page
     assert "anyblock 0.1.0" in page
 

@@ -85,6 +85,22 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch):
     ]
 
 
+def test_what_was_done_before_does_not_count_as_speed(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(rich_progress.time, "monotonic", lambda: now)
+    console = Console(file=io.StringIO())
+    with PlainProgress(console).task("score", total=100, unit="candidates") as advance:
+        advance(40)
+        now += 30.0
+        advance(30)
+        now += 30.0
+        advance(30)
+    assert console.file.getvalue().splitlines() == [
+        "score: 70 %, 1 candidates/s, 30 s left",
+        "score: done in 60.0 s, 1 candidates/s",
+    ]
+
+
 def test_standard_output_is_never_written_to():
     code = (
         "from anyblock.rich_progress import terminal_progress\n"

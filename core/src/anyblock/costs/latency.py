@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from anyblock.errors import ExecutionError, UsageError
+from anyblock.costs.timing import Call, measure
+from anyblock.errors import UsageError
 from anyblock.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -59,80 +58,11 @@ class LatencyScenario:
 
 
 @dataclass(frozen=True)
-class Call:
-    """Something to be timed.
-
-    Attributes:
-        run: does the work once; timed.
-        reset: puts back what `run` changed (a cache that grew by one token); not timed.
-    """
-
-    run: Callable[[], object]
-    reset: Callable[[], object] | None = None
-
-
-@dataclass(frozen=True)
 class SubblockCalls:
     """A subblock's work in a scenario: `prefill` on all of the prompts, `decode` on one token after `past_length`."""
 
     prefill: Call
     decode: Call | None = None
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Times of one call, in ms: the median, the interquartile range, and how many samples there were."""
-
-    median: float
-    spread: float
-    samples: int
-
-
-def measure(
-    calls: Mapping[str, Call],
-    *,
-    device: torch.device | str = "cpu",
-    warmup: int = 2,
-    repeats: int = 11,
-    min_sample_ms: float = 1.0,
-    progress: Progress = SILENT,
-) -> dict[str, Timing]:
-    """Time calls against one another.
-
-    The rounds are interleaved: each runs every call, starting at another one each time, so that a slow phase of the
-    machine falls on all of them. Short calls without a reset are repeated within a sample until it lasts
-    `min_sample_ms`. The result is the median over rounds. Gradients are off, and the device's queue is empty at the
-    start and end of each sample.
-
-    Args:
-        calls: what to time, by name.
-        device: where the calls run.
-        warmup: rounds that are thrown away.
-        repeats: rounds that count.
-        min_sample_ms: shortest sample.
-        progress: where to report.
-
-    Raises:
-        UsageError: a number is out of range.
-        ExecutionError: a call failed; names it.
-    """
-    import torch
-
-    if repeats < 1 or warmup < 0:
-        raise UsageError(f"{repeats} repeats after {warmup} warm-up rounds", expected="at least 1 and 0")
-    where = torch.device(device)
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    with torch.no_grad(), progress.task("time", total=(warmup + repeats) * len(calls), unit="samples") as advance:
-        counts = {name: _inner_repeats(name, call, where, min_sample_ms) for name, call in calls.items()}
-        names = list(calls)
-        for turn in range(warmup + repeats):
-            shift = turn % max(1, len(names))
-            for name in names[shift:] + names[:shift]:
-                taken = _sample(name, calls[name], counts[name], where)
-                if turn >= warmup:
-                    samples[name].append(taken)
-                advance(1)
-    return {name: _timing(values) for name, values in samples.items()}
 
 
 @dataclass(frozen=True)
@@ -216,35 +146,3 @@ def measure_subblocks(
         decode = measure({key: call.decode for key, call in calls.items() if call.decode is not None}, **options)
         total = {key: total[key] + scenario.generated * decode[key].median for key in total}
     return LatencyModel(scenario, total)
-
-
-def _inner_repeats(name: str, call: Call, device: torch.device, min_sample_ms: float) -> int:
-    if call.reset is not None:
-        return 1
-    _sample(name, call, 1, device)
-    taken = _sample(name, call, 1, device)
-    return max(1, min(1000, round(min_sample_ms / taken))) if taken > 0 else 1000
-
-
-def _sample(name: str, call: Call, count: int, device: torch.device) -> float:
-    from anyblock.costs.device import synchronize
-
-    try:
-        synchronize(device)
-        start = time.perf_counter()
-        for _ in range(count):
-            call.run()
-        synchronize(device)
-        taken = (time.perf_counter() - start) * 1000.0 / count
-    except RuntimeError as error:
-        raise ExecutionError(f"timing {name} failed: {error}", hint="lower the batch size or the lengths") from error
-    if call.reset is not None:
-        call.reset()
-    return taken
-
-
-def _timing(values: list[float]) -> Timing:
-    if len(values) < 2:
-        return Timing(values[0], 0.0, len(values))
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return Timing(statistics.median(values), high - low, len(values))

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from anyblock.costs.latency import Call, LatencyScenario, SubblockCalls
+from anyblock.costs.latency import LatencyScenario, SubblockCalls
+from anyblock.costs.timing import Call
 from anyblock.errors import ExecutionError
 
 

@@ -90,10 +90,10 @@ def _quality(run: RunSummary) -> Iterator[Row]:
 def _costs(run: RunSummary) -> Iterator[Row]:
     child, teacher = run.costs or {}, run.teacher_costs or {}
     for name, about in cost_names().items():
-        if name in child:
-            before = teacher.get(name)
+        before = teacher.get(name)
+        if child.get(name) or before:
             text = "–" if before is None else fmt.quantity(before, about.unit)
-            yield name, text, fmt.quantity(child[name], about.unit), fmt.ratio(child[name], before)
+            yield name, text, fmt.quantity(child.get(name, 0.0), about.unit), fmt.ratio(child.get(name, 0.0), before)
 
 
 def _budget(line: BudgetLine) -> Row:
