@@ -3,7 +3,8 @@
     python core/benchmarks/iterative_hook.py [--hidden 4096] [--channels 14336] [--tokens 2048] [--threads 2]
 
 One batch of a down projection with half of its channels removed. Every variant runs in a process of its own, so that its
-peak memory is its own (Linux only); weights and inputs are not counted. Time is CPU time, which other work disturbs less. `formula` evaluates
+peak memory is its own (Linux only); weights and inputs are not counted. Time is CPU time, which other work disturbs
+less than the clock. `formula` evaluates
 `sqrt(‖s‖² + 2 x (s W) + x² ‖w‖²)` with `s = y - x' Wᵀ` on whole tensors, in the model's type or in float32.
 """
 
