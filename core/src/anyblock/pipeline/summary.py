@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from anyblock.costs.names import CandidateCosts
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates, scenario_of
+from anyblock.pipeline.stages.repair import read_repair
+from anyblock.pipeline.stages.scores import read_agreement
 from anyblock.pipeline.stages.solution import resolve_budgets
 from anyblock.report.summary import BudgetLine, RunSummary, SearchLine, StageLine
 
@@ -44,12 +47,30 @@ def summarise(
         quality=None if evaluation is None else evaluation.to_dict(),
         stages=_stages(context),
         scenario={"batch": scenario.batch_size, "length": scenario.length, "cache dtype": scenario.cache_dtype},
+        notes=tuple(_notes(context)),
         versions={
             "anyblock": version("anyblock"),
             context.family.distribution: context.family.version,
             **{name: version(name) for name in ("torch", "transformers")},
         },
     )
+
+
+def _notes(context: RunContext) -> Iterator[str]:
+    agreement = read_agreement(context.run)
+    if agreement is not None:
+        yield (
+            f"Scores are estimates, corrected by {agreement['sample']:.0f} exact ones; the rank correlation of the two is "
+            f"{agreement['rank_correlation']:.3f}."
+        )
+    lines = read_repair(context.run) if context.config.pruning.repair.method != "none" else []
+    if lines:
+        helped = [line for line in lines if line.ridge is not None]
+        before, after = (sum(getattr(line, name) for line in lines) / len(lines) for name in ("plain_error", "error"))
+        yield (
+            f"{len(helped)} of {len(lines)} narrowed subblocks were re-fitted by least squares; the relative error of their "
+            f"outputs on held-out tokens went from {before:.3f} to {after:.3f} on average."
+        )
 
 
 def _plain(costs: CandidateCosts) -> dict[str, float]:

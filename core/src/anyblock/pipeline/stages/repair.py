@@ -11,7 +11,8 @@ from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.pipeline.context import RunContext
-from anyblock.pipeline.run_folder import digest, file_digest
+from anyblock.pipeline.run_folder import RunFolder, digest, file_digest, read_json
+from anyblock.realize.repair import RepairLine, repair
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 STAGE = "6-repair"
 _WEIGHTS = "repaired.safetensors"
+_LINES = "repair.json"
 
 
 def run_repair(
@@ -29,8 +31,6 @@ def run_repair(
     if context.config.pruning.repair.method == "none":
         return {}, "none"
     from safetensors.torch import load_file, save_file
-
-    from anyblock.realize.repair import repair
 
     stage = context.run.stage(
         STAGE,
@@ -51,6 +51,11 @@ def run_repair(
                 context.engine, changed, weights, batches, partial=folder / ".layers", progress=context.progress
             )
             save_file(tensors, folder / _WEIGHTS)
-            write_json_atomic(folder / "repair.json", [asdict(line) for line in lines])
+            write_json_atomic(folder / _LINES, [asdict(line) for line in lines])
     path = context.run.result(STAGE, _WEIGHTS)
     return load_file(path), file_digest(path)
+
+
+def read_repair(run: RunFolder) -> list[RepairLine]:
+    """Read what the finished stage did to each subblock."""
+    return [RepairLine(**line) for line in read_json(run.result(STAGE, _LINES))]
