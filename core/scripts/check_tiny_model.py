@@ -29,11 +29,13 @@ Order = Callable[[torch.Tensor], torch.Tensor]
 
 def channel_scores(model: LlamaForCausalLM, rows: torch.Tensor) -> list[torch.Tensor]:
     """Return one score a channel for every layer."""
-    block = BlockConfig(AttentionConfig(), FFNConfig(intermediate_size=model.config.intermediate_size))
+    config = model.config
+    block = BlockConfig(
+        attention=AttentionConfig(num_key_value_heads=config.num_key_value_heads),
+        ffn=FFNConfig(intermediate_size=config.intermediate_size),
+    )
     hooks = [
-        IndependentChannelContributionHook(
-            layer.mlp.down_proj, HookContext(model.config, block, index, len(rows) // BATCH)
-        )
+        IndependentChannelContributionHook(layer.mlp.down_proj, HookContext(config, block, index, len(rows) // BATCH))
         for index, layer in enumerate(model.model.layers)
     ]
     handles = [hook.attach() for hook in hooks]

@@ -5,8 +5,7 @@ weights do not have any. This script makes one from scratch in a few minutes on 
 
     python core/scripts/train_tiny_model.py core/tests/assets/tiny-llama
 
-It writes the checkpoint in bfloat16, the tokenizer, and `training.json` with the figures it saw. The seed is fixed; the same
-machine and the same torch give the same weights.
+It writes the checkpoint in bfloat16, the tokenizer, and `training.json` with the figures it saw. The seed is fixed.
 """
 
 from __future__ import annotations
