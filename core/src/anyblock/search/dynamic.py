@@ -212,7 +212,7 @@ def _undominated(score: Floats, used: Floats, axis: int) -> Ints:
     import numpy as np
 
     if len(used) == 0:
-        return np.argmin(score, keepdims=True)
+        return np.array([int(np.argmin(score))])
     others = np.delete(used, axis, axis=0)
     order = np.lexsort((score, used[axis], *others))
     fresh = np.ones(len(order), dtype=np.bool_)

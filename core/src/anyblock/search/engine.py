@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _FIRST_WIDTH: Final = 1_000
 _LAST_WIDTH: Final = 100
 _PROOF_WIDTHS: Final = (4_000, 16_000, 64_000)
-_CEILINGS: Final = (1e-4, 1e-3, 1e-2, 1e-1, float("inf"))
+_CEILINGS: Final = (1e-4, 4e-4, 1.6e-3, 6.4e-3, 2.5e-2, 1e-1, float("inf"))
 _ROUNDING: Final = 1e-12
 _CUT_TRIES: Final = 20
 

@@ -11,7 +11,8 @@ PROOF_GAP: Final = 1e-6
 """A solution at most this far from its bound, relatively, counts as proven optimal."""
 
 Status = Literal["proven", "gap", "limit"]
-"""`proven`: nothing is better. `gap`: as near to the bound as was asked. `limit`: time or nodes ran out before that."""
+"""`proven`: nothing is better by more than `PROOF_GAP`. `gap`: within the gap that was asked for. `limit`: stopped farther
+from the bound than was asked, as a rule because time or nodes ran out."""
 
 
 @dataclass(frozen=True)
