@@ -1,11 +1,13 @@
-"""Compare `anyblock convert` with `cp -r` on a sharded random Llama checkpoint: time, and peak memory over a bare
-interpreter.
+"""Compare `anyblock convert` with `cp -r` on a sharded random Llama checkpoint: time, and memory over a bare interpreter.
 
-Both run as fresh processes, alternating, with the source in the page cache and nothing left to write back. Two
-comparisons: *durable* times `cp -r` followed by `sync -f` against `convert`, which waits for the disk by itself,
-    followed by the same
-`sync -f`; *cached* times `cp -r` alone against `convert` with its fsync switched off. Peak memory is VmHWM, which,
-unlike `ru_maxrss`, starts anew in a fresh process.
+Both run as fresh processes, alternating, with the source in the page cache and nothing left to write back. Three lines:
+
+durable  `cp -r` and `sync -f` against `convert` (which waits for the disk by itself) and the same `sync -f`;
+cached   `cp -r` alone against `convert` with its fsync switched off;
+unequal  `cp -r` alone against `convert` as it is: one copy may be lost by a power failure, the other not.
+
+Peak memory is VmHWM, which, unlike `ru_maxrss`, starts anew in a fresh process. Processor time hardly depends on what else
+the machine does.
 
     python core/benchmarks/convert.py --size 2 --runs 5 --json result.json
 """
@@ -16,12 +18,14 @@ import argparse
 import json
 import os
 import random
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 HIDDEN, FFN, VOCAB, HEADS, KV_HEADS = 2048, 8192, 32000, 32, 8
@@ -127,37 +131,64 @@ def settle(source: Path, target: Path) -> None:
                 pass
 
 
-def timed(commands: list[list[str]]) -> tuple[float, str]:
-    """Run commands one after the other; return seconds and what they printed."""
-    start = time.perf_counter()
-    printed = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for command in commands]
-    return time.perf_counter() - start, "".join(printed)
+@dataclass
+class Runs:
+    """What one command took, run by run, in seconds of wall clock and of processor time."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    printed: list[str] = field(default_factory=list)
+
+    def add(self, commands: list[list[str]]) -> None:
+        """Run commands one after the other as one run."""
+        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        self.printed += [
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout for command in commands
+        ]
+        self.wall.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.cpu.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
-def measure(source: Path, work: Path, mode: str, runs: int) -> tuple[list[float], list[float], list[str]]:
-    """Return the seconds of `cp` and of `convert`, and what the latter's processes said about memory."""
+def measure(source: Path, work: Path, mode: str, runs: int) -> tuple[Runs, Runs]:
+    """Return the runs of `cp` and of `convert`, which alternate."""
     copied, converted = work / "copied", work / "converted"
     copy = [["cp", "-r", str(source), str(copied)]]
     convert = [[sys.executable, "-c", CHILD, str(source), str(converted), mode]]
     if mode == "durable":
         copy.append(["sync", "-f", str(work)])
         convert.append(["sync", "-f", str(work)])
-    times: dict[str, list[float]] = {"cp": [], "convert": []}
-    said: list[str] = []
+    results = Runs(), Runs()
     for number in range(runs):
-        pair = [("cp", copy, copied), ("convert", convert, converted)]
-        for name, commands, target in pair if number % 2 == 0 else pair[::-1]:
+        pair = list(zip(results, (copy, convert), (copied, converted), strict=True))
+        for result, commands, target in pair if number % 2 == 0 else pair[::-1]:
             settle(source, target)
-            seconds, printed = timed(commands)
-            times[name].append(seconds)
-            if name == "convert":
-                said.append(printed)
+            result.add(commands)
             shutil.rmtree(target)
-    return times["cp"], times["convert"], said
+    return results
+
+
+def summary(mode: str, copy: Runs, convert: Runs) -> dict[str, object]:
+    """Return the figures of one comparison and print them."""
+    lines = [line.split() for line in convert.printed if line]
+    result: dict[str, object] = {
+        "cp_seconds": copy.wall,
+        "convert_seconds": convert.wall,
+        "ratio": statistics.median(b / a for a, b in zip(copy.wall, convert.wall, strict=True)),
+        "cpu_ratio": statistics.median(convert.cpu) / statistics.median(copy.cpu),
+        "peak_mib_over_interpreter": max(int(peak) - int(bare) for bare, peak, _, _ in lines) / 1024,
+        "imported_torch_or_transformers": any("True" in line for line in lines),
+    }
+    print(
+        f"{mode:8} cp {statistics.median(copy.wall):.2f} s, convert {statistics.median(convert.wall):.2f} s: "
+        f"ratio {result['ratio']:.2f} (processor time: {result['cpu_ratio']:.2f}); "
+        f"peak +{result['peak_mib_over_interpreter']:.1f} MiB over the interpreter"
+    )
+    return result
 
 
 def main() -> None:
-    """Run the comparison and print it."""
+    """Run the comparisons and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=float, default=2.0, help="size of the checkpoint in GB (10^9 bytes)")
     parser.add_argument("--shard", type=float, default=0.5, help="largest shard in GB")
@@ -170,28 +201,18 @@ def main() -> None:
         source = work / "source"
         source.mkdir()
         total = build(source, options.size, int(options.shard * 1e9))
-        result: dict[str, object] = {"bytes": total, "runs": options.runs}
-        for mode in ("durable", "cached"):
-            copy, convert, said = measure(source, work, mode, options.runs)
-            lines = [line.split() for line in said]
-            over = max(int(peak) - int(bare) for bare, peak, _, _ in lines) / 1024
-            ratio = statistics.median(convert) / statistics.median(copy)
-            result[mode] = {
-                "cp_seconds": copy,
-                "convert_seconds": convert,
-                "ratio_of_medians": ratio,
-                "ratio_of_minima": min(convert) / min(copy),
-                "peak_mib_over_interpreter": over,
-                "imported_torch_or_transformers": any("True" in line for line in lines),
-            }
-            print(
-                f"{mode:8} {total / 1e9:.2f} GB  cp {statistics.median(copy):6.2f} s"
-                f"  convert {statistics.median(convert):6.2f} s"
-                f"  ratio {ratio:.2f} (fastest of each: {min(convert) / min(copy):.2f})"
-                f"  peak +{over:.1f} MiB over the interpreter"
-            )
-        if options.json is not None:
-            options.json.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"{total / 1e9:.2f} GB of tensors, {options.runs} runs of each; ratios are medians over the runs")
+        durable = measure(source, work, "durable", options.runs)
+        cached = measure(source, work, "cached", options.runs)
+    result = {
+        "bytes": total,
+        "durable": summary("durable", *durable),
+        "cached": summary("cached", *cached),
+        # what a stopwatch shows that does not ask whether the copy is on the disk
+        "unequal": summary("unequal", cached[0], durable[1]),
+    }
+    if options.json is not None:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

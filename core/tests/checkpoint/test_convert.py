@@ -56,11 +56,8 @@ class TestResult:
         assert out == tmp_path / "out"
         assert tools.all_bytes(out) == tools.all_bytes(source)
         groups = SubblockCheckpoint.open(out).groups
-        assert list(groups) == [
-            "embeddings",
-            "lm_head",
-            *(f"block_{i}_{h}" for i in (0, 1) for h in ("attention", "ffn")),
-        ]
+        halves = [f"block_{index}_{half}" for index in (0, 1) for half in ("attention", "ffn")]
+        assert list(groups) == [*halves, "embeddings", "lm_head"]
         assert set(groups["lm_head"]) == {"lm_head.weight", "model.norm.weight"}
         assert set(groups["block_1_ffn"]) == {
             f"model.layers.1.{name}.weight"

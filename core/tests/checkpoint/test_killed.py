@@ -14,7 +14,7 @@ from anyblock import convert_model
 POINTS = {
     "before the first byte": "parts.write_all",
     "while a group is copied": "transfer.Copier.copy",
-    "between two groups": "writer.SubblockWriter.write_parts",
+    "between two groups": "writer.SubblockWriter._fill",
     "before the index": "writer.SubblockWriter.finish",
     "while files go to the disk": "sync.sync",
     "before the rename": "atomic._install",

@@ -14,6 +14,7 @@ import torch
 from anyblock.blocks import BlockConfig
 from anyblock.checkpoint import SubblockCheckpoint, SubblockWriter, is_subblock_checkpoint
 from anyblock.checkpoint import fingerprint as fingerprints
+from anyblock.checkpoint.parts import Stored
 from anyblock.errors import CheckpointError, ConfigError, InputError
 from safetensors.torch import load_file
 
@@ -231,18 +232,16 @@ class TestWriter:
     def parent(self, converted: Path) -> SubblockCheckpoint:
         return SubblockCheckpoint.open(converted)
 
-    def writer(self, folder: Path, parent: SubblockCheckpoint, blocks: Any = None) -> SubblockWriter:
+    def writer(self, folder: Path, parent: SubblockCheckpoint, blocks: Any = None, advance: Any = id) -> SubblockWriter:
         folder.mkdir()
         config = {**parent.config, "block_configs": "replaced"}
-        return SubblockWriter(
-            folder, config=config, block_configs=blocks or parent.block_configs, metadata={"by": "test"}
-        )
+        blocks = blocks or parent.block_configs
+        return SubblockWriter(folder, config=config, block_configs=blocks, metadata={"by": "test"}, advance=advance)
 
     def test_a_child(self, parent: SubblockCheckpoint, tmp_path: Path) -> None:
         blocks = [parent.block_configs[0].with_ffn(intermediate_size=10), parent.block_configs[1].with_ffn(no_op=True)]
         told: list[int] = []
-        writer = self.writer(tmp_path / "child", parent, blocks)
-        writer._advance = told.append
+        writer = self.writer(tmp_path / "child", parent, blocks, told.append)
         ffn = {
             n: t[:10] if "gate" in n or "up" in n else t[..., :10] if "down" in n else t
             for n, t in parent.load("block_0_ffn").items()
@@ -267,6 +266,38 @@ class TestWriter:
         assert metadata == {"total_size": total, "source": "owner/name@0123"}
         assert sum(told) == total
         assert json.loads((child.path / "kept.json").read_text()) == {"block_0_ffn": [0, 1]}
+
+    def test_the_index_does_not_depend_on_the_order_of_writing(self, tmp_path: Path) -> None:
+        groups = [f"block_{index}_{half}" for index in range(12) for half in ("attention", "ffn")]
+        groups += ["embeddings", "lm_head"]
+        block = {"attention": {"num_key_value_heads": 1}, "ffn": {"intermediate_size": 1}}
+        written = []
+        for number, order in enumerate((groups, groups[::-1])):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            blocks = [BlockConfig.from_dict(block)] * 12
+            writer = SubblockWriter(folder, config={"model_type": "llama"}, block_configs=blocks)
+            for group in order:
+                writer.write(group, {f"{group}.{name}": torch.zeros(1) for name in "ba"})
+            writer.finish()
+            written.append((folder / INDEX).read_bytes())
+            assert list(SubblockCheckpoint.open(folder).groups) == groups
+        assert written[0] == written[1]
+
+    def test_many_groups_are_copied_at_once(self, parent: SubblockCheckpoint, tmp_path: Path) -> None:
+        headers = {group: parent.header(group) for group in parent.groups}
+        parts = {g: {n: Stored(parent.file(g), e) for n, e in header.tensors.items()} for g, header in headers.items()}
+        stamps = {parent.file(group): header.stamp for group, header in headers.items()}
+        writer = self.writer(tmp_path / "child", parent)
+        writer.copy_parts(parts, stamps)
+        writer.finish()
+        child = SubblockCheckpoint.open(tmp_path / "child")
+        for group in parent.groups:
+            for name, tensor in child.load(group).items():
+                assert torch.equal(tensor.view(torch.int32), parent.load(group)[name].view(torch.int32))
+        parent.file("block_1_ffn").unlink()
+        with pytest.raises(CheckpointError, match=r"block_1_ffn\.safetensors does not exist"):
+            self.writer(tmp_path / "other", parent).copy_parts(parts, stamps)
 
     def test_groups_and_tensors_are_written_once(self, parent: SubblockCheckpoint, tmp_path: Path) -> None:
         writer = self.writer(tmp_path / "child", parent)

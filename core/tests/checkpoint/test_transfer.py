@@ -19,13 +19,13 @@ from anyblock.errors import CheckpointError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-CONTENT = random.Random(1).randbytes(3 * transfer.PAGE + 1234)
+CONTENT = random.Random(1).randbytes(3 * transfer.STRIDE + 1234)
 STEPS: dict[str, Any] = {
     "copy_file_range": (transfer._copy_file_range,),
     "sendfile": (transfer._sendfile,),
     "read and write": (),
 }
-positions = st.one_of(st.integers(0, len(CONTENT)), st.sampled_from(range(0, len(CONTENT), transfer.PAGE)))
+positions = st.one_of(st.integers(0, len(CONTENT)), st.sampled_from(range(0, len(CONTENT), transfer.STRIDE)))
 
 
 def copied(ranges: list[tuple[int, int]], position: int, steps: Any = None) -> tuple[bytes, int, list[int]]:
@@ -76,7 +76,7 @@ def test_a_way_that_is_refused_is_tried_once(number: int) -> None:
         calls.append("worked")
         return transfer._sendfile(*arguments)
 
-    ranges = [(0, 2 * transfer.PAGE), (transfer.PAGE, 2 * transfer.PAGE)]
+    ranges = [(0, 2 * transfer.STRIDE), (transfer.STRIDE, 2 * transfer.STRIDE)]
     assert copied(ranges, 0, (refuses, works))[0] == b"".join(CONTENT[a:b] for a, b in ranges)
     assert calls == ["refused", "worked", "worked"]
 
@@ -90,7 +90,7 @@ def test_other_failures_are_raised() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(OSError, match="No space left"):
-        copied([(0, transfer.PAGE)], 0, (full,))
+        copied([(0, transfer.STRIDE)], 0, (full,))
 
 
 def test_short_steps_are_continued() -> None:
@@ -99,7 +99,7 @@ def test_short_steps_are_continued() -> None:
 
     content, _, told = copied([(0, len(CONTENT))], 0, (slowly,))
     assert content == CONTENT
-    assert told[:2] == [1000, transfer.PAGE - 1000]
+    assert told[:2] == [1000, transfer.STRIDE - 1000]
 
 
 def test_this_platform_has_kernel_copies() -> None:

@@ -106,7 +106,9 @@ def convert_with(
     ):
         with Copier({}, advance) as copier:
             carry(files, work, copier)
-        writer = SubblockWriter(work, config=plan.config, block_configs=plan.block_configs, written=disk.submit)
+        writer = SubblockWriter(
+            work, config=plan.config, block_configs=plan.block_configs, advance=advance, written=disk.submit
+        )
         _write_groups(family, plan, source, view, writer, advance)
         writer.finish(source=origin_of(folder))
     return Path(output_dir)
@@ -121,16 +123,13 @@ def _write_groups(
     advance: Advance,
 ) -> None:
     stamps = {file: header.stamp for file, header in source.headers.items()}
-    with Copier(stamps, advance) as copier:
-        for group, names in plan.groups.items():
-            stored = {name: plan.stored[name] for name in names if name in plan.stored}
-            computed = {name: plan.computed[name] for name in names if name in plan.computed}
-            if computed:
-                # a copier of its own, which closes the scratch files before they are removed
-                with (
-                    compute_parts(family, computed, source, view, writer.directory) as parts,
-                    Copier(stamps, advance) as own,
-                ):
-                    writer.write_parts(group, {**stored, **parts}, own)
-            else:
-                writer.write_parts(group, stored, copier)
+    copied = {group: names for group, names in plan.groups.items() if plan.computed.keys().isdisjoint(names)}
+    writer.copy_parts({group: {name: plan.stored[name] for name in names} for group, names in copied.items()}, stamps)
+    for group in [group for group in plan.groups if group not in copied]:
+        stored = {name: plan.stored[name] for name in plan.groups[group] if name in plan.stored}
+        computed = {name: plan.computed[name] for name in plan.groups[group] if name in plan.computed}
+        with (
+            compute_parts(family, computed, source, view, writer.directory) as parts,
+            Copier(stamps, advance) as copier,
+        ):
+            writer.write_parts(group, {**stored, **parts}, copier)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from anyblock.checkpoint.dtypes import safetensors_dtype
 from anyblock.checkpoint.header import TensorEntry
 from anyblock.checkpoint.layout import PT, byte_size, header_bytes, ordered
-from anyblock.checkpoint.transfer import PAGE, ByteRange, Copier, write_all
+from anyblock.checkpoint.transfer import STRIDE, ByteRange, Copier, write_all
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ class InMemory:
 
 
 Part = Stored | InMemory
-_WORTH_PLACING: Final = 1 << 20
+_WORTH_PLACING: Final = 16 << 20
 
 
 def write_safetensors(
@@ -103,7 +103,7 @@ def write_safetensors(
 
 
 def _placement(parts: Iterable[Part]) -> dict[str, int]:
-    """Return where the data should start for the longest run of copied bytes to lie on pages as in its source."""
+    """Return where the data should start for the longest run of copied bytes to lie on strides as in its source."""
     offset = longest = length = rest = 0
     last: tuple[Path, int] | None = None
     for part in parts:
@@ -111,11 +111,11 @@ def _placement(parts: Iterable[Part]) -> dict[str, int]:
             length = length + part.nbytes if last == (part.file, part.entry.start) else part.nbytes
             last = (part.file, part.entry.end)
             if length > longest:
-                longest, rest = length, (part.entry.end - offset - part.nbytes) % PAGE
+                longest, rest = length, (part.entry.end - offset - part.nbytes) % STRIDE
         else:
             last = None
         offset += part.nbytes
-    return {"modulo": PAGE, "rest": rest} if longest >= _WORTH_PLACING and rest % 8 == 0 else {}
+    return {"modulo": STRIDE, "rest": rest} if longest >= _WORTH_PLACING and rest % 8 == 0 else {}
 
 
 def _ranges(run: Iterable[Part]) -> Iterable[ByteRange]:

@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +19,7 @@ from pathlib import Path
 
 def temporary_name(name: str, kind: str = "tmp") -> str:
     """Return a fresh name for a temporary beside `name`."""
-    return f".{name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f".{name}.{kind}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def claim(target: Path, make: Callable[[Path], object]) -> tuple[Path, int]:

@@ -14,7 +14,7 @@ from anyblock.checkpoint.config import CONFIG, read_config
 from anyblock.checkpoint.dtypes import torch_dtype
 from anyblock.checkpoint.files import inside, plain_directory
 from anyblock.checkpoint.fingerprint import content_fingerprint
-from anyblock.checkpoint.groups import FOLDER, check_groups, group_file, group_of
+from anyblock.checkpoint.groups import FOLDER, NOT_LOADED, check_groups, group_file, group_of
 from anyblock.checkpoint.header import Header, TensorEntry, read_header
 from anyblock.checkpoint.index import INDEX, check_against_index, read_weight_map
 from anyblock.checkpoint.parse import shown
@@ -76,6 +76,11 @@ class SubblockCheckpoint:
         check_groups(groups, blocks, str(folder))
         _check_files(folder, groups)
         return cls(folder, config, blocks, groups)
+
+    @property
+    def model_groups(self) -> list[str]:
+        """The groups that the model is made of; others are kept and not loaded (`groups.NOT_LOADED`)."""
+        return [group for group in self.groups if group not in NOT_LOADED]
 
     def file(self, group: str) -> Path:
         """Return a group's file.

@@ -40,13 +40,12 @@ class BackgroundSync:
         return self
 
     def submit(self, path: Path) -> None:
-        """Start to send a finished file to the disk.
+        """Start to send a finished file to the disk; may be called from several threads.
 
         Raises:
             OSError: an earlier file could not be written.
         """
         for done in [future for future in self._pending if future.done()]:
-            self._pending.remove(done)
             done.result()
         self._pending.append(self._thread.submit(sync, path))
 

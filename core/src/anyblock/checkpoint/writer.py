@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.blocks import BlockConfig
 from anyblock.checkpoint.config import CONFIG
 from anyblock.checkpoint.groups import FOLDER, check_groups, group_file
+from anyblock.checkpoint.header import Stamp
 from anyblock.checkpoint.index import INDEX, index_bytes
 from anyblock.checkpoint.jsonio import json_bytes
-from anyblock.checkpoint.layout import PT
+from anyblock.checkpoint.layout import PT, ordered
 from anyblock.checkpoint.parse import shown
 from anyblock.checkpoint.parts import InMemory, Part, Stored, write_safetensors
 from anyblock.checkpoint.transfer import Copier
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from anyblock.checkpoint.subblocks import SubblockCheckpoint
 
 _RESERVED: Final = {CONFIG, INDEX}
+_THREADS: Final = 4
 
 
 class SubblockWriter:
@@ -54,10 +60,10 @@ class SubblockWriter:
         self._config = dict(config)
         self._block_configs = list(block_configs)
         self._metadata = {**PT, **(metadata or {})}
-        self._advance = advance
+        self._advance = _serialised(advance)
         self._written = written
-        self._weight_map: dict[str, str] = {}
-        self._groups: set[str] = set()
+        self._files: dict[str, str] = {}
+        self._groups: dict[str, list[str]] = {}
         self._total = 0
         (directory / FOLDER).mkdir(exist_ok=True)
 
@@ -87,7 +93,37 @@ class SubblockWriter:
             CheckpointError: the group or a tensor was written before, the group is empty or cannot be a file's name,
                 or a source cannot be read.
         """
-        relative = group_file(group)
+        self._register(group, parts)
+        self._fill(group, parts, copier)
+
+    def copy_parts(self, groups: Mapping[str, Mapping[str, Stored]], stamps: Mapping[Path, Stamp]) -> None:
+        """Write groups whose tensors are all stored elsewhere, several groups at a time.
+
+        Args:
+            groups: `{group: {tensor: where it is}}`.
+            stamps: the state in which each source was checked.
+
+        Raises:
+            CheckpointError: as for `write_parts`.
+        """
+        for group, parts in groups.items():
+            self._register(group, parts)
+
+        def fill(group: str) -> None:
+            with Copier(stamps, self._advance) as copier:
+                self._fill(group, groups[group], copier)
+
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "anyblock-copy") as pool:
+            running = [pool.submit(fill, group) for group in groups]
+            try:
+                for future in running:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _register(self, group: str, parts: Mapping[str, Part]) -> None:
+        file = group_file(group)
         if not parts:
             raise CheckpointError(
                 f"the group {group} has no tensors", expected="at least one; leave out the group of a no-op"
@@ -95,17 +131,18 @@ class SubblockWriter:
         if group in self._groups:
             raise CheckpointError(f"the group {group} is written twice", expected="every group once")
         for name in parts:
-            if name in self._weight_map:
+            if name in self._files:
                 raise CheckpointError(
-                    f"tensor {shown(name)} is in {self._weight_map[name]} and in {relative}",
-                    expected="every tensor once",
+                    f"tensor {shown(name)} is in {self._files[name]} and in {file}", expected="every tensor once"
                 )
-        file = self.directory / relative
-        names = write_safetensors(file, parts, copier, self._metadata)
-        self._written(file)
-        self._groups.add(group)
-        self._weight_map.update(dict.fromkeys(names, relative))
+        self._groups[group] = list(ordered(parts))
+        self._files.update(dict.fromkeys(parts, file))
         self._total += sum(part.nbytes for part in parts.values())
+
+    def _fill(self, group: str, parts: Mapping[str, Part], copier: Copier) -> None:
+        file = self.directory / group_file(group)
+        write_safetensors(file, parts, copier, self._metadata)
+        self._written(file)
 
     def write_extra(self, name: str, data: Any) -> None:
         """Write a further JSON file beside `config.json`, for instance which channels were kept.
@@ -120,7 +157,7 @@ class SubblockWriter:
         (self.directory / name).write_bytes(json_bytes(data))
 
     def finish(self, *, source: str | None = None) -> None:
-        """Write the index and `config.json`.
+        """Write the index, in an order that does not depend on that of the writing, and `config.json`.
 
         Args:
             source: where the model comes from (`owner/name@commit`), recorded in the index's metadata.
@@ -129,7 +166,25 @@ class SubblockWriter:
             CheckpointError: a half has no group although it is not a no-op, or has one although it is.
         """
         check_groups(self._groups, self._block_configs, str(self.directory))
-        (self.directory / INDEX).write_bytes(index_bytes(self._weight_map, self._total, source))
+        weight_map = {
+            name: self._files[name] for group in sorted(self._groups, key=_natural) for name in self._groups[group]
+        }
+        (self.directory / INDEX).write_bytes(index_bytes(weight_map, self._total, source))
         blocks = [block.to_dict() for block in self._block_configs]
         config = {key: value for key, value in self._config.items() if key != "block_configs"}
         (self.directory / CONFIG).write_bytes(json_bytes({**config, "block_configs": blocks}))
+
+
+def _natural(group: str) -> list[str | int]:
+    """Sort `block_2_ffn` before `block_10_ffn`."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", group)]
+
+
+def _serialised(advance: Advance) -> Advance:
+    guard = threading.Lock()
+
+    def told(amount: int) -> None:
+        with guard:
+            advance(amount)
+
+    return told
