@@ -23,11 +23,12 @@ from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.errors import ExecutionError
-from anyblock.modeling.layerwise import Batch, LayerwiseModel
+from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.variants import LayerVariants
 from anyblock.progress import SILENT, Progress
+from anyblock.scoring.gradients import input_gradients, probe_gradients
 from anyblock.scoring.replace_one import TeacherTrace
-from anyblock.scoring.targets import CHUNK_ELEMENTS, Spool
+from anyblock.scoring.targets import Spool
 
 
 def estimate_scores(
@@ -70,7 +71,7 @@ def estimate_scores(
     trace = TeacherTrace(engine, batches, metric="mse", spool=Spool(spool), progress=progress)
     generator = torch.Generator().manual_seed(seed)
     gradients = [
-        _output_gradients(engine, batch, hidden, probes, generator)
+        probe_gradients(engine, batch, hidden, probes, generator)
         for batch, hidden in zip(trace.batches, trace.inputs[-1], strict=True)
     ]
     first = min(candidate.layer for candidate in waiting)
@@ -83,45 +84,9 @@ def estimate_scores(
                 advance(1)
             if index > first:
                 gradients = [
-                    _input_gradients(engine, index, batch, hidden, gradient)
+                    input_gradients(engine, index, batch, hidden, gradient)
                     for batch, hidden, gradient in zip(trace.batches, trace.inputs[index], gradients, strict=True)
                 ]
-
-
-def _output_gradients(
-    engine: LayerwiseModel, batch: Batch, hidden: torch.Tensor, probes: int, generator: torch.Generator
-) -> torch.Tensor:
-    """Return the probes' gradients at the last layer's output, [probes, batch, length, hidden], float32."""
-    count, length, _ = hidden.shape
-    rows = max(1, min(length, CHUNK_ELEMENTS // (engine.config.vocab_size * count)))
-    found = torch.zeros(probes, *hidden.shape, device=hidden.device)
-    leaf = hidden.detach().clone().requires_grad_()
-    for start in range(0, length, rows):
-        part = slice(start, min(start + rows, length))
-        with torch.enable_grad():
-            scores = engine.logits(leaf, batch, keep=part).float().log_softmax(-1)
-            chances = scores.detach().exp().flatten(0, 1)
-            # Drawn on the CPU, so that the same seed gives the same tokens on every device.
-            drawn = torch.multinomial(chances.cpu(), probes, replacement=True, generator=generator).to(scores.device)
-            for probe in range(probes):
-                total = scores.flatten(0, 1).gather(1, drawn[:, probe : probe + 1]).sum()
-                (gradient,) = torch.autograd.grad(total, leaf, retain_graph=probe < probes - 1)
-                found[probe] += gradient.float()
-    return found
-
-
-def _input_gradients(
-    engine: LayerwiseModel, index: int, batch: Batch, hidden: torch.Tensor, gradients: torch.Tensor
-) -> torch.Tensor:
-    """Carry gradients at a layer's output back to its input; the layer is run once for all probes."""
-    leaf = hidden.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        output = engine.run(index, leaf, batch)
-    found = torch.empty_like(gradients)
-    for probe, gradient in enumerate(gradients):
-        (back,) = torch.autograd.grad(output, leaf, gradient.to(output.dtype), retain_graph=probe < len(gradients) - 1)
-        found[probe] = back.float()
-    return found
 
 
 def _divergence(

@@ -88,16 +88,25 @@ class TeacherTargets:
         for start in range(0, length, rows):
             yield slice(start, min(start + rows, length))
 
-    def _divergence(self, hidden: torch.Tensor) -> tuple[float, int]:
-        """KL(p || q) = sum p (t - s) - lse(t) + lse(s) for teacher logits t and child logits s."""
-        total, tokens = 0.0, 0
+    def divergences(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield KL(teacher || child) at every position, chunk by chunk, float32; gradients reach `hidden`.
+
+        With teacher logits t and child logits s it is `sum p (t - s) - lse(t) + lse(s)`.
+
+        Args:
+            hidden: a child's last hidden states, [batch, length, hidden].
+        """
         for part, (teacher, norm) in zip(self._parts(), self._chunks, strict=True):
             child = self._engine.logits(hidden, self._batch, keep=part).float()
-            child_norm = child.logsumexp(-1)
             kept = teacher.float()  # the stored tensor itself when it is float32: not to be written to
-            weighted = (kept - norm[..., None]).exp_().mul_(kept - child).sum(-1)
-            total += float((weighted - norm + child_norm).sum(dtype=torch.float64))
-            tokens += norm.numel()
+            weighted = ((kept - norm[..., None]).exp_() * (kept - child)).sum(-1)
+            yield weighted - norm + child.logsumexp(-1)
+
+    def _divergence(self, hidden: torch.Tensor) -> tuple[float, int]:
+        total, tokens = 0.0, 0
+        for part in self.divergences(hidden):
+            total += float(part.sum(dtype=torch.float64))
+            tokens += part.numel()
         return _finite(total, self._metric), tokens
 
     def _loss(self, hidden: torch.Tensor) -> tuple[float, int]:
