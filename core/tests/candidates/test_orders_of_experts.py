@@ -11,6 +11,7 @@ from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.errors import ExecutionError
 from anyblock.pruning.expert_channels import ExpertIntermediateLayerDescriptor, ExpertIntermediatePruningMixIn
+from anyblock.pruning.experts import ExpertRemovalLayerDescriptor, ExpertRemovalPruningMixIn
 
 KIND = "expert_intermediate"
 EXPERTS, WIDTH, HIDDEN, KEPT = 2, 16, 4, 8
@@ -54,3 +55,26 @@ def test_every_expert_keeps_its_own_best_channels():
 def test_an_order_that_is_no_permutation_is_refused(order):
     with pytest.raises(ExecutionError, match="no permutation of 16 units"):
         weights_with(order).subblock(CHILD)
+
+
+def test_units_kept_of_groups_of_experts_are_those_of_every_group():
+    kind, config = "experts_removal", SimpleNamespace(n_group=2, topk_group=1)
+    moe = MoEConfig(num_local_experts=8, num_experts_per_tok=2, expert_intermediate_dim=WIDTH)
+    block = BlockConfig(attention=AttentionConfig(no_op=True), ffn=FFNConfig(moe=moe))
+    prefix = "model.layers.0.mlp"
+    tensors = {f"{prefix}.gate.weight": torch.arange(8.0).unsqueeze(1)}
+    for expert in range(8):
+        tensors[f"{prefix}.experts.{expert}.down_proj.weight"] = torch.full((1, 1), float(expert))
+    checkpoint = SimpleNamespace(block_configs=[block], load=lambda _: tensors)
+    layer = ExpertRemovalLayerDescriptor(expert_weights=("down_proj.weight",), groups_attribute="n_group")
+    family = SimpleNamespace(pruning_mixins=lambda: {kind: ExpertRemovalPruningMixIn(layer)})
+    child = Candidate(0, "ffn", kind, 4, block.with_moe(num_local_experts=4))
+
+    # The best four are of the second group, and each group keeps its own best two.
+    orders = {(0, kind): torch.tensor([7, 4, 6, 5, 1, 3, 0, 2])}
+    weights = CandidateWeights(checkpoint, family, config, orders)
+    assert weights.kept_units(child) == [1, 3, 7, 4]
+    assert weights.subblock(child)[f"{prefix}.gate.weight"].squeeze(1).tolist() == [1, 3, 7, 4]
+    unsorted = CandidateWeights(checkpoint, family, config, {})
+    assert unsorted.kept_units(child) == [0, 1, 4, 5]
+    assert unsorted.subblock(child)[f"{prefix}.gate.weight"].squeeze(1).tolist() == [0, 1, 4, 5]

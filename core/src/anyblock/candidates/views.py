@@ -101,11 +101,12 @@ class CandidateWeights:
 
         Where every expert has its own order of channels there is one list an expert.
         """
+        mixin, teacher = self._mixins[candidate.kind], self._checkpoint.block_configs[candidate.layer]
+        places = mixin.kept(teacher, candidate.size, self._config)
         order = self._orders.get((candidate.layer, candidate.kind))
         if order is None:
-            return list(range(candidate.size))
-        kept: list[int] | list[list[int]] = order[..., : candidate.size].tolist()
-        return kept
+            return places.tolist()
+        return mixin.sorted_order(order, self._config)[..., places].tolist()
 
     def _sorted_half(self, candidate: Candidate) -> dict[str, torch.Tensor]:
         key = (candidate.layer, candidate.kind)

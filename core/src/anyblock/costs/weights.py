@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from anyblock.checkpoint.groups import NOT_LOADED
 from anyblock.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -85,9 +86,12 @@ def without_tied_head(
 
 
 def non_block_groups(groups: Iterable[str], num_layers: int) -> list[str]:
-    """Return the groups outside the subblocks: embeddings, head, extra groups, what is in neither half of a layer."""
+    """Return the groups outside the subblocks: embeddings, head, extra groups, what is in neither half of a layer.
+
+    Extra groups that are kept with the model and never loaded (`NOT_LOADED`) are not among them.
+    """
     halves = {f"block_{index}_{half}" for index in range(num_layers) for half in ("attention", "ffn")}
-    return [group for group in groups if group not in halves]
+    return [group for group in groups if group not in halves | NOT_LOADED]
 
 
 def non_block_cost(

@@ -200,7 +200,7 @@ class LayerwiseModel:
                     module._parameters[name] = nn.Parameter(tensor.to("meta"), requires_grad=False)
 
     def _load_outside_layers(self) -> None:
-        for group in self.checkpoint.groups:
+        for group in self.checkpoint.model_groups:
             if not group.startswith("block_"):
                 self.weights.assign(self.checkpoint.load(group), device=self.device, where=f"group {group}")
         self.model.tie_weights()

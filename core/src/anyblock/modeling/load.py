@@ -11,6 +11,7 @@ import torch
 
 from anyblock.blocks import BlockConfig, block_configs_from_json
 from anyblock.checkpoint.config import read_config
+from anyblock.checkpoint.groups import NOT_LOADED
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.errors import CheckpointError
 from anyblock.modeling.device import as_dtype
@@ -78,7 +79,7 @@ def map_model(
     config = load_hf_config(checkpoint.path)
     model = build_skeleton(family, config, checkpoint.block_configs, dtype=dtype)
     weights = WeightMap(model)
-    for group in checkpoint.groups:
+    for group in checkpoint.model_groups:
         tensors = checkpoint.load(group)
         weights.assign(tensors, device=device, where=f"{checkpoint.path}, group {group}")
     model.tie_weights()
@@ -110,6 +111,10 @@ def _from_pretrained(
             use_safetensors=True,
             **options,
         )
+    if is_subblock_checkpoint(path):
+        checkpoint = SubblockCheckpoint.open(path)
+        kept = {name for group in checkpoint.groups if group in NOT_LOADED for name in checkpoint.groups[group]}
+        info["unexpected_keys"] = set(info["unexpected_keys"]) - kept
     faults = [f"{kind.replace('_', ' ')}: {_listed(info[kind])}" for kind in _LOADING_FAULTS if info.get(kind)]
     if faults:
         raise CheckpointError(

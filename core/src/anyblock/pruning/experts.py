@@ -135,6 +135,10 @@ class ExpertRemovalPruningMixIn(PruningMixIn):
         self._check_order(order.cpu(), block)
         return super().sort(layer_index, tensors, block, self.within_groups(order.cpu(), config), config)
 
+    def sorted_order(self, order: torch.Tensor, config: Any) -> torch.Tensor:
+        """See `PruningMixIn.sorted_order`: with groups of experts, the best first within every group."""
+        return self.within_groups(order, config)
+
     def within_groups(self, order: torch.Tensor, config: Any) -> torch.Tensor:
         """Return the order that `sort` gives the experts: `order`, taken apart by group; int64 `[experts]`."""
         width = len(order) // self.groups(config)

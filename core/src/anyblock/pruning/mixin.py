@@ -168,6 +168,10 @@ class PruningMixIn(ABC):
         """Return the positions, among sorted units, of those that a child of this size keeps; int64 `[size]`."""
         return torch.arange(size)
 
+    def sorted_order(self, order: torch.Tensor, config: Any) -> torch.Tensor:
+        """Return the order in which `sort` puts the units that it is given in `order`; int64, of the same shape."""
+        return order
+
     def places(self, block: BlockConfig, size: int) -> torch.Tensor:
         """Return where, in the child's output projection, the kept units lie; int64 `[size]`."""
         return torch.arange(size)
