@@ -12,8 +12,8 @@ from anyblock_conformance.levels import Level
 
 MODULES: Final = (
     "structure_hooks",
-    "structure_groups",
     "structure_model",
+    "structure_groups",
     "structure_shapes",
     "convert",
     "build_run",

@@ -6,7 +6,7 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,8 @@ import torch
 State = dict[str, Any]
 
 
-def state_of(classes: tuple[type[Any], ...] = ()) -> State:
-    """Return everything that a library should leave as it is: torch's defaults, random numbers, environment, classes.
-
-    Args:
-        classes: decoder layer classes; the attributes of every class in their modules are compared by identity.
-    """
+def process_state() -> State:
+    """Return what a library should leave as it is: torch's settings, random numbers, environment, logging."""
     from transformers.utils import logging
 
     found: State = {
@@ -41,21 +37,22 @@ def state_of(classes: tuple[type[Any], ...] = ()) -> State:
         "transformers' progress bars": logging.is_progress_bar_enabled(),
     }
     found.update({f"os.environ[{name!r}]": value for name, value in os.environ.items() if name not in _IGNORED})
-    for cls in layer_classes(classes):
-        found.update({f"{cls.__name__}.{name}": id(value) for name, value in vars(cls).items() if callable(value)})
+    return found
+
+
+def class_state(classes: Iterable[type[Any]]) -> State:
+    """Return the methods, by identity, of every class in the modules of these classes."""
+    found: State = {}
+    for name in sorted({cls.__module__ for cls in classes}):
+        for cls in vars(sys.modules[name]).values():
+            if isinstance(cls, type) and cls.__module__ == name:
+                methods = {method: value for method, value in vars(cls).items() if callable(value)}
+                found.update({f"{cls.__name__}.{method}": id(value) for method, value in methods.items()})
     return found
 
 
 # pytest writes the running test into the environment.
 _IGNORED: Final = {"PYTEST_CURRENT_TEST"}
-
-
-def layer_classes(classes: tuple[type[Any], ...]) -> Iterator[type[Any]]:
-    """Yield every class that is defined in the modules of these."""
-    for name in sorted({cls.__module__ for cls in classes}):
-        for value in vars(sys.modules[name]).values():
-            if isinstance(value, type) and value.__module__ == name:
-                yield value
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

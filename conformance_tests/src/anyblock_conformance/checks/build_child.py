@@ -32,7 +32,7 @@ def check_save_reload(subject: Subject) -> None:
     survives(subject, model, path)
 
 
-@check("build.tied-embeddings", capability="build", needs="tiny", depends_on=["convert.bit-for-bit"])
+@check("build.tied-embeddings", capability="build", needs="tiny", depends_on=["convert.bit-for-bit", "build.no-op"])
 def check_tied_embeddings(subject: Subject) -> None:
     """A model whose output head is its input embedding stays one: stored once, loaded once, in a child as well.
 

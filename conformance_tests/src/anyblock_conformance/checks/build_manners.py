@@ -14,11 +14,11 @@ from anyblock_conformance.children import candidates_without
 from anyblock_conformance.expect import nothing
 from anyblock_conformance.kinds import removable
 from anyblock_conformance.network import no_network
-from anyblock_conformance.state import changes, state_of
+from anyblock_conformance.state import changes, class_state, process_state
 from anyblock_conformance.subject import Subject, logits
 
 
-@check("build.offline", capability="build", needs="tiny", depends_on=["build.layerwise"])
+@check("build.offline", capability="build", needs="tiny", depends_on=["build.layerwise", "build.no-op-both"])
 def check_offline(subject: Subject) -> None:
     """Nothing is fetched from the network when the checkpoint is here.
 
@@ -32,7 +32,7 @@ def check_offline(subject: Subject) -> None:
     nothing(tried, "the network was asked for")
 
 
-@check("build.global-state", capability="build", needs="tiny", depends_on=["build.layerwise"])
+@check("build.global-state", capability="build", needs="tiny", depends_on=["build.layerwise", "build.no-op-both"])
 def check_global_state(subject: Subject) -> None:
     """Building and running leave torch's settings, the environment, logging, random numbers and transformers' classes as found.
 
@@ -41,11 +41,11 @@ def check_global_state(subject: Subject) -> None:
     How to fix: change nothing that is global. Configure the module you were given, and no class; use a generator of your
     own for random numbers.
     """
-    _exercise(subject)  # what is imported or registered once is there afterwards
+    before = process_state()
     classes = subject.family.decoder_layer_cls()
-    before = state_of(classes)
+    before.update(class_state(classes))
     _exercise(subject)
-    nothing(changes(before, state_of(classes)), "left otherwise than it was found")
+    nothing(changes(before, process_state() | class_state(classes)), "left otherwise than it was found")
 
 
 def _exercise(subject: Subject) -> None:

@@ -70,7 +70,7 @@ def check_no_op_both(subject: Subject) -> None:
         close(logits(model, subject.ids), expected, f"logits without {_shown(removed)}")
 
 
-@check("build.cached-decoding", capability="build", depends_on=["build.no-op"])
+@check("build.cached-decoding", capability="build", depends_on=["build.no-op", "build.no-op-both"])
 def check_cached_decoding(subject: Subject) -> None:
     """Decoding with a cache equals decoding without one, wherever a half is removed.
 

@@ -117,7 +117,8 @@ def _elements(cache: Any, layer: int) -> int:
 def _tensors(values: Iterable[Any]) -> Iterable[torch.Tensor]:
     for value in values:
         if isinstance(value, torch.Tensor):
-            yield value
+            if value.dim():  # a windowed layer keeps its window as a tensor of one number, which is no state
+                yield value
         elif isinstance(value, dict):
             yield from _tensors(value.values())
         elif isinstance(value, list | tuple):

@@ -89,7 +89,7 @@ def check_many_layers(subject: Subject) -> None:
     nothing(faults, f"with {layers + _OFFSET} layers")
 
 
-@check("structure.outer-groups", needs="headers", depends_on=["structure.tensor-groups"])
+@check("structure.outer-groups", needs="headers", depends_on=["structure.tensor-groups", "structure.module-paths"])
 def check_outer_groups(subject: Subject) -> None:
     """The input embedding is in `embeddings`; the final norm and, unless it is tied, the output head are in `lm_head`.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 from anyblock.capabilities import CAPABILITIES
 from anyblock.errors import AnyBlockError
+from anyblock.modeling.skeleton import load_hf_config
 
 from anyblock_conformance.check import check
 from anyblock_conformance.expect import equal, nothing, that
@@ -160,7 +160,7 @@ def check_pure_hooks(subject: Subject) -> None:
 
     How to fix: copy what is to be changed; keep no state between calls.
     """
-    family, config = subject.family, copy.deepcopy(subject.config)
+    family, config = subject.family, load_hf_config(subject.source)
     before = config.to_dict()
     for _ in range(2):
         blocks = family.create_block_configs(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import permutations
 
 from anyblock.blocks import BlockConfig
 
@@ -117,9 +118,11 @@ def _part_of(stored: tuple[int, ...], built: tuple[int, ...]) -> bool:
     """Say whether a stored tensor is the built one, or one of the parts that transformers makes it of."""
     if stored == built:
         return True
-    # Experts stored one by one become one tensor with a further dimension; gate and up may be stored apart.
+    # Experts stored one by one become one tensor with a further dimension; gate and up, or query, key and value, may be
+    # stored apart; either may be stored the other way round.
     if len(stored) + 1 == len(built):
         built = built[1:]
-    return len(stored) == len(built) and all(
-        b % s == 0 for s, b in zip(sorted(stored), sorted(built), strict=True) if s
+    return len(stored) == len(built) and any(
+        all(size and whole % size == 0 for size, whole in zip(order, built, strict=True))
+        for order in permutations(stored)
     )
