@@ -233,7 +233,12 @@ def prunable(subject: Subject) -> list[tuple[Any, int, BlockConfig]]:
     """Return, for every kind, one layer of each shape that it applies to."""
     layers = {block: index for index, block in enumerate(subject.blocks)}
     mixins = subject.family.pruning_mixins().values()
-    return [(mixin, index, block) for mixin in mixins for block, index in layers.items() if mixin.applies_to(block)]
+    return [
+        (mixin, index, block)
+        for mixin in mixins
+        for block, index in layers.items()
+        if mixin.half in HALVES and mixin.applies_to(block)
+    ]
 
 
 def test_costs_of_the_cache_are_counted_for_every_layer(subject):

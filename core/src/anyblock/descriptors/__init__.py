@@ -1,6 +1,7 @@
 """Bases that implement the hooks for common layouts; a family derives from one and overrides what differs."""
 
-from anyblock.descriptors.base import DescriptorBase
+from anyblock.descriptors.base import TINY_SIZES, DescriptorBase
 from anyblock.descriptors.dense import DenseDescriptor
+from anyblock.descriptors.sparse import SparseDescriptor
 
-__all__ = ["DenseDescriptor", "DescriptorBase"]
+__all__ = ["TINY_SIZES", "DenseDescriptor", "DescriptorBase", "SparseDescriptor"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from anyblock.capabilities import Capability, Support
 from anyblock.hookspecs import hookimpl
@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from anyblock.export.format import ExportFormat
     from anyblock.importance.hook import ImportanceHook
 
+TINY_SIZES: Final[Mapping[str, int]] = {
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+"""Sizes that most families' `conformance_config` begins from."""
+
 
 class DescriptorBase:
     """Hooks that do not depend on what is inside a layer.
@@ -27,6 +38,9 @@ class DescriptorBase:
         embedding, final_norm, layers: names below the prefix.
         head: module path of the output head.
         checkpoint_prefix: the decoder's prefix in *checkpoint* names where it differs from `decoder_prefix`.
+        checkpoint_head: the output head's prefix in checkpoint names where it differs from `head`.
+        text_config: the attribute of a multimodal model's config that holds the language model's.
+        extra_groups: `{group: regular expression}` of tensors that are kept as they are, such as a vision tower's.
     """
 
     decoder_layer: ClassVar[str | tuple[str, ...]]
@@ -36,6 +50,9 @@ class DescriptorBase:
     final_norm: ClassVar[str] = "norm"
     layers: ClassVar[str] = "layers"
     head: ClassVar[str] = "lm_head"
+    checkpoint_head: ClassVar[str | None] = None
+    text_config: ClassVar[str | None] = None
+    extra_groups: ClassVar[Mapping[str, str]] = {}
 
     @property
     def checkpoint_layer(self) -> str:
@@ -77,7 +94,7 @@ class DescriptorBase:
     @hookimpl
     def language_model_config(self, config: Any) -> Any:
         """See `FamilySpec.language_model_config`."""
-        return config
+        return config if self.text_config is None else getattr(config, self.text_config)
 
     @hookimpl
     def convert_weight_name(self, name: str) -> str | None:
@@ -118,11 +135,13 @@ class DescriptorBase:
         return {}
 
     def outer_predicates(self) -> dict[str, re.Pattern[str]]:
-        """Return the patterns of the two groups outside the layers: `embeddings`, and `lm_head` with the final norm."""
+        """Return the patterns of the groups outside the layers: `embeddings`, `lm_head` with the final norm, further ones."""
         prefix = self.weights_prefix
+        head = re.escape(self.checkpoint_head or self.head)
         return {
             "embeddings": re.compile(rf"{prefix}\.{re.escape(self.embedding)}\..+"),
-            "lm_head": re.compile(rf"(?:{prefix}\.{re.escape(self.final_norm)}|{re.escape(self.head)})\..+"),
+            "lm_head": re.compile(rf"(?:{prefix}\.{re.escape(self.final_norm)}|{head})\..+"),
+            **{group: re.compile(pattern) for group, pattern in self.extra_groups.items()},
         }
 
 
@@ -147,3 +166,8 @@ def full(*names: str) -> dict[str, Capability]:
 def unsupported(*names: str) -> dict[str, Capability]:
     """Return these capabilities as absent from the architecture."""
     return {name: Capability(Support.UNSUPPORTED) for name in names}
+
+
+def not_implemented(*names: str) -> dict[str, Capability]:
+    """Return these capabilities as present in the architecture and not handled by the adapter."""
+    return {name: Capability(Support.NOT_IMPLEMENTED) for name in names}

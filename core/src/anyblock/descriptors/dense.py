@@ -7,40 +7,63 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
-from anyblock.capabilities import Capability
-from anyblock.descriptors.base import DescriptorBase, full, unsupported
+from anyblock.capabilities import CAPABILITIES, Capability
+from anyblock.descriptors.base import DescriptorBase, full, not_implemented, unsupported
 from anyblock.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from torch import nn
 
     from anyblock.costs.cache import CacheSpec
+    from anyblock.pruning.ffn import GateUp
     from anyblock.pruning.mixin import PruningMixIn
 
 
 class DenseDescriptor(DescriptorBase):
-    """Hooks for a dense pre-norm decoder whose layers have an attention module and a gated MLP.
+    """Hooks for a decoder whose layers have an attention module and a gated MLP, each with norms of its own.
 
     Class attributes beyond those of `DescriptorBase`:
         attention, ffn: the names of the two modules inside a layer.
+        checkpoint_ffn: the second one's name in *checkpoint* names where it differs.
         attention_norms, ffn_norms: the norms that go with each half; all of a half's norms go when the half goes.
         attention_returns: how many values the attention module returns.
         ffn_returns: how many values the ffn module returns; 1 means a bare tensor.
+        attention_linears: query, key, value and output projection; two names where the first holds the other three.
+        ffn_linears: the input projections and, last, the output projection.
+        fused_gate_up: how one input projection holds gate and up; None where they are two.
+        kinds: the pruning kinds that the architecture has.
+        not_implemented: those among them that the adapter does not offer.
     """
 
     attention: ClassVar[str] = "self_attn"
     ffn: ClassVar[str] = "mlp"
+    checkpoint_ffn: ClassVar[str | None] = None
     attention_norms: ClassVar[tuple[str, ...]] = ("input_layernorm",)
     ffn_norms: ClassVar[tuple[str, ...]] = ("post_attention_layernorm",)
     attention_returns: ClassVar[int] = 2
     ffn_returns: ClassVar[int] = 1
+    attention_linears: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    ffn_linears: ClassVar[tuple[str, ...]] = ("gate_proj", "up_proj", "down_proj")
+    fused_gate_up: ClassVar[GateUp | None] = None
+    kinds: ClassVar[tuple[str, ...]] = ("ffn_intermediate", "kv_heads", "query_groups", "hidden_size")
+    not_implemented: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def stored_ffn(self) -> str:
+        """The ffn module's name in checkpoint names."""
+        return self.checkpoint_ffn or self.ffn
+
+    @property
+    def offered_kinds(self) -> tuple[str, ...]:
+        """The pruning kinds that the adapter offers."""
+        return tuple(kind for kind in self.kinds if kind not in self.not_implemented)
 
     @hookimpl
     def layer_name_predicates(self, num_layers: int) -> dict[str, re.Pattern[str]]:
         """See `FamilySpec.layer_name_predicates`."""
         groups = self.outer_predicates()
         attention = "|".join(map(re.escape, (self.attention, *self.attention_norms)))
-        ffn = "|".join(map(re.escape, (self.ffn, *self.ffn_norms)))
+        ffn = "|".join(map(re.escape, (self.stored_ffn, *self.ffn_norms)))
         for index in range(num_layers):
             layer = rf"{self.weights_prefix}\.{re.escape(self.layers)}\.{index}"
             groups[f"block_{index}_attention"] = re.compile(rf"{layer}\.(?:{attention})\..+")
@@ -51,11 +74,15 @@ class DenseDescriptor(DescriptorBase):
     def create_block_configs(self, config: Any) -> list[BlockConfig]:
         """See `FamilySpec.create_block_configs`."""
         text = self.language_model_config(config)
-        block = BlockConfig(
-            attention=AttentionConfig(num_key_value_heads=text.num_key_value_heads),
-            ffn=FFNConfig(intermediate_size=text.intermediate_size),
-        )
-        return [block] * text.num_hidden_layers
+        attention = AttentionConfig(num_key_value_heads=text.num_key_value_heads)
+        return [
+            BlockConfig(attention=attention, ffn=self.ffn_config(text, index))
+            for index in range(text.num_hidden_layers)
+        ]
+
+    def ffn_config(self, text_config: Any, layer_index: int) -> FFNConfig:
+        """Return the ffn of one layer of the unpruned model."""
+        return FFNConfig(intermediate_size=text_config.intermediate_size)
 
     @hookimpl
     def block_config_to_layer_overrides(self, block_config: BlockConfig) -> Mapping[str, Any]:
@@ -94,23 +121,40 @@ class DenseDescriptor(DescriptorBase):
     @hookimpl
     def pruning_mixins(self) -> Mapping[str, PruningMixIn]:
         """See `FamilySpec.pruning_mixins`."""
-        from anyblock.pruning.layouts import dense_mixins
+        layout = self.layout_mixins()
+        return {kind: layout[kind] for kind in self.offered_kinds}
 
-        return dense_mixins(layer=self.checkpoint_layer, attention=self.attention, ffn=self.ffn)
+    def layout_mixins(self) -> dict[str, PruningMixIn]:
+        """Return a mixin for every kind of pruning that the layout allows, offered or not."""
+        from anyblock.pruning.layouts import attention_mixins, ffn_mixins, hidden_mixins
+
+        readers, writers = self.stream_linears()
+        return {
+            **attention_mixins(self.checkpoint_layer, self.attention, linears=self.attention_linears),
+            **ffn_mixins(
+                self.checkpoint_layer, self.stored_ffn, linears=self.ffn_linears, fused_gate_up=self.fused_gate_up
+            ),
+            **hidden_mixins(
+                self.checkpoint_prefix or self.decoder_prefix,
+                attention=self.attention,
+                ffn=self.stored_ffn,
+                readers=readers,
+                writers=writers,
+                norms=(*self.attention_norms, *self.ffn_norms),
+            ),
+        }
+
+    def stream_linears(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the names of the linear modules that read the residual stream, and of those that write to it."""
+        *attention_inputs, attention_output = self.attention_linears
+        *ffn_inputs, ffn_output = self.ffn_linears
+        return (*attention_inputs, *ffn_inputs), (attention_output, ffn_output)
 
     @hookimpl
     def capabilities(self) -> Mapping[str, Capability]:
         """See `FamilySpec.capabilities`."""
         return {
-            **full(
-                "convert",
-                "build",
-                "attention_no_op",
-                "ffn_no_op",
-                "ffn_intermediate",
-                "kv_heads",
-                "query_groups",
-                "search",
-            ),
-            **unsupported("experts_removal", "expert_intermediate", "mamba_heads"),
+            **unsupported(*CAPABILITIES),
+            **full("convert", "build", "attention_no_op", "ffn_no_op", "search", *self.offered_kinds),
+            **not_implemented(*self.not_implemented),
         }

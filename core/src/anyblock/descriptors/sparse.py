@@ -1,0 +1,87 @@
+"""The base for sparse decoders: attention as in dense ones, and an FFN of routed experts in all or some layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from anyblock.blocks import BlockConfig, FFNConfig, MoEConfig
+from anyblock.descriptors.dense import DenseDescriptor
+from anyblock.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from anyblock.pruning.mixin import PruningMixIn
+
+
+class SparseDescriptor(DenseDescriptor):
+    """Hooks for a decoder whose checkpoint has `mlp.gate.weight` and `mlp.experts.N.{gate,up,down}_proj.weight`.
+
+    Class attributes beyond those of `DenseDescriptor`, whose `ffn_linears` are those of dense layers among sparse ones:
+        experts, experts_per_token, expert_width: the config's attributes with an expert layer's sizes, by their own
+            names and not by aliases.
+        router: the router's name inside the ffn.
+        expert_linears: an expert's input projections and, last, its output projection, in checkpoint names.
+    """
+
+    experts: ClassVar[str] = "num_local_experts"
+    experts_per_token: ClassVar[str] = "num_experts_per_tok"
+    expert_width: ClassVar[str] = "moe_intermediate_size"
+    router: ClassVar[str] = "gate"
+    expert_linears: ClassVar[tuple[str, ...]] = ("gate_proj", "up_proj", "down_proj")
+    kinds: ClassVar[tuple[str, ...]] = (
+        "experts_removal",
+        "expert_intermediate",
+        "kv_heads",
+        "query_groups",
+        "hidden_size",
+    )
+
+    def is_sparse(self, text_config: Any, layer_index: int) -> bool:
+        """Say whether a layer of the unpruned model has experts."""
+        return True
+
+    def ffn_config(self, text_config: Any, layer_index: int) -> FFNConfig:
+        """See `DenseDescriptor.ffn_config`."""
+        if not self.is_sparse(text_config, layer_index):
+            return super().ffn_config(text_config, layer_index)
+        return FFNConfig(moe=self.moe_config(text_config))
+
+    def moe_config(self, text_config: Any) -> MoEConfig:
+        """Return the sizes of a sparse layer of the unpruned model."""
+        return MoEConfig(
+            num_local_experts=getattr(text_config, self.experts),
+            num_experts_per_tok=getattr(text_config, self.experts_per_token),
+            expert_intermediate_dim=getattr(text_config, self.expert_width),
+        )
+
+    @hookimpl
+    def block_config_to_layer_overrides(self, block_config: BlockConfig) -> Mapping[str, Any]:
+        """See `FamilySpec.block_config_to_layer_overrides`."""
+        values = dict(super().block_config_to_layer_overrides(block_config))
+        if moe := block_config.ffn.moe:
+            values[self.experts] = moe.num_local_experts
+            values[self.experts_per_token] = moe.num_experts_per_tok
+            values[self.expert_width] = moe.expert_intermediate_dim
+        return values
+
+    def layout_mixins(self) -> dict[str, PruningMixIn]:
+        """See `DenseDescriptor.layout_mixins`."""
+        return {**super().layout_mixins(), **self.expert_mixins()}
+
+    def expert_mixins(self) -> dict[str, PruningMixIn]:
+        """Return `experts_removal` and `expert_intermediate`."""
+        from anyblock.pruning.layouts import sparse_mixins
+
+        return sparse_mixins(
+            self.checkpoint_layer,
+            self.stored_ffn,
+            router=self.router,
+            linears=self.expert_linears,
+            module=self.ffn,
+        )
+
+    def stream_linears(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """See `DenseDescriptor.stream_linears`."""
+        readers, writers = super().stream_linears()
+        *inputs, output = self.expert_linears
+        return (*readers, *inputs, self.router), (*writers, output)
