@@ -15,8 +15,13 @@ def layer_config(config: Any, overrides: Mapping[str, Any]) -> Any:
 
     The copy follows `config` in which attention and experts implementation is chosen: `set_attn_implementation` on a
     built model changes the model's config only, and a layer that kept the old choice would compute with other kernels.
+
+    A layer with fewer query heads keeps the width of a head, also where the config does not state it and the constructor
+    would divide the hidden size by the new number of heads.
     """
     own = copy.copy(config)
+    if "num_attention_heads" in overrides and not getattr(config, "head_dim", None):
+        own.head_dim = config.hidden_size // config.num_attention_heads
     for name, value in overrides.items():
         setattr(own, name, value)
     for name in _DELEGATED:
