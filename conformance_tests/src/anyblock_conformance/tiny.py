@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import string
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def save_tiny(config: Any, folder: Path) -> Path:
-    """Write a float32 checkpoint of a model with this configuration, and a tokenizer of numbered words.
+    """Write a float32 checkpoint of a model with this configuration, and a tokenizer for numbers.
 
     Norms and biases are random as well, so that a norm or bias that is lost, left unsorted or put in another place
     changes the output. The same configuration always gives the same weights.
@@ -28,7 +29,7 @@ def save_tiny(config: Any, folder: Path) -> Path:
         model = model_class(own)._from_config(own, dtype=torch.float32)
         randomise(model)
         model.save_pretrained(folder)
-        word_tokenizer(vocabulary_of(own)).save_pretrained(folder)
+        number_tokenizer().save_pretrained(folder)
     return folder
 
 
@@ -47,19 +48,18 @@ def randomise(model: Any) -> None:
             tensor.copy_(noise / tensor.shape[-1] ** 0.5)
 
 
-def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
-    """Return a tokenizer whose words are `w0`, `w1` … for the token ids 0, 1 …, so that text is token ids."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+def number_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer of digits, `w` and white space, each character a token; 15 tokens in all.
+
+    Some families have a tokenizer class of their own, with which transformers reads any `tokenizer.json`, and which keeps
+    nothing of it but a byte-pair vocabulary and its merges. So this is one, with white space in byte-level form as well.
+    """
+    from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordLevel({f"w{index}": index for index in range(vocabulary)}, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0")
-
-
-def vocabulary_of(config: Any) -> int:
-    """Return the vocabulary's size, also of a multimodal configuration."""
-    return int(config.get_text_config().vocab_size)
+    characters = ["w", *string.digits, " ", "\n", "Ġ", "Ċ"]
+    vocabulary = {character: index for index, character in enumerate(characters)}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocabulary, [], unk_token="w")), unk_token="w")
 
 
 def random_tokens(vocabulary: int, batch: int, length: int, seed: int) -> torch.Tensor:

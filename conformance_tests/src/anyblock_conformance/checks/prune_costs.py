@@ -11,13 +11,14 @@ from anyblock.candidates.views import candidate_shapes
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.costs.model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
 from anyblock.modeling.load import load_model
+from anyblock.pruning.mixin import PruningMixIn
 
 from anyblock_conformance.check import check
 from anyblock_conformance.children import child_model, write_child
 from anyblock_conformance.decoding import real_cache
 from anyblock_conformance.expect import NotApplicableError, equal
-from anyblock_conformance.kinds import claimed_kinds, pruning_cases
-from anyblock_conformance.pruned import candidates, mixin_for, random_orders
+from anyblock_conformance.kinds import claimed_kinds, pruning_cases, smaller_sizes
+from anyblock_conformance.pruned import candidates, mixin_for, narrower_config, narrower_model, random_orders
 from anyblock_conformance.subject import Subject
 
 _SCENARIO = Scenario(batch_size=2, length=12, cache_dtype="float32")
@@ -38,6 +39,7 @@ def check_costs(subject: Subject, kind: str) -> None:
         teacher.params, _counted(subject.stock), "the predicted parameters of the teacher (counted in the stock model)"
     )
     if mixin.half == "model":
+        _check_narrower(subject, mixin, kind)
         return
     chosen = candidates(subject, kind)
     path = write_child(subject, chosen, random_orders(subject, kind))
@@ -77,6 +79,19 @@ def check_cache_costs(subject: Subject) -> None:
                     kept,
                     f"elements that layer {layer} of {name} keeps for 2 sequences of {length} tokens",
                 )
+
+
+def _check_narrower(subject: Subject, mixin: PruningMixIn, kind: str) -> None:
+    """The residual stream is pruned in all groups at once; each is narrowed on the meta device."""
+    size, block = smaller_sizes(subject, kind, 0)[-1], subject.blocks[0]
+    config = narrower_config(subject, mixin, size)
+    text = subject.family.language_model_config(config)
+    narrowed = {
+        group: mixin.narrow(0, tensors, block, block, text) for group, tensors in _meta(subject.converted).items()
+    }
+    model = narrower_model(subject, mixin, size, torch.arange(int(subject.text_config.hidden_size)))
+    found = model_costs(subject.family, config, subject.blocks, narrowed, _SCENARIO)
+    equal(found.params, _counted(model), f"the predicted parameters with {kind} {size} (counted in the model)")
 
 
 def _predicted(subject: Subject, chosen: list[Candidate]) -> dict[str, float]:
