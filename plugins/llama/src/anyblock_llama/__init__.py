@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anyblock.descriptors import DenseDescriptor
+from anyblock.descriptors import TINY_SIZES, DenseDescriptor
 from anyblock.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -23,15 +23,4 @@ class LlamaDescriptor(DenseDescriptor):
         """See `FamilySpec.conformance_config`: the optional attention and MLP biases are on."""
         from transformers import LlamaConfig
 
-        return LlamaConfig(
-            vocab_size=128,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=64,
-            attention_bias=True,
-            mlp_bias=True,
-            tie_word_embeddings=False,
-        )
+        return LlamaConfig(**TINY_SIZES, attention_bias=True, mlp_bias=True)
