@@ -176,7 +176,9 @@ def _flat(cls: type[_T], data: object, where: str) -> _T:
             continue
         wanted = bool if name == "no_op" else int
         if type(value) is not wanted or (wanted is int and value < 1):
-            raise ConfigError(f"{where}.{name} is {value!r}", expected="true or false" if wanted is bool else "an integer above 0")
+            raise ConfigError(
+                f"{where}.{name} is {value!r}", expected="true or false" if wanted is bool else "an integer above 0"
+            )
     try:
         return cls(**values)
     except TypeError as error:

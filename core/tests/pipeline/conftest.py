@@ -35,6 +35,6 @@ def settings(llama_dir: Path, text_file: Path, tmp_path: Path) -> dict[str, Any]
             "batch_size": 4,
         },
         "pruning": {"ffn": {"sizes": [0.25, 0.5]}},
-        "search": {"budget": {"params": "0.75x"}},
+        "search": {"budget": {"params": "0.75x"}, "refine_rounds": 2},
         "device": "cpu",
     }

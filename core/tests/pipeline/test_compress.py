@@ -16,6 +16,7 @@ from anyblock.modeling.load import load_model
 from anyblock.pipeline.compress import compress
 from anyblock.pipeline.other_budgets import search_run
 from anyblock.pipeline.run_folder import RunFolder
+from anyblock.pipeline.stages.refine import read_refinement
 from anyblock.progress import Advance
 
 
@@ -84,7 +85,8 @@ def test_nothing_runs_again_until_an_input_changes(settings: dict[str, Any]) -> 
         return {stage.name for stage in result.summary.stages if not stage.reused}
 
     assert reran(settings) == set()
-    assert reran({**settings, "search": {"budget": {"params": "0.8x"}}}) == {"search", "repair", "child", "evaluation"}
+    looser = {**settings["search"], "budget": {"params": "0.8x"}}
+    assert reran({**settings, "search": looser}) == {"search", "refine", "repair", "child", "evaluation"}
     assert reran({**settings, "scoring": {"metric": "mse"}}) >= {"scores"}
     other = {**settings["data"], "block_size": 16}
     assert {"data", "importance", "scores"} <= reran({**settings, "data": other})
@@ -111,6 +113,18 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_child(settings: dict[str, 
     compress(config_of(settings))
     assert tree_digest(Path(settings["output"])) == expected
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_refinement_never_ends_above_where_it_started(settings: dict[str, Any]) -> None:
+    one_shot = {**settings, "search": {**settings["search"], "refine_rounds": 0}, "output": settings["output"] + "-one"}
+    first, refined = compress(config_of(one_shot)), compress(config_of(settings))
+    steps = read_refinement(RunFolder(refined.run))
+    assert len(steps) <= 2
+    kept = [step.measured for step in steps if step.kept]
+    assert kept == sorted(kept, reverse=True)
+    teacher = refined.summary.teacher_costs or {}
+    assert refined.solution.costs["params"] <= 0.75 * teacher["params"]
+    assert refined.solution.choices == first.solution.choices or kept
 
 
 def test_a_damaged_stage_is_run_again(settings: dict[str, Any]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
-from anyblock.search import Problem, solve
+from anyblock.search import Budget, Group, Option, Problem, solve
 from anyblock.search.dynamic import sweep_groups
+from anyblock.search.engine import _drop
 from anyblock.search.highs import solve_mip
 from anyblock.search.instance import compile_problem, tighten
 from anyblock.search.lagrange import evaluate, lagrangian_bound
@@ -82,27 +84,72 @@ def test_highs(data: st.DataObject, draw_problems: Draw, try_everything: type) -
         assert instance.score[result.chosen].sum() == pytest.approx(optimum, abs=1e-6)
 
 
+@contextmanager
+def highs_alone() -> Iterator[None]:
+    """Leave nothing of the dynamic program but the last resort, and that as narrow as can be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("anyblock.search.engine._CEILINGS", ())
+        patch.setattr("anyblock.search.engine._LAST_WIDTH", 1)
+        yield
+
+
 @some
 @given(data=st.data())
-def test_solutions_by_highs_alone(
-    data: st.DataObject, draw_problems: Draw, try_everything: type, monkeypatch_session: pytest.MonkeyPatch
-) -> None:
+def test_solutions_by_highs_alone(data: st.DataObject, draw_problems: Draw, try_everything: type) -> None:
     problem = data.draw(draw_problems())
     optimum = try_everything(problem).optimum
     if optimum == math.inf:
         return
-    solution = solve(problem)
+    with highs_alone():
+        solution = solve(problem)
     assert problem.keeps(solution.choices)
     assert solution.bound <= optimum + SLACK
     assert solution.score == pytest.approx(optimum, rel=1e-6, abs=1e-6)
 
 
-@pytest.fixture(scope="module")
-def monkeypatch_session() -> object:
-    """Leave only the last, narrow sweep of the dynamic program: HiGHS has to find and to prove."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("anyblock.search.engine._CEILINGS", ())
-        yield patch
+def test_what_only_the_tolerance_of_highs_lets_through_is_cut_off() -> None:
+    large = 40_000_000_001.0
+    options = (Option("small", 1.0, {"params": large - 1}), Option("large", 0.0, {"params": large}))
+    problem = Problem(tuple(Group(f"g{i}", options) for i in range(4)), (Budget("params", upper=4 * large - 2),))
+    instance = compile_problem(problem).instance
+    first = solve_mip(instance, gap=0.0, seconds=60, nodes=None, seed=0, start=None, stopped=lambda: False)
+    assert not instance.feasible(first.chosen)
+    with highs_alone():
+        solution = solve(problem)
+    assert (solution.score, solution.status) == (2.0, "proven")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_narrow_sweeps_of_crowded_problems(tangled: Callable[..., Problem], try_everything: type, seed: int) -> None:
+    problem = tangled(5, 5, costs=2, seed=seed)
+    optimum = try_everything(problem).optimum
+    instance = compile_problem(problem).instance
+    relaxed = lagrangian_bound(instance)
+    for width in (1, 2, 4, 8, 5000):
+        found = sweep_groups(instance, relaxed, ceiling=math.inf, width=width, expired=lambda: False)
+        assert found.bound <= optimum + SLACK
+        assert found.score >= optimum - SLACK
+    assert found.score == pytest.approx(optimum, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_fixing_keeps_every_option_of_a_choice_below_the_ceiling(
+    tangled: Callable[..., Problem], try_everything: type, seed: int
+) -> None:
+    problem = tangled(5, 5, costs=2, seed=seed)
+    compiled = compile_problem(problem)
+    relaxed = lagrangian_bound(compiled.instance)
+    known = try_everything(problem)
+    dropped = 0
+    for ceiling in (known.optimum, 1.05 * known.optimum, 1.2 * known.optimum):
+        work, part = _drop(compiled.instance, relaxed, ceiling)
+        assert len(part.reduced) == len(work.score)
+        dropped += len(compiled.instance.score) - len(work.score)
+        kept = {(compiled.groups[g].key, compiled.keys[i]) for g, i in zip(work.group_of(), work.index, strict=True)}
+        for choices in known.choices:
+            if problem.score(choices) <= ceiling:
+                assert set(choices.items()) <= kept
+    assert dropped
 
 
 @some

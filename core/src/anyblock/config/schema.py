@@ -112,6 +112,13 @@ class SearchConfig(Section):
     )
     time_limit: float = Field(default=60.0, gt=0, description="Seconds for one solution.")
     gap: float = Field(default=1e-6, ge=0, description="Relative gap at which a solution counts as proven.")
+    refine_rounds: Annotated[int, Field(ge=0)] = Field(
+        default=6,
+        description=(
+            "After the first solution: at most so many rounds that score the candidates around it and search again nearby, "
+            "until the KL on the scoring text stops falling. 0: none."
+        ),
+    )
     solutions: Positive = Field(default=1, description="How many different solutions to return.")
     min_distance: Positive = Field(default=1, description="In how many subblocks two solutions differ at least.")
 

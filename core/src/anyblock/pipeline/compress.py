@@ -25,6 +25,7 @@ from anyblock.pipeline.stages.child import run_child
 from anyblock.pipeline.stages.data import TokenData
 from anyblock.pipeline.stages.importance import hook_plans, run_importance
 from anyblock.pipeline.stages.quality import run_evaluation
+from anyblock.pipeline.stages.refine import run_refine
 from anyblock.pipeline.stages.repair import run_repair
 from anyblock.pipeline.stages.scores import run_scores
 from anyblock.pipeline.stages.solution import check_reachable, chosen_candidates, run_search
@@ -46,7 +47,7 @@ class CompressResult:
     Attributes:
         child: the child's checkpoint.
         run: the run folder.
-        solution: the search's best solution.
+        solution: the search's best solution, refined.
         evaluation: child against teacher; None when it was switched off.
         summary: everything that the report says.
     """
@@ -112,13 +113,14 @@ def _compress(
     orders = run_importance(context, plans, tokens["calibration"])
     scores = run_scores(context, costed, orders, tokens["scoring"])
     solutions = run_search(run, config.search, costed, scores)
-    chosen = chosen_candidates(costed, solutions[0])
+    solution = run_refine(context, costed, orders, tokens["scoring"], solutions[0])
+    chosen = chosen_candidates(costed, solution)
     repaired, repair_key = run_repair(context, chosen, orders, tokens["calibration"])
     child = run_child(context, chosen, orders, repaired, repair_key, output, overwrite=overwrite)
     evaluation = run_evaluation(context, child, tokens["evaluation"])
-    summary = summarise(context, costed, solutions[0], child, evaluation)
+    summary = summarise(context, costed, solution, child, evaluation)
     _write_report(run, summary)
-    return CompressResult(child, run.path, solutions[0], evaluation, summary)
+    return CompressResult(child, run.path, solution, evaluation, summary)
 
 
 def _write_report(run: RunFolder, summary: RunSummary) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from anyblock.config.schema import RunConfig
 from anyblock.costs.names import CandidateCosts
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates, scenario_of
+from anyblock.pipeline.stages.refine import read_refinement
 from anyblock.pipeline.stages.repair import read_repair
 from anyblock.pipeline.stages.scores import read_agreement
 from anyblock.pipeline.stages.solution import resolve_budgets
@@ -33,7 +36,7 @@ def summarise(
     budgets = resolve_budgets(config.search.bounds(), costed.teacher)
     scenario = scenario_of(config, context.source)
     return RunSummary(
-        command=f"anyblock compress {config.model} {config.output}",
+        command=_command(config),
         teacher=config.model,
         model_type=context.family.model_type,
         block_configs=[block.to_dict() for block in child.block_configs],
@@ -56,12 +59,25 @@ def summarise(
     )
 
 
+def _command(config: RunConfig) -> str:
+    budgets = [f"--budget {cost}={value}" for cost, value in config.search.budget.items()]
+    return shlex.join(["anyblock", "compress", config.model, config.output, *" ".join(budgets).split()]) + (
+        f" --data {shlex.quote(config.data.path)}" if config.data.path else ""
+    )
+
+
 def _notes(context: RunContext) -> Iterator[str]:
     agreement = read_agreement(context.run)
     if agreement is not None:
         yield (
             f"Scores are estimates, corrected by {agreement['sample']:.0f} exact ones; the rank correlation of the two is "
             f"{agreement['rank_correlation']:.3f}."
+        )
+    steps = read_refinement(context.run) if context.config.search.refine_rounds else []
+    for number, step in enumerate(steps, 1):
+        yield (
+            f"Refinement {number}: {step.changed} subblocks exchanged, KL on the scoring text predicted {step.predicted:.4f}, "
+            f"measured {step.measured:.4f}; {'kept' if step.kept else 'dropped'}."
         )
     lines = read_repair(context.run) if context.config.pruning.repair.method != "none" else []
     if lines:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from anyblock.candidates.views import Orders
 
-STAGE = "7-child"
+STAGE = "8-child"
 
 
 def run_child(

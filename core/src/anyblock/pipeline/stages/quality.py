@@ -10,7 +10,7 @@ from anyblock.evaluation.result import EvaluationResult
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
 
-STAGE = "8-evaluation"
+STAGE = "9-evaluation"
 
 
 def run_evaluation(context: RunContext, child: SubblockCheckpoint, batches: Batches) -> EvaluationResult | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from anyblock.candidates.views import Orders
 
-STAGE = "6-repair"
+STAGE = "7-repair"
 _WEIGHTS = "repaired.safetensors"
 _LINES = "repair.json"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.checkpoint.atomic import write_json_atomic
@@ -60,12 +60,21 @@ def read_solutions(run: RunFolder) -> list[Solution]:
     return [Solution(**row) for row in read_json(run.result(STAGE, "solutions.json"))]
 
 
-def build_problem(costed: CostedCandidates, scores: dict[str, float], bounds: Sequence[Bound]) -> Problem:
-    """Return the search problem: one group a subblock; the teacher's own subblock scores 0."""
+def build_problem(
+    costed: CostedCandidates, scores: Mapping[str, float], bounds: Sequence[Bound], *, own_scores: bool = False
+) -> Problem:
+    """Return the search problem, one group a subblock.
+
+    Args:
+        costed: the candidates.
+        scores: by candidate key.
+        bounds: the budgets.
+        own_scores: the teacher's own subblocks have scores too; otherwise they score 0.
+    """
     groups: dict[str, list[Option]] = {}
     kinds: dict[str, str] = {}
     for candidate in costed.candidates:
-        score = 0.0 if candidate.kind == TEACHER else scores[candidate.key]
+        score = 0.0 if candidate.kind == TEACHER and not own_scores else scores[candidate.key]
         option = Option(candidate.label, score, costed.costs[candidate.key], candidate.label)
         groups.setdefault(candidate.group, []).append(option)
         kinds[candidate.group] = candidate.half

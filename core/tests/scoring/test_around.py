@@ -1,0 +1,80 @@
+"""Scores around a child: measured divergence, and predictions that are right in the limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from anyblock import evaluate
+from anyblock.calibration.batches import Batches
+from anyblock.candidates.candidate import Candidate
+from anyblock.candidates.library import list_candidates
+from anyblock.candidates.views import CandidateWeights
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.family import get_family
+from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.realize.realize import realize
+from anyblock.scoring.around import Surroundings
+from anyblock.scoring.estimate import rank_correlation
+
+FAMILY = get_family("llama")
+SIZES = {"ffn_intermediate": lambda full: [12, 24, 36, 47], "query_groups": lambda full: [1]}
+
+
+class Setup:
+    def __init__(self, teacher_dir: Path) -> None:
+        self.teacher = SubblockCheckpoint.open(teacher_dir)
+        self.engine = LayerwiseModel(self.teacher, FAMILY, max_resident=1)
+        blocks = self.teacher.block_configs
+        self.candidates = list_candidates(FAMILY, self.engine.config, blocks, SIZES, ["attention", "ffn"])
+        self.weights = CandidateWeights(self.teacher, FAMILY, self.engine.config, {})
+        self.batches = Batches(torch.randint(0, 96, (6, 20), generator=torch.Generator().manual_seed(5)), 4)
+        self.around = Surroundings(self.engine, self.weights, self.batches, probes=16, seed=0)
+
+    def choice(self, *labels: str) -> list[Candidate]:
+        """The teacher, but for these candidates."""
+        own = {c.group: c for c in self.candidates if c.kind == "teacher"}
+        own |= {c.group: c for c in self.candidates if c.key in labels}
+        return list(own.values())
+
+
+@pytest.fixture(scope="module")
+def setup(teacher_dir: Path) -> Setup:
+    return Setup(teacher_dir)
+
+
+CHILD = ("block_0_ffn:ffn_intermediate=24", "block_1_attention:no_op", "block_2_attention:query_groups=1")
+
+
+def test_the_divergence_is_that_of_the_written_child(setup: Setup, tmp_path: Path) -> None:
+    choice = setup.choice(*CHILD)
+    child = realize(setup.teacher, choice, setup.weights, tmp_path / "child")
+    result = evaluate(child, data=setup.batches, teacher=setup.teacher.path)
+    assert setup.around.divergence(choice) == pytest.approx(result.kl_per_token, rel=1e-4)
+    assert setup.around.divergence(setup.choice()) == pytest.approx(0, abs=1e-6)
+
+
+def test_what_the_child_has_changes_nothing_and_the_rest_is_ordered_right(setup: Setup) -> None:
+    choice = setup.choice(*CHILD)
+    predicted = setup.around.neighbours(choice, setup.candidates)
+    assert set(predicted) == {candidate.key for candidate in setup.candidates}
+    assert all(predicted[candidate.key] == 0 for candidate in choice)
+    own = setup.around.divergence(choice)
+    measured = {}
+    for candidate in setup.candidates:
+        exchanged = [candidate if c.group == candidate.group else c for c in choice]
+        measured[candidate.key] = setup.around.divergence(exchanged) - own
+    assert rank_correlation([predicted[key] for key in measured], list(measured.values())) > 0.9
+
+
+def test_a_small_exchange_is_predicted_with_its_sign(setup: Setup) -> None:
+    choice = setup.choice(*CHILD)
+    predicted = setup.around.neighbours(choice, setup.candidates)
+    own = setup.around.divergence(choice)
+    # One channel of 48 less in a layer that is whole so far: nearly linear.
+    for key in ("block_1_ffn:ffn_intermediate=47", "block_2_ffn:ffn_intermediate=47"):
+        candidate = next(c for c in setup.candidates if c.key == key)
+        exchanged = [candidate if c.group == candidate.group else c for c in choice]
+        change = setup.around.divergence(exchanged) - own
+        assert predicted[key] == pytest.approx(change, rel=0.35, abs=3e-4)
