@@ -69,8 +69,9 @@ def silence(model: Any, names: Iterable[str]) -> Any:
 
 
 def assign(model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put tensors, by checkpoint name, into a loaded model."""
+    """Put tensors, by checkpoint name, into a loaded model; what is tied to one of them follows."""
     WeightMap(model).assign(tensors, device="cpu", where="the conformance suite")
+    model.tie_weights()
 
 
 def survives(subject: Subject, model: Any, path: Path) -> None:

@@ -118,13 +118,11 @@ class Session:
         passed, message = self._run(planned)
         reason = self.expected.get(planned.id)
         declared = self._declared(check.capability_for(planned.case))
+        if declared is not None and not declared and reason is None:
+            state = f"the capability {check.capability_for(planned.case)} is declared as {declared.support}"
+            return (Outcome.UNCLAIMED, f"it works, and {state}") if passed else (Outcome.SKIPPED, state)
         if passed is None:
             return Outcome.SKIPPED, message
-        if declared is not None and not declared and reason is None:
-            name, state = check.capability_for(planned.case), declared.support
-            if passed:
-                return Outcome.UNCLAIMED, f"it works, and the capability {name} is declared as {state}"
-            return Outcome.SKIPPED, f"the capability {name} is declared as {state}"
         if passed:
             return (Outcome.PASSED, "") if reason is None else (Outcome.UNEXPECTED_PASS, _stale(reason))
         if reason is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from anyblock.blocks import BlockConfig
 from anyblock.errors import CheckpointError, UsageError
 from anyblock.modeling.skeleton import build_skeleton
@@ -10,9 +11,9 @@ from anyblock.pruning.mixin import PruningMixIn
 
 from anyblock_conformance.check import check
 from anyblock_conformance.children import tensors_of
-from anyblock_conformance.expect import NotApplicableError, equal, fail, nothing, that
+from anyblock_conformance.expect import equal, fail, nothing, that
 from anyblock_conformance.kinds import pruning_cases, resized, smaller_sizes, without, works_on
-from anyblock_conformance.pruned import candidate, mixin_for, random_orders, sorted_half
+from anyblock_conformance.pruned import candidate, mixin_for, narrower_model, random_orders, sorted_half
 from anyblock_conformance.subject import Subject
 
 
@@ -75,7 +76,12 @@ def check_shapes(subject: Subject, kind: str) -> None:
     """
     mixin = mixin_for(subject, kind)
     if mixin.half == "model":
-        raise NotApplicableError("prune.masked-teacher builds the narrower model")
+        sizes = smaller_sizes(subject, kind, 0)
+        for size in sorted({sizes[0], sizes[-1]}):
+            model = narrower_model(subject, mixin, size, torch.arange(int(subject.text_config.hidden_size)))
+            left = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
+            nothing(left, f"the model with {size} {kind}: narrow gives no tensor for")
+        return
     for layer in works_on(subject, kind):
         sizes, block = smaller_sizes(subject, kind, layer), subject.blocks[layer]
         for size in sorted({*sizes[:1], *sizes[-1:]}):

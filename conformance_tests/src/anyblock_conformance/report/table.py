@@ -27,7 +27,7 @@ _VERDICTS = {"confirmed": "green", "false claim": "bold red", "works, not declar
 
 def report_view(report: Report) -> RenderableType:
     """Return the report as a table of checks, the failures in full, the levels, the capabilities and the counts."""
-    parts: list[RenderableType] = [_checks(report)]
+    parts: list[RenderableType] = [_checks(report), *_skipped(report)]
     parts += [_failure(result) for result in report.failures]
     parts += [_levels(report), _capabilities(report), Text(count_line(report)), Text(f"reproduce: {report.command}")]
     parts.append(Text("conformance: passed" if report.passed else "conformance: not passed", _STATES[_state(report)]))
@@ -52,11 +52,28 @@ def _checks(report: Report) -> Table:
     table.add_column("outcome", no_wrap=True)
     table.add_column("what was found", overflow="fold")
     for result in report.results:
+        if result.outcome is Outcome.SKIPPED:
+            continue
         lines = result.message.splitlines()
         table.add_row(
             escape(result.id), Text(str(result.outcome), COLOURS[result.outcome]), Text(lines[0] if lines else "")
         )
     return table
+
+
+def _skipped(report: Report) -> list[RenderableType]:
+    reasons: dict[str, list[str]] = {}
+    for result in report.results:
+        if result.outcome is Outcome.SKIPPED:
+            reasons.setdefault(result.message, []).append(result.id)
+    if not reasons:
+        return []
+    table = Table(title="skipped", title_justify="left", show_lines=True)
+    table.add_column("why", overflow="fold")
+    table.add_column("checks", overflow="fold")
+    for reason, ids in reasons.items():
+        table.add_row(Text(reason), Text(f"{len(ids)}: {', '.join(ids)}"))
+    return [table]
 
 
 def _adapter(report: Report) -> str:
