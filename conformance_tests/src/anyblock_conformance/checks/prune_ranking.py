@@ -10,6 +10,7 @@ from anyblock.calibration.batches import Batches
 from anyblock.calibration.sweep import HookPlan, sweep_importance
 from anyblock.importance.hook import ImportanceHook
 from anyblock.importance.router import silenced_experts
+from anyblock.pruning.axis import Silence
 from anyblock.pruning.mixin import PruningMixIn
 
 from anyblock_conformance.check import check
@@ -17,7 +18,7 @@ from anyblock_conformance.children import child_model, stock_copy
 from anyblock_conformance.expect import NotApplicableError, close, equal, nothing, same, that
 from anyblock_conformance.kinds import pruning_cases, smaller_sizes, works_on
 from anyblock_conformance.planted import planted_subject
-from anyblock_conformance.pruned import Orders, candidate, mixin_for, router_of
+from anyblock_conformance.pruned import Orders, candidate, masked_teacher, mixin_for, router_of
 from anyblock_conformance.subject import Subject, logits
 
 
@@ -129,8 +130,23 @@ def _check_useless(
             f"the units of {kind} that {hook.__name__} ranks last in layer {layer} (useless ones)",
         )
         chosen.append(candidate(subject, kind, layer, size))
-    child = child_model(subject, chosen, orders)
-    close(logits(child, subject.ids), subject.logits, f"logits without the useless units of {kind} ({hook.__name__})")
+    found = logits(child_model(subject, chosen, orders), subject.ids)
+    expected = subject.logits
+    if any(_spanned_by_a_norm(subject, mixin, layer) for layer in useless):
+        # A norm over all units sees those that are useless behind it: without them it scales the others anew.
+        with masked_teacher(subject, chosen, orders) as teacher:
+            expected = logits(teacher, subject.ids)
+    close(found, expected, f"logits without the useless units of {kind} ({hook.__name__})")
+
+
+def _spanned_by_a_norm(subject: Subject, mixin: PruningMixIn, layer: int) -> bool:
+    """Say whether the units of a layer go through one norm together."""
+    block, tensors = subject.blocks[layer], subject.converted.load(f"block_{layer}_{mixin.half}")
+    return any(
+        axis.name in tensors and axis.covers(tensors[axis.name], mixin.size(block))
+        for axis in mixin.axes(layer, block, subject.text_config)
+        if any(segment.silence is Silence.NORM for segment in axis.segments)
+    )
 
 
 def _check_experts(subject: Subject, mixin: PruningMixIn, kind: str) -> None:
