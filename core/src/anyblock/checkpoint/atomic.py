@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,13 @@ def _install(work: Path, real: Path, overwrite: bool) -> None:
         try:
             work.rename(real)
         except OSError as error:
-            if aside is not None:
-                aside.rename(real)
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                if aside is not None:  # another run has replaced what was to be replaced
+                    shutil.rmtree(aside, ignore_errors=True)
                 raise _appeared(real) from error
+            if aside is not None:
+                with suppress(OSError):  # the next writer puts it back
+                    aside.rename(real)
             raise
         sync(real.parent)
         if aside is not None:

@@ -34,18 +34,22 @@ def claim(target: Path, make: Callable[[Path], object]) -> tuple[Path, int]:
     """
     fresh = target.with_name(temporary_name(target.name, "new"))
     make(fresh)
-    descriptor = lock(fresh)
+    descriptor = lock(fresh, wait=True)  # another writer may be looking whether its owner is dead
     return fresh.rename(target.with_name(temporary_name(target.name))), descriptor
 
 
-def lock(path: Path) -> int:
+def lock(path: Path, *, wait: bool = False) -> int:
     """Lock a file or directory and return the descriptor whose closing releases it.
 
     Raises:
-        BlockingIOError: it is locked already.
+        BlockingIOError: it is locked already, and `wait` is false.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    _flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        _flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 
@@ -59,7 +63,7 @@ def collect(target: Path) -> None:
         match = pattern.fullmatch(entry.name)
         if match is None or not _is_dead(entry, match[1], int(match[2])):
             continue
-        with suppress(FileNotFoundError):  # another process collects as well
+        with suppress(OSError):  # another process collects as well, or the remains are someone else's
             if match[1] == "old" and not os.path.lexists(target):
                 entry.rename(target)
             elif entry.is_dir() and not entry.is_symlink():
