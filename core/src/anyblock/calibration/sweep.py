@@ -103,7 +103,7 @@ def _attach(
     for plan in plans:
         if not plan.mixin.applies_to(block):
             continue
-        target = plan.target or plan.mixin.hook_target(index)
+        target = plan.target or plan.mixin.hook_target(index, plan.hook)
         try:
             module = layer.get_submodule(target)
         except AttributeError as error:

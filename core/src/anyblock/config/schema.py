@@ -52,9 +52,9 @@ class DataConfig(Section):
         description="Share of the calibration text that is kept for the evaluation when it has no own text.",
     )
     block_size: Positive = Field(default=512, description="Tokens in one sequence.")
-    calibration_tokens: Positive = Field(default=131_072, description="Tokens for importance and repair, at most.")
-    scoring_tokens: Positive = Field(default=16_384, description="Tokens on which candidates are scored, at most.")
-    evaluation_tokens: Positive = Field(default=65_536, description="Tokens for the evaluation, at most.")
+    calibration_tokens: Positive = Field(default=32_768, description="Tokens for importance and repair, at most.")
+    scoring_tokens: Positive = Field(default=4_096, description="Tokens on which candidates are scored, at most.")
+    evaluation_tokens: Positive = Field(default=32_768, description="Tokens for the evaluation, at most.")
     batch_size: Positive = Field(default=4, description="Sequences in one forward pass.")
 
 
@@ -68,17 +68,23 @@ class ScoringConfig(Section):
             "`mse`: output of the block."
         ),
     )
-    method: Literal["exact", "estimated"] = Field(
-        default="exact",
+    method: Literal["auto", "exact", "estimated"] = Field(
+        default="auto",
         description=(
             "`exact`: the rest of the model runs behind every candidate. `estimated`: gradients predict the KL from the "
-            "layer's own output, a sample is scored exactly and the rest corrected by it."
+            "layer's own output, a sample is scored exactly and the rest corrected by it. `auto`: `estimated` for `kl`, "
+            "`exact` for the other metrics."
         ),
     )
     probes: Positive = Field(default=4, description="Draws from the teacher's prediction at every token, for `estimated`.")
     exact_sample: Annotated[int, Field(ge=2)] = Field(
         default=16, description="Candidates that `estimated` scores exactly all the same, to correct and judge the rest."
     )
+
+    @property
+    def estimates(self) -> bool:
+        """Whether most candidates are estimated."""
+        return self.metric == "kl" if self.method == "auto" else self.method == "estimated"
 
     @model_validator(mode="after")
     def _only_kl_is_estimated(self) -> Self:

@@ -74,11 +74,14 @@ class DenseDescriptor(DescriptorBase):
     def create_block_configs(self, config: Any) -> list[BlockConfig]:
         """See `FamilySpec.create_block_configs`."""
         text = self.language_model_config(config)
-        attention = AttentionConfig(num_key_value_heads=text.num_key_value_heads)
         return [
-            BlockConfig(attention=attention, ffn=self.ffn_config(text, index))
+            BlockConfig(attention=self.attention_config(text, index), ffn=self.ffn_config(text, index))
             for index in range(text.num_hidden_layers)
         ]
+
+    def attention_config(self, text_config: Any, layer_index: int) -> AttentionConfig:
+        """Return the attention of one layer of the unpruned model."""
+        return AttentionConfig(num_key_value_heads=text_config.num_key_value_heads)
 
     def ffn_config(self, text_config: Any, layer_index: int) -> FFNConfig:
         """Return the ffn of one layer of the unpruned model."""

@@ -21,6 +21,9 @@ class SparseDescriptor(DenseDescriptor):
             names and not by aliases.
         router: the router's name inside the ffn.
         expert_linears: an expert's input projections and, last, its output projection, in checkpoint names.
+        correction_bias: whether the router has an `e_score_correction_bias`.
+        expert_groups: the config's number of expert groups among which the router chooses first; None without groups.
+        shared_is_multiple: whether the model builds its shared expert as a whole number of routed experts.
     """
 
     experts: ClassVar[str] = "num_local_experts"
@@ -28,6 +31,9 @@ class SparseDescriptor(DenseDescriptor):
     expert_width: ClassVar[str] = "moe_intermediate_size"
     router: ClassVar[str] = "gate"
     expert_linears: ClassVar[tuple[str, ...]] = ("gate_proj", "up_proj", "down_proj")
+    correction_bias: ClassVar[bool] = False
+    expert_groups: ClassVar[str | None] = None
+    shared_is_multiple: ClassVar[bool] = False
     kinds: ClassVar[tuple[str, ...]] = (
         "experts_removal",
         "expert_intermediate",
@@ -77,6 +83,9 @@ class SparseDescriptor(DenseDescriptor):
             self.stored_ffn,
             router=self.router,
             linears=self.expert_linears,
+            correction_bias=self.correction_bias,
+            groups=self.expert_groups,
+            shared_is_multiple=self.shared_is_multiple,
             module=self.ffn,
         )
 

@@ -47,9 +47,9 @@ def run_scores(context: RunContext, costed: CostedCandidates, orders: Orders, ba
         weights = CandidateWeights(context.teacher, context.family, context.text_config, orders)
         with stage.run() as folder:
             scores = (
-                _exact(context, candidates, weights, batches, folder)
-                if settings.method == "exact"
-                else _estimated(context, candidates, weights, batches, folder)
+                _estimated(context, candidates, weights, batches, folder)
+                if settings.estimates and len(candidates) > settings.exact_sample
+                else _exact(context, candidates, weights, batches, folder)
             )
             write_json_atomic(folder / _SCORES, scores)
     return read_scores(context.run)
