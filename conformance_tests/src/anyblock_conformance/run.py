@@ -13,6 +13,7 @@ import anyblock
 from anyblock.family import ModelFamily, get_family
 
 from anyblock_conformance import __version__
+from anyblock_conformance.headers import Shape
 from anyblock_conformance.levels import Level
 from anyblock_conformance.report.model import Report
 from anyblock_conformance.session import Session
@@ -52,6 +53,8 @@ def run_checkpoint(
     family: ModelFamily | None = None,
     full: bool = False,
     levels: Iterable[Level | str] | None = None,
+    shapes: Mapping[str, Shape] | None = None,
+    name: str = "",
     command: str = "",
 ) -> Report:
     """Check the adapter of a local checkpoint on that checkpoint.
@@ -61,6 +64,8 @@ def run_checkpoint(
         family: the adapter; the installed one for its `model_type` when not given.
         full: load it and run everything that applies; otherwise config and headers are read, and no weights.
         levels: the levels to run; all when not given.
+        shapes: its tensors, where the directory holds only a configuration.
+        name: what the report calls it; its path when not given.
         command: what to repeat for the same report.
 
     Raises:
@@ -71,10 +76,10 @@ def run_checkpoint(
 
     own = family or get_family(read_config(path)["model_type"])
     with _folder() as folder:
-        subject = Subject(own, folder, scope="weights" if full else "headers", source=path)
+        subject = Subject(own, folder, scope="weights" if full else "headers", source=path, shapes=shapes)
         session = Session(subject, levels=as_levels(levels))
         shown = command or f"anyblock conformance {path}{' --full' if full else ''}"
-        return finish(session, subject=str(path), command=shown)
+        return finish(session, subject=name or str(path), command=shown)
 
 
 def finish(session: Session, *, subject: str, command: str) -> Report:

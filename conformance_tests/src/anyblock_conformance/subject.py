@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -38,17 +38,28 @@ class Subject:
 
     Whoever changes a model takes a copy of it.
 
-    Attributes:
+    Args:
         family: the adapter under test.
-        scope: how much of a checkpoint there is.
         folder: an existing directory for whatever is written.
+        scope: how much of a checkpoint there is.
+        source: the checkpoint; None has the tiny one written.
+        shapes: its tensors, where the source has only a configuration.
     """
 
-    def __init__(self, family: ModelFamily, folder: Path, *, scope: Scope = "tiny", source: Path | None = None) -> None:
+    def __init__(
+        self,
+        family: ModelFamily,
+        folder: Path,
+        *,
+        scope: Scope = "tiny",
+        source: Path | None = None,
+        shapes: Mapping[str, Shape] | None = None,
+    ) -> None:
         self.family = family
         self.scope = scope
         self.folder = folder
         self._source = source
+        self._shapes = shapes
         self._memo: dict[str, Any] = {}
 
     def memo(self, name: str, make: Callable[[], T]) -> T:
@@ -69,7 +80,7 @@ class Subject:
     @cached_property
     def tensors(self) -> dict[str, Shape]:
         """Shape and dtype of every tensor of the checkpoint, by its name there."""
-        return source_shapes(self.source)
+        return source_shapes(self.source) if self._shapes is None else dict(self._shapes)
 
     @cached_property
     def names(self) -> dict[str, Shape]:

@@ -6,9 +6,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from anyblock.checkpoint.hub import resolve_model
 from anyblock.errors import UsageError
 from anyblock.family import installed_plugins
 
+from anyblock_conformance.hub import fetch_headers
 from anyblock_conformance.report.model import Report
 from anyblock_conformance.run import run_checkpoint, run_conformance
 
@@ -34,9 +36,10 @@ def run_target(
     options = ["--full"] * full + [f"--level {level}" for level in levels or ()]
     options += [f"--revision {revision}"] if revision is not None else []
     command = " ".join(["anyblock conformance", shlex.quote(target), *options])
-    path = Path(target).expanduser()
+    path, shapes = Path(target).expanduser(), None
     if not path.exists():
-        from anyblock.checkpoint.hub import resolve_model
-
-        path = resolve_model(target, revision=revision)
-    return run_checkpoint(path, full=full, levels=levels, command=command)
+        if full:
+            path = resolve_model(target, revision=revision)
+        else:
+            path, shapes = fetch_headers(target, revision=revision)
+    return run_checkpoint(path, full=full, levels=levels, shapes=shapes, name=target, command=command)

@@ -17,7 +17,7 @@ from anyblock_conformance.pruned import candidate, mixin_for, narrower_model, ra
 from anyblock_conformance.subject import Subject
 
 
-@check("prune.sizes", capability="{case}", cases=pruning_cases, needs="headers", depends_on=["structure.block-configs"])
+@check("prune.sizes", capability="{case}", cases=pruning_cases, depends_on=["structure.block-configs"])
 def check_sizes(subject: Subject, kind: str) -> None:
     """Legal sizes ascend to the layer's own, resizing to each gives a block of that size, and others are refused.
 

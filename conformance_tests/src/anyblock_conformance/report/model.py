@@ -32,6 +32,8 @@ class LevelResult:
     @property
     def reason(self) -> str:
         """The state in words."""
+        if self.state == "not run":
+            return f"none of its {self.planned} checks is about config and headers, or about a single checkpoint"
         if self.state == "incomplete":
             return f"only {self.passed} of {self.planned} checks passed or applied, at least {self.floor} have to"
         return f"{self.passed} of {self.planned} checks passed"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from anyblock_conformance.check import base_id
 from anyblock_conformance.outcome import Outcome, Result
 from anyblock_conformance.report.model import Report
 
@@ -72,8 +75,21 @@ def _skipped(report: Report) -> list[RenderableType]:
     table.add_column("why", overflow="fold")
     table.add_column("checks", overflow="fold")
     for reason, ids in reasons.items():
-        table.add_row(Text(reason), Text(f"{len(ids)}: {', '.join(ids)}"))
+        table.add_row(Text(reason), Text(f"{len(ids)}: {', '.join(_folded(ids, report))}"))
     return [table]
+
+
+def _folded(ids: list[str], report: Report) -> list[str]:
+    """Return ids in which all cases of a check, if all of them are there, are one entry."""
+    found: dict[str, list[str]] = {}
+    for name in ids:
+        found.setdefault(base_id(name), []).append(name)
+    planned = Counter(base_id(result.id) for result in report.results)
+    return [
+        part
+        for base, names in found.items()
+        for part in ([f"{base} (all {len(names)} cases)"] if len(names) == planned[base] > 1 else names)
+    ]
 
 
 def _adapter(report: Report) -> str:
