@@ -20,11 +20,15 @@ def convert(
 ) -> None:
     """Split a checkpoint into one file per subblock. Tensors are copied byte by byte, never through a model."""
     from anyblock.checkpoint.convert import convert_model
-    from anyblock.checkpoint.hub import resolve_model
     from anyblock.rich_progress import terminal_progress
 
-    source = resolve_model(model, revision=revision)
     written = convert_model(
-        source, out, family, overwrite=overwrite, trust_remote_code=trust_remote_code, progress=terminal_progress()
+        model,
+        out,
+        family,
+        overwrite=overwrite,
+        trust_remote_code=trust_remote_code,
+        revision=revision,
+        progress=terminal_progress(),
     )
     typer.echo(f"wrote {written}")
