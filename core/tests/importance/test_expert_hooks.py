@@ -221,6 +221,16 @@ def test_channels_of_experts_follow_the_formula(name: str, make_sparse: Any, too
     torch.testing.assert_close(scores.double(), wanted, rtol=1e-4, atol=1e-6)
 
 
+def test_channels_of_an_expert_that_no_token_reached_are_ranked_by_their_weights(make_sparse: Any, tools: Any) -> None:
+    experts = make_sparse("mixtral").experts
+    hook = ExpertChannelContributionHook(experts, tools.context(experts=8))
+    hidden, indices = torch.randn(5, experts.down_proj.shape[1]), torch.zeros(5, 1, dtype=torch.int64)
+    hook(experts, (hidden, indices, torch.ones(5, 1)), {}, None)
+    norms = experts.down_proj.detach().norm(dim=1)
+    torch.testing.assert_close(hook.scores()[1:], norms[1:])
+    assert not torch.allclose(hook.scores()[0], norms[0])
+
+
 def _expert(experts: Any, expert: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """One expert by hand: its intermediate activation, and what it writes."""
     if hasattr(experts, "gate_up_proj_bias"):

@@ -39,6 +39,10 @@ def list_candidates(
             raise UnsupportedModelError(
                 f"{family.model_type} has no pruning kind {kind!r}", expected=", ".join(sorted(mixins)) or "none"
             )
+    largest = {
+        kind: max((mixins[kind].size(block) for block in block_configs if mixins[kind].applies_to(block)), default=0)
+        for kind in sizes
+    }
     found: list[Candidate] = []
     for layer, block in enumerate(block_configs):
         for half in HALVES:
@@ -49,7 +53,10 @@ def list_candidates(
                 mixin = mixins[kind]
                 if mixin.half != half or not mixin.applies_to(block):
                     continue
-                for size in sizes_for(mixin.size(block)):
+                full = mixin.size(block)
+                for size in sizes_for(full):
+                    if full <= size <= largest[kind]:
+                        continue  # meant for the layers that have so many
                     mixin.check_size(block, size, config)
                     found.append(Candidate(layer, half, kind, size, mixin.resize(block, size, config)))
             if half in no_op_halves:

@@ -30,9 +30,7 @@ def compress(
     run: Annotated[Path | None, typer.Option("--run", help="The run folder; OUT.run when not given.")] = None,
     hook: Annotated[str | None, typer.Option(help="Importance hook that ranks ffn channels, by name.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="What is computed in: float32, bfloat16, float16, or auto.")
-    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="What is computed in: float32, bfloat16, float16, or auto.")] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the checkpoint.")
     ] = False,

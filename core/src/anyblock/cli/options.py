@@ -16,6 +16,9 @@ TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the checkpoint.")
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: the checkpoint's own where this device is fast in it, else float32.")]
+Dtype = Annotated[
+    str,
+    typer.Option(help="float32, bfloat16, float16, or auto: the checkpoint's own where this device is fast in it."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Data = Annotated[Path | None, typer.Option("--data", help="A UTF-8 text file, or .jsonl with a text field.")]

@@ -61,7 +61,7 @@ class KindPruning(Section):
         return bool(self.sizes)
 
     def absolute_sizes(self, teacher_size: int, *, query_heads: int | None = None) -> tuple[int, ...]:
-        """Return the sizes in units, ascending, without duplicates and without the teacher's own or larger ones.
+        """Return the sizes in units, ascending, without duplicates and without the teacher's own.
 
         A fraction is rounded to the nearest multiple (at least one multiple); a number of units is taken as it stands.
 
@@ -77,7 +77,7 @@ class KindPruning(Section):
             size if isinstance(size, int) else max(step, round(size * teacher_size / step) * step)
             for size in self.sizes
         }
-        return tuple(sorted(size for size in sizes if size < teacher_size))
+        return tuple(sorted(size for size in sizes if size != teacher_size))
 
 
 class ChannelPruning(KindPruning):
@@ -110,7 +110,7 @@ class HeadsPruning(KindPruning):
                     expected="a divisor of the number of query heads",
                 )
             sizes.add(query_heads // group)
-        return tuple(sorted(size for size in sizes if size < teacher_size))
+        return tuple(sorted(size for size in sizes if size != teacher_size))
 
     @property
     def offers(self) -> bool:

@@ -76,9 +76,12 @@ class ScoringConfig(Section):
             "`exact` for the other metrics."
         ),
     )
-    probes: Positive = Field(default=4, description="Draws from the teacher's prediction at every token, for `estimated`.")
+    probes: Positive = Field(
+        default=4, description="Draws from the teacher's prediction at every token, for `estimated`."
+    )
     exact_sample: Annotated[int, Field(ge=2)] = Field(
-        default=16, description="Candidates that `estimated` scores exactly all the same, to correct and judge the rest."
+        default=16,
+        description="Candidates that `estimated` scores exactly all the same, to correct and judge the rest.",
     )
 
     @property

@@ -18,8 +18,9 @@ class ExpertChannelContributionHook(ImportanceHook):
     """Score channel *i* of expert *e* by `‖w_i‖ · Σ_batches 1/tokens Σ_{tokens of e} p |h_i|`.
 
     `h` is the expert's intermediate activation, `p` the token's weight for it, and `w_i` the column of its output
-    projection: the independent channel score, for the part of the text that reaches the expert. Attach it to the module
-    that holds the experts' fused weights (`mlp.experts` in transformers 5).
+    projection: the independent channel score, for the part of the text that reaches the expert. Channels of an expert that
+    no token reached are told apart by `‖w_i‖` alone. Attach it to the module that holds the experts' fused weights
+    (`mlp.experts` in transformers 5).
     """
 
     summed: ClassVar[tuple[str, ...]] = ("activations",)
@@ -49,7 +50,8 @@ class ExpertChannelContributionHook(ImportanceHook):
         """Return the importance of every expert's channels, float32 `[experts, channels]`."""
         experts: Any = self.module
         norms = [down.float().norm(dim=1 if experts.is_transposed else 0) for down in experts.down_proj.detach()]
-        return (self.activations * to_sum(torch.stack(norms))).float()
+        weight, reached = to_sum(torch.stack(norms)), self.activations.any(dim=1, keepdim=True)
+        return (weight * self.activations.where(reached, torch.ones(()))).float()
 
     def to_dict(self) -> dict[str, Any]:
         """See `ImportanceHook.to_dict`."""

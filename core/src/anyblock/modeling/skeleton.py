@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,20 @@ def build_skeleton(
     own = copy.deepcopy(config)
     with heterogeneous(family, block_configs), torch.device("meta"):
         model = model_class(own)._from_config(own, **({} if dtype is None else {"dtype": dtype}))
+    _keep_precision(model)
     return model.eval()
+
+
+def _keep_precision(model: Any) -> None:
+    """Give tensors that the model wants in float32, whatever its own dtype, that dtype, as `from_pretrained` does."""
+    for pattern, wide in model._get_dtype_plan(model.dtype).items():
+        matches = re.compile(pattern.replace("*", ".*")).search
+        for module_name, module in model.named_modules():
+            for kind in (module._parameters, module._buffers):
+                for name, tensor in kind.items():
+                    if tensor is not None and tensor.is_floating_point() and matches(f"{module_name}.{name}"):
+                        widened = tensor.to(wide)
+                        kind[name] = nn.Parameter(widened) if kind is module._parameters else widened
 
 
 def require_materialised(model: nn.Module, where: str) -> None:
