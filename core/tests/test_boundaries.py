@@ -6,6 +6,7 @@ The layers inside core are contracts in the root `pyproject.toml` (`nox -s contr
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import statistics
 import subprocess
@@ -63,6 +64,8 @@ def test_core_imports_no_architecture() -> None:
 @pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
 def test_a_plugin_imports_nothing_heavy_at_the_top(folder: Path) -> None:
     """Loading an adapter must not load torch or transformers: `anyblock families --load` imports all of them."""
+    if importlib.util.find_spec(package(folder)) is None:
+        pytest.skip(f"{package(folder)} is not installed here")
     code = f"import sys, {package(folder)}; print([name for name in ('torch', 'transformers') if name in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
