@@ -50,8 +50,8 @@ class FamilySpec:
             `{group: pattern}`; a tensor belongs to the group whose pattern matches its whole name. The groups `embeddings`
             and `lm_head` (final norm and head) and `block_{i}_attention`, `block_{i}_ffn` for every layer that has that
             half; any further group (`vision_encoding`, `block_{i}_other` for what belongs to neither half) is kept as it is.
-            The group `multi_token_prediction` is for what transformers leaves out of the model: it is kept as well, and
-            neither loaded nor counted.
+            The groups `multi_token_prediction` and `rotary_buffers` are for what transformers leaves out of the model: they
+            are kept as well, and neither loaded nor counted.
             Every tensor must match exactly one pattern. A tied head need not be in the checkpoint.
         """
 

@@ -12,9 +12,9 @@ from anyblock.errors import CheckpointError
 
 FOLDER: Final = "subblocks_safetensors"
 HALVES: Final = ("attention", "ffn")
-NOT_LOADED: Final = frozenset({"multi_token_prediction"})
+NOT_LOADED: Final = frozenset({"multi_token_prediction", "rotary_buffers"})
 """Extra groups that are kept with a model and are no part of it, so that they are neither loaded nor counted: what
-predicts further tokens, and is left out by transformers."""
+predicts further tokens, and rotary frequencies that old files have in every layer. transformers leaves both out."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _HALF: Final = re.compile(r"block_(\d+)_(attention|ffn)")
 

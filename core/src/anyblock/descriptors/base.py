@@ -27,6 +27,8 @@ TINY_SIZES: Final[Mapping[str, int]] = {
     "max_position_embeddings": 64,
 }
 """Sizes that most families' `conformance_config` begins from."""
+ROTARY_BUFFER: Final = r"\.rotary_emb\.inv_freq"
+"""The end of a tensor's name that models no longer have, as a regular expression."""
 
 
 class DescriptorBase:
@@ -135,12 +137,16 @@ class DescriptorBase:
         return {}
 
     def outer_predicates(self) -> dict[str, re.Pattern[str]]:
-        """Return the patterns of the groups outside the layers: `embeddings`, `lm_head` with the final norm, further ones."""
+        """Return the patterns of the groups outside the layers: `embeddings`, `lm_head` with the final norm, further ones.
+
+        Old files have the rotary frequencies in every layer, where no pattern of a layer may take them.
+        """
         prefix = self.weights_prefix
         head = re.escape(self.checkpoint_head or self.head)
         return {
             "embeddings": re.compile(rf"{prefix}\.{re.escape(self.embedding)}\..+"),
             "lm_head": re.compile(rf"(?:{prefix}\.{re.escape(self.final_norm)}|{head})\..+"),
+            "rotary_buffers": re.compile(rf"{prefix}\.{re.escape(self.layers)}\.\d+\..+{ROTARY_BUFFER}"),
             **{group: re.compile(pattern) for group, pattern in self.extra_groups.items()},
         }
 

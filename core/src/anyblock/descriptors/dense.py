@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.capabilities import CAPABILITIES, Capability
-from anyblock.descriptors.base import DescriptorBase, full, not_implemented, unsupported
+from anyblock.descriptors.base import ROTARY_BUFFER, DescriptorBase, full, not_implemented, unsupported
 from anyblock.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class DenseDescriptor(DescriptorBase):
         ffn = "|".join(map(re.escape, (self.stored_ffn, *self.ffn_norms)))
         for index in range(num_layers):
             layer = rf"{self.weights_prefix}\.{re.escape(self.layers)}\.{index}"
-            groups[f"block_{index}_attention"] = re.compile(rf"{layer}\.(?:{attention})\..+")
+            groups[f"block_{index}_attention"] = re.compile(rf"{layer}\.(?!.+{ROTARY_BUFFER}$)(?:{attention})\..+")
             groups[f"block_{index}_ffn"] = re.compile(rf"{layer}\.(?:{ffn})\..+")
         return groups
 
