@@ -25,8 +25,9 @@ CHILD = OUTPUT / "SmolLM2-135M-at-80-percent"
 PROMPT = "What makes the sky look blue?"
 SETTINGS = [  # the defaults look at more text; so little is enough for a demonstration, and fits into ten minutes
     f"data.evaluation={TEXT / 'evaluation.txt'}",
-    "data.calibration_tokens=16384",
-    "data.scoring_tokens=2048",
+    "data.calibration_tokens=12288",
+    "data.scoring_tokens=1024",
+    "search.refine_rounds=3",
     "evaluation.enabled=false",  # the next step measures, with a command of its own
 ]
 
