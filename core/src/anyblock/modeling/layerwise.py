@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -123,9 +124,8 @@ class LayerwiseModel:
         """
         taps = self._taps = _Taps(calls=[], wrap=self._taps.wrap)
         try:
-            self._forward(input_ids)
-        except _Recorded:
-            pass
+            with suppress(_Recorded):
+                self._forward(input_ids)
         finally:
             self._taps = _Taps(wrap=taps.wrap)
         if taps.first is None or taps.calls is None or len(taps.calls) != self.num_layers:
@@ -170,9 +170,8 @@ class LayerwiseModel:
 
         handle = self.model.get_submodule(self.family.final_norm_name()).register_forward_hook(keep)
         try:
-            self._inject(hidden, batch, {})
-        except _Recorded:
-            pass
+            with suppress(_Recorded):
+                self._inject(hidden, batch, {})
         finally:
             handle.remove()
         return found[0]
