@@ -103,3 +103,17 @@ def test_a_config_that_does_not_belong_to_the_files_is_refused(teacher_dir: Path
     (damaged / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError):
         load_model(damaged)
+
+
+def test_what_a_model_wants_in_float32_stays_so_in_a_model_of_half_precision(
+    teacher_dir: Path, llama_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    monkeypatch.setattr(LlamaForCausalLM, "_keep_in_fp32_modules_strict", ["mlp.*_proj.bias"])
+    stock = LlamaForCausalLM.from_pretrained(llama_dir, dtype=torch.bfloat16)
+    expected = {name: tensor.dtype for name, tensor in stock.state_dict().items()}
+    assert set(expected.values()) == {torch.bfloat16, torch.float32}
+    model = load_model(teacher_dir, dtype=torch.bfloat16)
+    assert {name: tensor.dtype for name, tensor in model.state_dict().items()} == expected
+    assert all(torch.equal(tensor, stock.state_dict()[name]) for name, tensor in model.state_dict().items())

@@ -112,8 +112,8 @@ def _from_pretrained(
             **options,
         )
     if is_subblock_checkpoint(path):
-        checkpoint = SubblockCheckpoint.open(path)
-        kept = {name for group in checkpoint.groups if group in NOT_LOADED for name in checkpoint.groups[group]}
+        groups, names = SubblockCheckpoint.open(path).groups, WeightMap(model)
+        kept = {names.target(name)[0] for group in NOT_LOADED & groups.keys() for name in groups[group]}
         info["unexpected_keys"] = set(info["unexpected_keys"]) - kept
     faults = [f"{kind.replace('_', ' ')}: {_listed(info[kind])}" for kind in _LOADING_FAULTS if info.get(kind)]
     if faults:

@@ -76,11 +76,11 @@ def build_skeleton(
     own = copy.deepcopy(config)
     with heterogeneous(family, block_configs), torch.device("meta"):
         model = model_class(own)._from_config(own, **({} if dtype is None else {"dtype": dtype}))
-    _keep_precision(model)
+    keep_precision(model)
     return model.eval()
 
 
-def _keep_precision(model: Any) -> None:
+def keep_precision(model: Any) -> None:
     """Give tensors that the model wants in float32, whatever its own dtype, that dtype, as `from_pretrained` does."""
     for pattern, wide in model._get_dtype_plan(model.dtype).items():
         matches = re.compile(pattern.replace("*", ".*")).search
