@@ -18,7 +18,6 @@ from anyblock.pruning.mixin import PruningMixIn
 from anyblock.pruning.ordering import best_first
 from anyblock.pruning.repair import LinearFit, fit_linear, repair_removal
 from anyblock.pruning.repair_child import repair_child
-from anyblock.pruning.sizes import parse_sizes
 
 __all__ = [
     "INIT_MODES",
@@ -43,7 +42,6 @@ __all__ = [
     "fit_linear",
     "fused_sparse_mixins",
     "hidden_mixins",
-    "parse_sizes",
     "repair_child",
     "repair_removal",
     "sparse_mixins",
