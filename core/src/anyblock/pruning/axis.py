@@ -99,8 +99,8 @@ class TensorAxis:
             if segment.role == "stay":
                 _append(result, start, segment.width)
                 continue
-            for unit in chosen[segment.role].tolist():
-                _append(result, start + unit * segment.width, segment.width)
+            for first, count in _stretches(chosen[segment.role]):
+                _append(result, start + first * segment.width, count * segment.width)
         return result
 
     def placed(self, units: int) -> Iterator[tuple[int, Segment]]:
@@ -143,6 +143,13 @@ class UnitTensors:
             prefix = self.prefix.format(expert_idx=place)
             result.update({f"{prefix}{part}": tensor for part, tensor in parts[unit].items()})
         return result
+
+
+def _stretches(chosen: torch.Tensor) -> list[tuple[int, int]]:
+    """Return `(first, count)` of each stretch of consecutive units, in order."""
+    begins = torch.cat([torch.zeros(min(1, len(chosen)), dtype=torch.int64), (chosen.diff() != 1).nonzero()[:, 0] + 1])
+    counts = torch.cat([begins, torch.tensor([len(chosen)])]).diff()
+    return list(zip(chosen[begins].tolist(), counts.tolist(), strict=True))
 
 
 def _append(runs: list[tuple[int, int]], start: int, length: int) -> None:
