@@ -86,9 +86,10 @@ def check(
         ValueError: the id or the docstring has not the agreed form.
     """
 
+    if not _ID.fullmatch(id):
+        raise ValueError(f"check id {id!r} is not of the form level.words-of-the-rule")
+
     def decorate(function: CheckFunction) -> CheckFunction:
-        if not _ID.fullmatch(id):
-            raise ValueError(f"check id {id!r} is not of the form level.words-of-the-rule")
         summary, why, fix = _documentation(id, inspect.getdoc(function) or "")
         level = Level(id.partition(".")[0])
         found = Check(id, level, function, capability, tuple(depends_on), needs, cases, new_in, summary, why, fix)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import anyblock
+from anyblock.errors import UsageError, nearest
 from anyblock.family import ModelFamily, get_family
 
 from anyblock_conformance import __version__
@@ -123,16 +124,14 @@ def as_levels(levels: Iterable[Level | str] | None) -> list[Level] | None:
     Raises:
         UsageError: there is no such level.
     """
-    from anyblock.errors import UsageError, nearest
-
     if levels is None:
         return None
-    found = []
-    for name in levels:
-        if name not in list(Level):
-            raise UsageError(f"unknown level {name!r}", expected=", ".join(Level), hint=nearest(str(name), list(Level)))
-        found.append(Level(name))
-    return found
+    known = [str(level) for level in Level]
+    chosen = [str(level) for level in levels]
+    for name in chosen:
+        if name not in known:
+            raise UsageError(f"unknown level {name!r}", expected=", ".join(known), hint=nearest(name, known))
+    return [Level(name) for name in chosen]
 
 
 def versions(family: ModelFamily) -> dict[str, str]:

@@ -67,7 +67,11 @@ class Session:
     ) -> None:
         self.subject = subject
         self.levels = [level for level in Level if levels is None or level in set(levels)]
-        plan = [Planned(check, case) for check in checks or all_checks() for case in _cases(check, subject)]
+        plan = [
+            Planned(check, case)
+            for check in (all_checks() if checks is None else checks)
+            for case in _cases(check, subject)
+        ]
         self.expected = check_expected_failures(expected_failures or {}, [planned.id for planned in plan])
         self.plan = {planned.id: planned for planned in plan if planned.check.level in self.levels}
         self._blocking = blocking

@@ -47,7 +47,7 @@ def class_state(classes: Iterable[type[Any]]) -> State:
         for cls in vars(sys.modules[name]).values():
             if isinstance(cls, type) and cls.__module__ == name:
                 methods = {method: value for method, value in vars(cls).items() if callable(value)}
-                found.update({f"{cls.__name__}.{method}": id(value) for method, value in methods.items()})
+                found.update({f"{cls.__name__}.{method}": (id(value),) for method, value in methods.items()})
     return found
 
 
@@ -61,10 +61,8 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     for name in sorted({*before, *after}):
         old, new = before.get(name, "not set"), after.get(name, "not set")
         if old != new:
-            short = len(f"{old!r}{new!r}") < 120 and not name.partition("(")[0].endswith("state")
-            found.append(
-                f"{name} was {old!r} and became {new!r}" if short and isinstance(new, type(old)) else f"{name} changed"
-            )
+            telling = isinstance(old, str | bool | int | torch.dtype) and len(f"{old!r}{new!r}") < 120
+            found.append(f"{name} was {old!r} and became {new!r}" if telling else f"{name} was changed")
     return found
 
 

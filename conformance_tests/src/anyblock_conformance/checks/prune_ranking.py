@@ -82,6 +82,8 @@ def ranking(
     subject: Subject, mixin: PruningMixIn, kind: str, hook: type[ImportanceHook]
 ) -> dict[tuple[int, str], torch.Tensor]:
     """Return `{(layer, kind): scores}` that a hook gives on random tokens, for all layers with such units."""
+    if mixin.half == "model" and any(block.attention.no_op or block.ffn.no_op for block in subject.blocks):
+        raise NotApplicableError("a layer whose half was removed has no norm that could be watched")
     target = mixin.hook_target(0, hook)
     plan = HookPlan(kind, hook.__name__, hook, mixin, target)
     found = sweep_importance(subject.engine, [plan], Batches(subject.tokens(4, 16, seed=3), batch_size=2))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import permutations
 
 from anyblock.blocks import BlockConfig
+from anyblock.costs.weights import is_tied
 
 from anyblock_conformance.check import check
 from anyblock_conformance.expect import NotApplicableError, equal, nothing
@@ -15,7 +16,7 @@ from anyblock_conformance.subject import Subject
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-@check("structure.block-configs", needs="headers", depends_on=["structure.tensor-groups", "structure.decoder-layers"])
+@check("structure.block-configs", needs="headers", depends_on=["structure.outer-groups", "structure.decoder-layers"])
 def check_block_configs(subject: Subject) -> None:
     """Block configs agree with the shapes of the checkpoint's tensors, in every layer.
 
@@ -44,6 +45,12 @@ def check_block_configs(subject: Subject) -> None:
             faults.append(f"{name}: the model has no tensor {module}")
         elif shape.sizes is not None and not _part_of(shape.sizes, built[module]):
             faults.append(f"{name} has shape {list(shape.sizes)}, and its block config gives {list(built[module])}")
+    there = set(subject.module_names.values())
+    if is_tied(subject.config, subject.text_config):
+        there.add(f"{subject.family.output_embedding_name()}.weight")
+    faults += [
+        f"the checkpoint has no tensor for {module}, {list(built[module])}" for module in built if module not in there
+    ]
     nothing(faults, "the checkpoint's tensors and the block configs differ")
 
 
