@@ -2,9 +2,10 @@
 
 Writes hand-made `.dist-info` folders, half of them adapters and half ordinary packages with long metadata, puts them at
 the head of the path of fresh interpreters (whose real site-packages stay behind them), and compares the time of a bare
-interpreter with that of discovery alone and of the whole command `anyblock families --json`.
+interpreter with that of discovery alone and of the whole command `anyblock families --json`. The limits are on processor
+time: the work is done by one thread, and wall time would measure what else the machine is doing.
 
-    python core/benchmarks/discovery.py [--distributions 300] [--repeat 15] [--limit 0.3]
+    python core/benchmarks/discovery.py [--distributions 300] [--repeat 15]
 """
 
 from __future__ import annotations
@@ -20,10 +21,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 DISCOVER = "from anyblock.plugins import PluginRegistry; PluginRegistry.discover()"
-COMMAND = (
-    "import sys, typer; from anyblock.cli.families import families; app = typer.Typer(); app.command()(families);"
-    "sys.argv = ['anyblock', '--json']; app()"
-)
+COMMAND = "from anyblock.cli import main; main(['families', '--json'])"
 SPY = f"{DISCOVER}\nimport sys; print([m for m in ('torch', 'transformers', 'anyblock_llama') if m in sys.modules])"
 
 
@@ -71,30 +69,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--distributions", type=int, default=300)
     parser.add_argument("--repeat", type=int, default=15)
-    parser.add_argument("--limit", type=float, default=0.3, help="wall seconds above a bare interpreter")
+    parser.add_argument("--limit", type=float, default=0.3, help="seconds above a bare interpreter, for discovery")
+    parser.add_argument("--command-limit", type=float, default=0.5, help="the same for the whole command")
     options = parser.parse_args()
     real = sum(1 for _ in distributions())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         populate(folder, options.distributions)
         bare = timed("pass", folder, options.repeat)
-        rows = {
-            f"discovery, the {real} distributions installed here": timed(DISCOVER, None, options.repeat),
-            f"discovery, {options.distributions} more": timed(DISCOVER, folder, options.repeat),
-            f"anyblock families --json, {options.distributions} more": timed(COMMAND, folder, options.repeat),
-        }
+        rows = [
+            (f"discovery, the {real} distributions installed here", DISCOVER, None, options.limit),
+            (f"discovery, {options.distributions} more", DISCOVER, folder, options.limit),
+            (f"anyblock families --json, {options.distributions} more", COMMAND, folder, options.command_limit),
+        ]
+        times = [timed(code, place, options.repeat) for _, code, place, _ in rows]
         environ = {**os.environ, "PYTHONPATH": str(folder)}
         spied = subprocess.run([sys.executable, "-c", SPY], env=environ, check=True, capture_output=True, text=True)
     print(
         f"bare interpreter {bare[0]:.3f} s wall, {bare[1]:.3f} s processor; seconds above it, best of {options.repeat}:"
     )
-    for title, (wall, processor) in rows.items():
+    slow = []
+    for (title, _, _, limit), (wall, processor) in zip(rows, times, strict=True):
         print(f"  {title:<50}{wall - bare[0]:.3f} wall  {processor - bare[1]:.3f} processor")
-    slowest = max(wall for wall, _ in rows.values()) - bare[0]
+        if processor - bare[1] > limit:
+            slow.append(f"too slow: {title}; the limit is {limit} s")
     if spied.stdout.strip() != "[]":
         sys.exit(f"discovery imported {spied.stdout.strip()}")
-    if slowest > options.limit:
-        sys.exit(f"too slow: {slowest:.3f} s, and the limit is {options.limit} s")
+    if slow:
+        sys.exit("\n".join(slow))
 
 
 if __name__ == "__main__":
