@@ -1,0 +1,54 @@
+"""What tests of several adapters share."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def pytest_configure() -> None:
+    # Every worker process shares two cores with the others.
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The reference material beside the repository; tests that ask for it are skipped where it is absent."""
+    root = next((folder for folder in Path(__file__).parents if (folder / "noxfile.py").exists()), Path("/nowhere"))
+    found = Path(os.environ.get("ANYBLOCK_SHARED") or root.parent / "shared")
+    if not found.is_dir():
+        pytest.skip("the reference material is not on this machine")
+    return found
+
+
+@pytest.fixture
+def check_golden(shared_dir: Path, tmp_path: Path) -> Callable[[str], None]:
+    """Convert a model that the reference converted, and compare block configs, groups and tensors with its result."""
+
+    def check(name: str) -> None:
+        from anyblock import convert_model
+        from anyblock.blocks import block_configs_from_json
+        from anyblock.checkpoint.subblocks import SubblockCheckpoint
+        from safetensors.torch import load_file, save_file
+
+        golden, source = shared_dir / "golden" / "families" / name, tmp_path / "source"
+        source.mkdir()
+        (source / "config.json").write_bytes((golden / "config.in.json").read_bytes())
+        parent = load_file(golden / "parent.safetensors")
+        save_file(parent, source / "model.safetensors", {"format": "pt"})
+        expected = json.loads((golden / "converted.json").read_text())
+        converted = SubblockCheckpoint.open(convert_model(source, tmp_path / "converted"))
+        assert converted.block_configs == block_configs_from_json(expected["config"].pop("block_configs"))
+        assert converted.config == expected["config"]
+        places = {name: converted.file(group).name for group, names in converted.groups.items() for name in names}
+        assert places == {name: Path(place).name for name, place in expected["index"]["weight_map"].items()}
+        for group in converted.groups:
+            for name, tensor in converted.load(group).items():
+                assert torch.equal(tensor, parent[name])
+
+    return check
