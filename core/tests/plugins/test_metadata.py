@@ -87,6 +87,8 @@ BROKEN = {
     "value with two colons": ({"entry_points": "[anyblock.families]\nbad = a:b:c\n"}, "malformed value"),
     "no value": ({"entry_points": "[anyblock.families]\nbad =\n"}, "malformed value ''"),
     "one name twice": ({"entry_points": "[anyblock.families]\nbad = a:A\nbad = b:B\n"}, "registered twice"),
+    "group in the singular": ({"entry_points": "[anyblock.family]\nbad = a:A\n"}, "mean 'anyblock.families'"),
+    "misspelled extensions": ({"entry_points": "[anyblock.extention]\nx = a:A\n"}, "mean 'anyblock.extensions'"),
     "misspelled group": ({"entry_points": "[anyblock.familes]\nbad = a:A\n"}, "did you mean 'anyblock.families'"),
 }
 
@@ -97,7 +99,7 @@ def test_broken_metadata_make_one_failed_record(site, fault):
     options = {"families": {"bad": "bad:A"}, **options}
     site.distribution("anyblock-bad", "1.0", **options)
     site.distribution("anyblock-good", families={"good": "good_plugin:Descriptor"})
-    bad, good = site.registry().records
+    bad, good = sorted(site.registry().records, key=lambda record: record.status)
     assert bad.status is PluginStatus.FAILED
     assert reason in bad.reason
     assert "anyblock_bad-1.0.dist-info" in bad.reason
@@ -135,7 +137,8 @@ def test_undecodable_metadata_are_reported(site):
 def test_other_distributions_and_groups_are_ignored(site):
     site.distribution("tool", entry_points="[console_scripts]\ntool = tool:main\n\n[not.anyblock.families]\na = b:c\n")
     site.distribution("broken-tool", entry_points="no section here\nanyblock.families everywhere\n")
-    site.distribution("future", entry_points="[anyblock.something_of_core_two]\na = b:c\n")
+    for group in ("something_of_core_two", "commands", "exporters", "plugins"):
+        site.distribution(f"future-{group}", entry_points=f"[anyblock.{group}]\na = b:c\n")
     assert site.registry().records == ()
 
 

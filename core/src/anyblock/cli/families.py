@@ -67,10 +67,6 @@ def _print_table(registry: PluginRegistry) -> None:
         table = Table(box=None, pad_edge=False)
         for heading in ("Status", "Serves", "Distribution", "Version", "Wants core"):
             table.add_column(heading, overflow="fold")
-        # Reasons are sentences; without any, the names get the room.
-        explained = any(record.reason for record in registry.records)
-        if explained:
-            table.add_column("Reason", ratio=1, overflow="fold")
         for record in registry.records:
             table.add_row(
                 Text(record.status, style=colors[record.status]),
@@ -78,9 +74,12 @@ def _print_table(registry: PluginRegistry) -> None:
                 Text(record.distribution),
                 Text(record.version),
                 Text(record.requires_core or "any"),
-                *([Text(record.reason)] if explained else []),
             )
         console.print(table)
+        for record in registry.records:
+            if record.reason:
+                # Reasons are sentences with commands in them: whole lines, to be read and copied.
+                console.print(f"\n{record.origin()}: {record.reason}", markup=False, highlight=False, soft_wrap=True)
     else:
         console.print(
             "No adapter is installed; for instance: pip install anyblock-llama", markup=False, highlight=False

@@ -9,10 +9,10 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import Distribution, PackageNotFoundError
 from typing import Any, Final
 
-from anyblock.errors import nearest
 from anyblock.hookspecs import EXTENSIONS_GROUP, FAMILIES_GROUP
 from anyblock.plugins.settings import normalized
 from anyblock.plugins.status import PluginRecord, PluginStatus
@@ -104,13 +104,19 @@ def _records(found: _Found, duplicates: tuple[str, ...]) -> Iterator[PluginRecor
     for group in sorted({*groups, *faults}):
         entries = groups.get(group, {})
         if group not in GROUPS:
-            if hint := nearest(group, GROUPS):
-                yield _failed(found, group, entries, f"unknown entry-point group {group!r}; {hint}")
+            if meant := _misspelt(group):
+                yield _failed(found, group, entries, f"unknown entry-point group {group!r}; did you mean {meant!r}?")
             continue
         if group in faults:
             yield _failed(found, group, entries, faults[group])
         else:
             yield _checked(found, group, entries, duplicates)
+
+
+def _misspelt(group: str) -> str:
+    # Other tools and later versions of core have groups of their own: only a near miss is a mistake.
+    words = {name.rpartition(".")[2]: name for name in GROUPS}
+    return "".join(words[word] for word in get_close_matches(group.rpartition(".")[2], words, n=1, cutoff=0.7))
 
 
 def _entry_points_text(found: _Found) -> str:

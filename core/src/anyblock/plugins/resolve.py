@@ -128,7 +128,7 @@ def _notices(
     for model_type, name in sorted(settings.prefer.items()):
         here = [normalized(records[index].distribution) for index in claims.get(model_type, ())]
         if name not in here:
-            serving = f"; {', '.join(sorted(here)[:_SHOWN])} do" if here else ""
+            serving = f"; it is served by {', '.join(sorted(here)[:_SHOWN])}" if here else ""
             notices.append(
                 f"{PREFER_VARIABLE} prefers {name} for {model_type}, which it does not serve here"
                 f"{serving}{'' if name in installed else _suggestion(name, installed)}"
