@@ -153,3 +153,12 @@ class OwnConfig(PreTrainedConfig):
         with pytest.raises(AttributeError, match="no defaults of the model type 'own'"):
             config_view(tmp_path).depth
         assert config_view(tmp_path, trust_remote_code=True).depth == 7
+
+
+def test_infinity_as_transformers_writes_it_is_understood(tmp_path: Path) -> None:
+    from transformers import NemotronHConfig
+
+    config = NemotronHConfig(layers_block_type=["mamba", "mlp"], time_step_limit=(0.0, float("inf")))
+    config.save_pretrained(tmp_path)
+    assert "__float__" in (tmp_path / "config.json").read_text()
+    assert config_view(tmp_path).num_hidden_layers == 2

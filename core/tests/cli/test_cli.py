@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,12 @@ def text(tmp_path: Path) -> Path:
 def run(*arguments: str | Path) -> int:
     """Run the command line in this process; its signal handlers are put back."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    shown = warnings.showwarning
     try:
         with pytest.raises(SystemExit) as stop:
             main([str(argument) for argument in arguments])
     finally:
+        warnings.showwarning = shown
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return int(stop.value.code or 0)

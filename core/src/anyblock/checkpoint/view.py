@@ -133,7 +133,9 @@ class _Resolver:
                 raise AttributeError(
                     f"config.json does not say it, and transformers knows no defaults of the model type {model_type!r}"
                 )
-            return CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(self.data))
+            cls = CONFIG_MAPPING[model_type]
+            # Infinity is written as {"__float__": "Infinity"}; only transformers' own reader of files decodes it.
+            return cls.from_dict(cls._decode_special_floats(copy.deepcopy(self.data)))
         except (ValueError, TypeError, KeyError, OSError, ImportError, StrictDataclassError) as error:
             where = self.folder or "the configuration"
             raise ConfigError(f"{where}: transformers refuses this {model_type!r} configuration: {error}") from error

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -59,7 +60,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 the work failed, 2 wrong usage or unusable input, 130 and 143 on signals."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _signalled)
+    warnings.showwarning = _show_warning
     sys.exit(_run(arguments))
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Show a warning as one of our own messages, without the place in the code that Python would print."""
+    _say(f"warning: {message}")
 
 
 class _Signalled(BaseException):
