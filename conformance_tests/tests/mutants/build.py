@@ -33,7 +33,7 @@ class RoundsRotaryToTheModelsDtype(Dense):
 class NamesLayersBackwards(Dense):
     @hookimpl
     def layer_block_name(self, index):
-        return f"model.layers.{2 - index}"
+        return f"model.layers.{1 - index}"
 
 
 @mutant("build.layerwise")

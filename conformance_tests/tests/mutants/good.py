@@ -22,7 +22,7 @@ class Dense(DenseDescriptor):
             vocab_size=64,
             hidden_size=16,
             intermediate_size=24,
-            num_hidden_layers=3,
+            num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
             max_position_embeddings=64,
