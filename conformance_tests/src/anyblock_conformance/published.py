@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from anyblock.checkpoint.dtypes import safetensors_dtype
+from anyblock.checkpoint.layout import byte_size
 from anyblock.config import load_config
 from anyblock.config.pruning import CORE_KINDS
 from anyblock.costs.model import Scenario
 from anyblock.family import ModelFamily
-from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class
+from anyblock.modeling.skeleton import build_skeleton, keep_precision, load_hf_config, model_class
 from anyblock.pipeline.inspection import inspect_model
 from anyblock.pipeline.source import Source, read_source
 from anyblock.pipeline.stages.candidates import plan_candidates
@@ -28,6 +30,7 @@ from anyblock.realize.realize import child_blocks
 from anyblock.search.solve import solve
 
 from anyblock_conformance.expect import equal, nothing, that
+from anyblock_conformance.headers import Shape
 from anyblock_conformance.run import run_checkpoint
 
 _BYTES: Final = 2
@@ -45,6 +48,7 @@ class Published:
         batch, length: for `kv_bytes`.
         budget: budgets under which a plan is to be found, as in a run's configuration.
         slow: whether the test is to be marked `slow`.
+        stored: turns the tensors of the model into those of the published files, where these are quantized or hold more.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Published:
     length: int = 4096
     budget: Mapping[str, str] = field(default_factory=lambda: {"params": "0.75x", "kv_memory": "0.75x"})
     slow: bool = False
+    stored: Callable[[dict[str, Shape]], Mapping[str, Shape]] = lambda shapes: shapes
 
 
 def published_tests(models: Sequence[Published]) -> Callable[[Published, Path], None]:
@@ -86,7 +91,9 @@ def check_published(model: Published, folder: Path) -> None:
     scenario = Scenario(batch_size=model.batch, length=model.length, cache_dtype="bfloat16")
     costs = inspect_model(path, scenario).costs
     equal(costs.params, model.params, f"the parameters of {model.name}")
-    equal(costs.weight_bytes, _BYTES * model.params, f"the weight bytes of {model.name} in bfloat16")
+    own = stored_shapes(load_hf_config(path)).values()
+    weight_bytes = sum(byte_size(shape.dtype, shape.sizes or ()) for shape in own)
+    equal(costs.weight_bytes, weight_bytes, f"the weight bytes of {model.name} as it computes")
     equal(costs.kv_bytes, model.kv_bytes, f"the cache of {model.name}")
     _check_plan(model, read_source(path), folder)
 
@@ -96,9 +103,10 @@ def write_published(model: Published, folder: Path) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(dict(model.config)))
     entries, position = {}, 0
-    for name, shape in stored_shapes(load_hf_config(folder)).items():
-        size = _BYTES * torch.Size(shape).numel()
-        entries[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [position, position + size]}
+    for name, shape in model.stored(stored_shapes(load_hf_config(folder))).items():
+        sizes = shape.sizes or ()
+        size = byte_size(shape.dtype, sizes)
+        entries[name] = {"dtype": shape.dtype, "shape": list(sizes), "data_offsets": [position, position + size]}
         position += size
     header = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
     header += b" " * (-len(header) % 8)
@@ -108,15 +116,22 @@ def write_published(model: Published, folder: Path) -> Path:
     return folder
 
 
-def stored_shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor in the checkpoint of a model with this configuration, by its name there."""
+def stored_shapes(config: Any) -> dict[str, Shape]:
+    """Return every tensor in the checkpoint of a model with this configuration, by its name there, in bfloat16.
+
+    What the model wants in float32 whatever its own type is in float32.
+    """
     from transformers.core_model_loading import revert_weight_conversion
 
     with torch.device("meta"):
-        model = model_class(config)._from_config(config)
+        model = model_class(config)._from_config(config, dtype=torch.bfloat16)
+    keep_precision(model)
     tied = set(model.all_tied_weights_keys)
     state = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
-    return {name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(model, state).items()}
+    return {
+        name: Shape(safetensors_dtype(tensor.dtype), tuple(tensor.shape))
+        for name, tensor in revert_weight_conversion(model, state).items()
+    }
 
 
 def _check_plan(model: Published, source: Source, folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anyblock import convert_model
+from anyblock import convert_model, load_model
 from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.checkpoint import SubblockCheckpoint
 from anyblock.checkpoint.convert import convert_with
@@ -80,6 +80,14 @@ class TestResult:
         assert list(written) == list(original)
         block = BlockConfig(attention=AttentionConfig(num_key_value_heads=2), ffn=FFNConfig(intermediate_size=24))
         assert blocks == [block.to_dict()] * 2
+
+    @pytest.mark.parametrize(("stored", "stated"), [("BF16", "bfloat16"), ("F32", "float32")])
+    def test_a_config_that_does_not_state_the_weights_type(self, tmp_path: Path, tools: Any, stored: str, stated: str):
+        config = tools.llama_config() | {"dtype": None}
+        source = tools.write_checkpoint(tmp_path / "in", tools.llama_spec(dtype=stored), config)
+        out = convert_model(source, tmp_path / "out")
+        assert json.loads((out / "config.json").read_text())["torch_dtype"] == stated
+        assert str(load_model(out).dtype) == f"torch.{stated}"
 
     def test_from_pretrained_gives_the_same_model(self, tmp_path: Path) -> None:
         import torch

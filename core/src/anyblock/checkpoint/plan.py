@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.blocks import BlockConfig, block_configs_from_json
 from anyblock.checkpoint.classify import classify
@@ -18,13 +18,16 @@ from anyblock.errors import CheckpointError, ConfigError, PluginError
 if TYPE_CHECKING:
     from anyblock.family import ModelFamily
 
+_DTYPE_KEYS: Final = ("torch_dtype", "dtype")
+_DTYPES: Final = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
 
 @dataclass(frozen=True)
 class ConversionPlan:
     """What goes where.
 
     Attributes:
-        config: the content of the new `config.json` without `block_configs`.
+        config: the content of the new `config.json` without `block_configs`; it states the weights' type.
         block_configs: one a layer.
         groups: `{group: [tensor, ...]}` by new names.
         stored: `{new name: source}` for tensors that are copied.
@@ -77,7 +80,16 @@ def plan_conversion(
         for key, value in config.items()
         if key != "block_configs" and not (computed and key == "quantization_config")
     }
+    if not any(config.get(key) for key in _DTYPE_KEYS):
+        # Without one a model is built in float32; transformers looks at the weights then.
+        kept.update({_DTYPE_KEYS[0]: dtype for dtype in _dtype_of(stored, groups["embeddings"])})
     return ConversionPlan(kept, blocks, groups, stored, computed)
+
+
+def _dtype_of(stored: Mapping[str, Stored], names: Sequence[str]) -> list[str]:
+    """Return the name of the tensors' type in a configuration; none when they are not stored in a type for computing."""
+    found = [_DTYPES[stored[name].dtype] for name in names if name in stored and stored[name].dtype in _DTYPES]
+    return found[:1]
 
 
 def _num_layers(family: ModelFamily, view: Any) -> int:

@@ -132,6 +132,7 @@ class DenseDescriptor(DescriptorBase):
         from anyblock.pruning.layouts import attention_mixins, ffn_mixins, hidden_mixins
 
         readers, writers = self.stream_linears()
+        fused_readers, fused_writers = self.fused_stream_tensors()
         return {
             **attention_mixins(self.checkpoint_layer, self.attention, linears=self.attention_linears),
             **ffn_mixins(
@@ -144,8 +145,14 @@ class DenseDescriptor(DescriptorBase):
                 readers=readers,
                 writers=writers,
                 norms=(*self.attention_norms, *self.ffn_norms),
+                fused_readers=fused_readers,
+                fused_writers=fused_writers,
             ),
         }
+
+    def fused_stream_tensors(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        """Return tensors that all experts share, with the dimension that reads the residual stream, or that writes to it."""
+        return {}, {}
 
     def stream_linears(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the names of the linear modules that read the residual stream, and of those that write to it."""

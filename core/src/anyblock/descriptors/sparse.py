@@ -10,17 +10,22 @@ from anyblock.descriptors.dense import DenseDescriptor
 from anyblock.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from anyblock.pruning.ffn import GateUp
     from anyblock.pruning.mixin import PruningMixIn
 
 
 class SparseDescriptor(DenseDescriptor):
     """Hooks for a decoder whose checkpoint has `mlp.gate.weight` and `mlp.experts.N.{gate,up,down}_proj.weight`.
 
+    Or, with `fused_experts`, `mlp.experts.gate_up_proj` and `mlp.experts.down_proj`, which all experts of a layer share.
+
     Class attributes beyond those of `DenseDescriptor`, whose `ffn_linears` are those of dense layers among sparse ones:
         experts, experts_per_token, expert_width: the config's attributes with an expert layer's sizes, by their own
             names and not by aliases.
         router: the router's name inside the ffn.
         expert_linears: an expert's input projections and, last, its output projection, in checkpoint names.
+        fused_experts: how the shared tensor holds gate and up; None where every expert has tensors of its own.
+        transposed_experts: whether the shared tensors are `[experts, in, out]`; otherwise they are `[experts, out, in]`.
         correction_bias: whether the router has an `e_score_correction_bias`.
         expert_groups: the config's number of expert groups among which the router chooses first; None without groups.
         shared_is_multiple: whether the model builds its shared expert as a whole number of routed experts.
@@ -31,6 +36,8 @@ class SparseDescriptor(DenseDescriptor):
     expert_width: ClassVar[str] = "moe_intermediate_size"
     router: ClassVar[str] = "gate"
     expert_linears: ClassVar[tuple[str, ...]] = ("gate_proj", "up_proj", "down_proj")
+    fused_experts: ClassVar[GateUp | None] = None
+    transposed_experts: ClassVar[bool] = False
     correction_bias: ClassVar[bool] = False
     expert_groups: ClassVar[str | None] = None
     shared_is_multiple: ClassVar[bool] = False
@@ -76,8 +83,16 @@ class SparseDescriptor(DenseDescriptor):
 
     def expert_mixins(self) -> dict[str, PruningMixIn]:
         """Return `experts_removal` and `expert_intermediate`."""
-        from anyblock.pruning.layouts import sparse_mixins
+        from anyblock.pruning.layouts import fused_sparse_mixins, sparse_mixins
 
+        if self.fused_experts is not None:
+            return fused_sparse_mixins(
+                self.checkpoint_layer,
+                self.stored_ffn,
+                router=self.router,
+                gate_up=self.fused_experts,
+                transposed=self.transposed_experts,
+            )
         return sparse_mixins(
             self.checkpoint_layer,
             self.stored_ffn,
@@ -94,3 +109,10 @@ class SparseDescriptor(DenseDescriptor):
         readers, writers = super().stream_linears()
         *inputs, output = self.expert_linears
         return (*readers, *inputs, self.router), (*writers, output)
+
+    def fused_stream_tensors(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        """See `DenseDescriptor.fused_stream_tensors`."""
+        if self.fused_experts is None:
+            return {}, {}
+        rows, columns = (2, 1) if self.transposed_experts else (1, 2)
+        return {"experts.gate_up_proj": columns}, {"experts.down_proj": rows, "experts.down_proj_bias": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from anyblock.pruning.expert_channels import ExpertIntermediateLayerDescriptor, ExpertIntermediatePruningMixIn
 from anyblock.pruning.experts import ExpertRemovalLayerDescriptor, ExpertRemovalPruningMixIn
@@ -177,8 +178,10 @@ def hidden_mixins(
     readers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "gate"),
     writers: tuple[str, ...] = ("o_proj", "down_proj"),
     norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm"),
+    fused_readers: Mapping[str, int] | None = None,
+    fused_writers: Mapping[str, int] | None = None,
 ) -> dict[str, PruningMixIn]:
-    """Return `hidden_size` of a decoder with RMS norms (`w · x / rms`), dense or with tensors for each expert.
+    """Return `hidden_size` of a decoder with RMS norms (`w · x / rms`), dense or with experts.
 
     Args:
         prefix: the decoder's checkpoint prefix, over `embed_tokens`, `layers` and `norm`; the head is `lm_head`.
@@ -186,13 +189,22 @@ def hidden_mixins(
         readers: linear modules that read the residual stream, an expert's and the router among them.
         writers: linear modules that write to it.
         norms: the norms inside a layer.
+        fused_readers, fused_writers: `{tensor below the ffn: dimension}` of those that all experts share.
     """
     layer = rf"{re.escape(prefix)}\.layers\.\d+\."
     halves = _any((attention, ffn))
     linear = rf"{layer}{halves}(?:\.experts\.\d+|\.shared_experts?)?\."
     descriptor = HiddenSizeLayerDescriptor(
-        readers={rf"{linear}{_any(readers)}\.weight": 1, r"lm_head\.weight": 1},
-        writers={rf"{linear}{_any(writers)}\.(?:weight|bias)": 0, rf"{re.escape(prefix)}\.embed_tokens\.weight": 1},
+        readers={
+            rf"{linear}{_any(readers)}\.weight": 1,
+            r"lm_head\.weight": 1,
+            **{rf"{layer}{re.escape(ffn)}\.{re.escape(name)}": dim for name, dim in (fused_readers or {}).items()},
+        },
+        writers={
+            rf"{linear}{_any(writers)}\.(?:weight|bias)": 0,
+            rf"{re.escape(prefix)}\.embed_tokens\.weight": 1,
+            **{rf"{layer}{re.escape(ffn)}\.{re.escape(name)}": dim for name, dim in (fused_writers or {}).items()},
+        },
         norms=(rf"{layer}{_any(norms)}\.weight", rf"{re.escape(prefix)}\.norm\.weight"),
         target_name=norms[0],
     )

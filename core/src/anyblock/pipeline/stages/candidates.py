@@ -107,7 +107,9 @@ def scenario_of(config: RunConfig, source: Source) -> Scenario:
     cache_dtype: str = config.search.cache_dtype
     if cache_dtype == "auto":
         stated = getattr(source.config, "dtype", None) or getattr(source.text_config, "dtype", None)
-        cache_dtype = str(stated or "float32").removeprefix("torch.")
+        if stated is None:  # as transformers does: what the weights are stored in
+            stated = next(tensor.dtype for tensor in source.shapes["embeddings"].values() if tensor.is_floating_point())
+        cache_dtype = str(stated).removeprefix("torch.")
     return Scenario(batch_size=config.search.batch, length=config.search.length, cache_dtype=cache_dtype)
 
 
