@@ -82,7 +82,8 @@ def plan_conversion(
     }
     if not any(config.get(key) for key in _DTYPE_KEYS):
         # Without one a model is built in float32; transformers looks at the weights then.
-        kept.update({_DTYPE_KEYS[0]: dtype for dtype in _dtype_of(stored, groups["embeddings"])})
+        found = _dtype_of(stored, groups["embeddings"])
+        kept |= {_DTYPE_KEYS[0]: found[0]} if found else {}
     return ConversionPlan(kept, blocks, groups, stored, computed)
 
 
