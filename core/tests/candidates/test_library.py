@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.library import list_candidates
-from anyblock.errors import UsageError
+from anyblock.errors import UnsupportedModelError, UsageError
 from anyblock.family import get_family
 from anyblock.modeling.skeleton import load_hf_config
 
@@ -49,3 +49,10 @@ def test_a_candidate_survives_json(llama_dir: Path) -> None:
     candidate = Candidate(0, "ffn", "ffn_intermediate", 12, block.with_ffn(intermediate_size=12))
     assert Candidate.from_dict(candidate.to_dict()) == candidate
     assert (candidate.group, candidate.label) == ("block_0_ffn", "ffn_intermediate=12")
+
+
+def test_a_kind_that_changes_every_layer_at_once_is_refused(llama_dir: Path) -> None:
+    config = load_hf_config(llama_dir)
+    blocks = FAMILY.create_block_configs(config)
+    with pytest.raises(UnsupportedModelError, match="hidden_size changes every layer at once"):
+        list_candidates(FAMILY, config, blocks, {"hidden_size": lambda full: [16]}, [])
