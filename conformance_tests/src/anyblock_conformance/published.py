@@ -20,7 +20,6 @@ from anyblock.checkpoint.layout import byte_size
 from anyblock.config import load_config
 from anyblock.config.pruning import CORE_KINDS
 from anyblock.costs.model import Scenario
-from anyblock.family import ModelFamily
 from anyblock.modeling.skeleton import build_skeleton, keep_precision, load_hf_config, model_class
 from anyblock.pipeline.inspection import inspect_model
 from anyblock.pipeline.source import Source, read_source
@@ -166,8 +165,9 @@ def _check_plan(model: Published, source: Source, folder: Path) -> None:
     equal(
         solution.costs["params"], counted, f"the parameters of the plan for {model.name} (counted in the built child)"
     )
-    cached = sum(_cache_elements(source.family, source.config, blocks, model.length))
-    equal(solution.costs["kv_memory"], _BYTES * model.batch * cached, f"the cache of the plan for {model.name}")
+    specs = [source.family.cache_spec(source.config, block, index) for index, block in enumerate(blocks)]
+    cached = sum(spec.bytes(model.length, _BYTES) for spec in specs)
+    equal(solution.costs["kv_memory"], model.batch * cached, f"the cache of the plan for {model.name}")
 
 
 def _half_sizes(source: Source) -> dict[str, list[int]]:
@@ -180,7 +180,3 @@ def _half_sizes(source: Source) -> dict[str, list[int]]:
         if kind in CORE_KINDS and (sizes := sorted(size for size in halves if size is not None)):
             found[kind] = sizes
     return found
-
-
-def _cache_elements(family: ModelFamily, config: Any, blocks: Sequence[Any], length: int) -> list[int]:
-    return [family.cache_spec(config, block, index).elements(length) for index, block in enumerate(blocks)]

@@ -154,7 +154,7 @@ class FamilySpec:
         """Return `{kind: mixin}` for every way in which this family can be made smaller; merged over plugins.
 
         Kinds of core: `ffn_intermediate`, `kv_heads`, `query_groups`, `experts_removal`, `expert_intermediate`,
-        `hidden_size`. Two plugins that give the same kind are a clash.
+        `mamba_heads`, `hidden_size`. Two plugins that give the same kind are a clash.
         """
 
     @hookspec

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
-from anyblock.costs.cache import CacheSpec, attention_cache, head_dim
+from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig
+from anyblock.costs.cache import CacheSpec, attention_cache, head_dim, mamba_cache
 
 MODELS = {
     "llama": {},
@@ -90,3 +90,11 @@ def test_head_width_comes_from_the_config_when_it_has_one():
 def test_elements_of_a_fixed_state():
     spec = CacheSpec(per_token=4, window=3, fixed=100)
     assert [spec.elements(length) for length in (1, 3, 9)] == [104, 112, 112]
+
+
+def test_what_is_kept_in_float32_takes_four_bytes_whatever_the_cache_is_in():
+    spec = mamba_cache(MambaConfig(state_dim=3, num_heads=2, head_dim=5, num_groups=1), 4)
+    assert spec == CacheSpec(fixed=4 * (10 + 6), float32=30)
+    assert spec.elements(7) == spec.elements(700) == 94
+    assert spec.bytes(7, 2) == 64 * 2 + 30 * 4
+    assert CacheSpec(per_token=6, window=5, fixed=1).bytes(9, 2) == (6 * 5 + 1) * 2

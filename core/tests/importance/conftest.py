@@ -8,20 +8,30 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
+from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig, MoEConfig
 from anyblock.importance import ActivationStatistic, HookContext
 from torch import nn
 
 
 def context(
-    batches: int = 4, *, heads: int = 4, experts: int | None = None, top_k: int = 2, width: int = 12, hidden: int = 24
+    batches: int = 4,
+    *,
+    heads: int = 4,
+    experts: int | None = None,
+    mamba: int | None = None,
+    top_k: int = 2,
+    width: int = 12,
+    hidden: int = 24,
 ) -> HookContext:
-    """Return a context for layer 3; with `experts` its ffn is sparse."""
+    """Return a context for layer 3; with `experts` its ffn is sparse, with `mamba` its mixer is a Mamba of so many heads."""
     moe = None
     if experts is not None:
         moe = MoEConfig(num_local_experts=experts, num_experts_per_tok=top_k, expert_intermediate_dim=width)
     ffn = FFNConfig(intermediate_size=width) if moe is None else FFNConfig(moe=moe)
-    block = BlockConfig(attention=AttentionConfig(num_key_value_heads=heads), ffn=ffn)
+    attention = AttentionConfig(num_key_value_heads=heads)
+    if mamba is not None:
+        attention = AttentionConfig(mamba=MambaConfig(state_dim=4, num_heads=mamba, head_dim=6, num_groups=1))
+    block = BlockConfig(attention=attention, ffn=ffn)
     return HookContext(SimpleNamespace(hidden_size=hidden), block, 3, batches)
 
 

@@ -19,6 +19,7 @@ from anyblock.importance import (
     L2NormHook,
     LayerNormContributionHook,
     LinearFitStatistic,
+    MambaHeadContributionHook,
 )
 from anyblock.importance.hook import paused
 from safetensors.torch import load_file
@@ -213,11 +214,23 @@ def test_moments_need_held_out_batches(tools: Any) -> None:
         GramStatistic(_linear(), tools.context(), held_out_every=1)
 
 
+def test_heads_of_a_mamba_are_scored_as_key_value_heads_are(tools: Any) -> None:
+    module, data = _linear(), [torch.randn(2, 5, 24), torch.randn(1, 3, 24)]
+    mamba = tools.feed(MambaHeadContributionHook(module, tools.context(mamba=4)), data)
+    heads = tools.feed(IndependentKvHeadContributionHook(module, tools.context(heads=4)), data)
+    assert torch.equal(mamba.scores(), heads.scores())
+    assert mamba.scores().shape == (4,)
+
+
 def test_modules_that_do_not_fit_are_refused(tools: Any) -> None:
     with pytest.raises(UnsupportedModelError, match="SiLU has no two-dimensional weight"):
         IndependentChannelContributionHook(nn.SiLU(), tools.context())
     with pytest.raises(UsageError, match="an input of 24 for 5 key-value heads"):
         IndependentKvHeadContributionHook(_linear(), tools.context(heads=5))
+    with pytest.raises(UsageError, match="an input of 24 for 5 Mamba heads"):
+        MambaHeadContributionHook(_linear(), tools.context(mamba=5))
+    with pytest.raises(UsageError, match="an input of 24 for None Mamba heads"):
+        MambaHeadContributionHook(_linear(), tools.context())
     with pytest.raises(UsageError, match="optimize_for"):
         IndependentKvHeadContributionHook(_linear(), tools.context(), optimize_for="speed")  # type: ignore[arg-type]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from anyblock.blocks import BlockConfig
+from anyblock.blocks import BlockConfig, MambaConfig
 
 
 @dataclass(frozen=True)
@@ -15,22 +15,39 @@ class CacheSpec:
     Attributes:
         per_token: elements kept for each token (keys and values of every head).
         window: at most so many tokens are kept; None keeps all.
-        fixed: elements that do not depend on the length (a Mamba layer's convolution and state).
+        fixed: elements that do not depend on the length (a Mamba layer's convolution).
+        float32: further ones that are kept in float32, whatever the cache's type is (a Mamba layer's state).
     """
 
     per_token: int = 0
     window: int | None = None
     fixed: int = 0
+    float32: int = 0
 
     def elements(self, length: int) -> int:
         """Return the elements kept after `length` tokens of one sequence."""
         kept = length if self.window is None else min(length, self.window)
-        return self.per_token * kept + self.fixed
+        return self.per_token * kept + self.fixed + self.float32
+
+    def bytes(self, length: int, width: int) -> int:
+        """Return the bytes kept after `length` tokens of one sequence, with `width` bytes for an element of the cache."""
+        return (self.elements(length) - self.float32) * width + 4 * self.float32
 
 
 def head_dim(config: Any) -> int:
     """Return a head's width from a text config: its own `head_dim`, else hidden size over query heads."""
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def mamba_cache(mamba: MambaConfig, kernel: int) -> CacheSpec:
+    """Return the cache of a Mamba-2 layer, as transformers keeps it.
+
+    The convolution keeps its last `kernel` inputs, for every channel and for B and C of every group; the state is
+    `[heads, head_dim, state_dim]` in float32.
+    """
+    channels = mamba.num_heads * mamba.head_dim
+    inputs = channels + 2 * mamba.num_groups * mamba.state_dim
+    return CacheSpec(fixed=inputs * kernel, float32=channels * mamba.state_dim)
 
 
 def attention_cache(config: Any, block_config: BlockConfig, layer_index: int) -> CacheSpec:

@@ -107,7 +107,7 @@ def subblock_costs(
     attention, ffn = block_config.attention, block_config.ffn
     if half == "attention":
         spec = family.cache_spec(config, block_config, layer_index)
-        cache = spec.elements(scenario.length) * scenario.batch_size * dtype_bytes(scenario.cache_dtype)
+        cache = spec.bytes(scenario.length, dtype_bytes(scenario.cache_dtype)) * scenario.batch_size
         heads = attention.num_key_value_heads or 0
         return _costs(weights.params, weights.bytes, cache=cache, kv_heads=heads, attention_layers=not attention.no_op)
     experts = ffn.moe.num_local_experts if ffn.moe else 0

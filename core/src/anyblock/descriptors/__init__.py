@@ -3,6 +3,14 @@
 from anyblock.descriptors.base import TINY_SIZES, DescriptorBase
 from anyblock.descriptors.dense import DenseDescriptor
 from anyblock.descriptors.fp8 import BlockScaledStorage
+from anyblock.descriptors.hybrid import HybridDescriptor
 from anyblock.descriptors.sparse import SparseDescriptor
 
-__all__ = ["TINY_SIZES", "BlockScaledStorage", "DenseDescriptor", "DescriptorBase", "SparseDescriptor"]
+__all__ = [
+    "TINY_SIZES",
+    "BlockScaledStorage",
+    "DenseDescriptor",
+    "DescriptorBase",
+    "HybridDescriptor",
+    "SparseDescriptor",
+]

@@ -26,6 +26,7 @@ class SparseDescriptor(DenseDescriptor):
         expert_linears: an expert's input projections and, last, its output projection, in checkpoint names.
         fused_experts: how the shared tensor holds gate and up; None where every expert has tensors of its own.
         transposed_experts: whether the shared tensors are `[experts, in, out]`; otherwise they are `[experts, out, in]`.
+        shared_width: the config's attribute with the width of the shared expert; None without one of its own width.
         correction_bias: whether the router has an `e_score_correction_bias`.
         expert_groups: the config's number of expert groups among which the router chooses first; None without groups.
         shared_is_multiple: whether the model builds its shared expert as a whole number of routed experts.
@@ -38,6 +39,7 @@ class SparseDescriptor(DenseDescriptor):
     expert_linears: ClassVar[tuple[str, ...]] = ("gate_proj", "up_proj", "down_proj")
     fused_experts: ClassVar[GateUp | None] = None
     transposed_experts: ClassVar[bool] = False
+    shared_width: ClassVar[str | None] = None
     correction_bias: ClassVar[bool] = False
     expert_groups: ClassVar[str | None] = None
     shared_is_multiple: ClassVar[bool] = False
@@ -65,6 +67,7 @@ class SparseDescriptor(DenseDescriptor):
             num_local_experts=getattr(text_config, self.experts),
             num_experts_per_tok=getattr(text_config, self.experts_per_token),
             expert_intermediate_dim=getattr(text_config, self.expert_width),
+            shared_expert_intermediate_dim=getattr(text_config, self.shared_width) if self.shared_width else None,
         )
 
     @hookimpl
@@ -75,6 +78,8 @@ class SparseDescriptor(DenseDescriptor):
             values[self.experts] = moe.num_local_experts
             values[self.experts_per_token] = moe.num_experts_per_tok
             values[self.expert_width] = moe.expert_intermediate_dim
+            if self.shared_width and moe.shared_expert_intermediate_dim:
+                values[self.shared_width] = moe.shared_expert_intermediate_dim
         return values
 
     def layout_mixins(self) -> dict[str, PruningMixIn]:

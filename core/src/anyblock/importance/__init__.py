@@ -5,7 +5,7 @@ from anyblock.importance.expert_channels import ExpertChannelContributionHook
 from anyblock.importance.expert_removal import MoERemoveExpertsHook, RemoveExpertsIndependentHook
 from anyblock.importance.hook import ActivationStatistic, HookContext, ImportanceHook
 from anyblock.importance.iterative import IterativeChannelContributionHook
-from anyblock.importance.kv_heads import IndependentKvHeadContributionHook
+from anyblock.importance.kv_heads import IndependentKvHeadContributionHook, MambaHeadContributionHook
 from anyblock.importance.norms import L2NormHook, LayerNormContributionHook
 from anyblock.importance.statistics import GramStatistic, LinearFitStatistic, Moments
 from anyblock.importance.voting import RankedChoiceVotingHook
@@ -16,6 +16,7 @@ HOOKS: dict[str, type[ImportanceHook]] = {
         IterativeChannelContributionHook,
         IndependentChannelContributionHook,
         IndependentKvHeadContributionHook,
+        MambaHeadContributionHook,
         RankedChoiceVotingHook,
         MoERemoveExpertsHook,
         ExpertChannelContributionHook,
@@ -38,6 +39,7 @@ __all__ = [
     "L2NormHook",
     "LayerNormContributionHook",
     "LinearFitStatistic",
+    "MambaHeadContributionHook",
     "MoERemoveExpertsHook",
     "Moments",
     "RankedChoiceVotingHook",

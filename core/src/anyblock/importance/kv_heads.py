@@ -28,6 +28,12 @@ class IndependentKvHeadContributionHook(ImportanceHook):
     """
 
     summed: ClassVar[tuple[str, ...]] = ("contribution",)
+    units: ClassVar[str] = "key-value heads"
+
+    @staticmethod
+    def heads_of(context: HookContext) -> int | None:
+        """Return the number of heads of the block; None where it has none."""
+        return context.block_config.attention.num_key_value_heads
 
     def __init__(
         self, module: nn.Module, context: HookContext, optimize_for: Literal["memory", "latency"] = "memory"
@@ -35,12 +41,12 @@ class IndependentKvHeadContributionHook(ImportanceHook):
         super().__init__(module, context)
         if optimize_for not in ("memory", "latency"):
             raise UsageError(f"optimize_for is {optimize_for!r}", expected="'memory' or 'latency'")
-        heads = context.block_config.attention.num_key_value_heads
+        heads = self.heads_of(context)
         width = linear_weight(module).shape[1]
         if not heads or width % heads:
             raise UsageError(
-                f"{self._where()}: an input of {width} for {heads} key-value heads",
-                expected="an output projection whose input holds equally wide groups, one a key-value head",
+                f"{self._where()}: an input of {width} for {heads} {self.units}",
+                expected=f"an output projection whose input holds equally wide groups, one for each of the {self.units}",
             )
         self.batched = optimize_for == "latency"
         self.heads = heads
@@ -63,9 +69,21 @@ class IndependentKvHeadContributionHook(ImportanceHook):
             self.contribution += to_sum(norms) / len(inputs)
 
     def scores(self) -> torch.Tensor:
-        """See `ImportanceHook.scores`; float32 `[key-value heads]`."""
+        """See `ImportanceHook.scores`; float32 `[heads]`."""
         return self.contribution.float()
 
     def to_dict(self) -> dict[str, Any]:
         """See `ImportanceHook.to_dict`."""
         return {"score": self.scores()}
+
+
+class MambaHeadContributionHook(IndependentKvHeadContributionHook):
+    """Score the heads of a Mamba mixer in the same way, by what each adds to the mixer's output projection."""
+
+    units: ClassVar[str] = "Mamba heads"
+
+    @staticmethod
+    def heads_of(context: HookContext) -> int | None:
+        """See `IndependentKvHeadContributionHook.heads_of`."""
+        mamba = context.block_config.attention.mamba
+        return None if mamba is None else mamba.num_heads

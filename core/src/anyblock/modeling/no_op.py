@@ -63,6 +63,20 @@ class NoOpNorm(nn.Identity):
     """Stands in for the norm of a removed half: nothing is computed, nothing is stored."""
 
 
+class NoOpTypedNorm(NoOpNorm):
+    """Stands in for a removed norm whose weight a layer asks for its type.
+
+    Args:
+        norm: the norm that goes.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        # A buffer, so that it changes its type with the model, and one that no checkpoint has to hold.
+        like: torch.Tensor = norm.weight  # type: ignore[assignment]
+        self.register_buffer("weight", torch.empty(0, dtype=like.dtype, device=like.device), persistent=False)
+
+
 def remove_half(decoder_layer: nn.Module, name: str, no_op: nn.Module, norms: Iterable[str]) -> None:
     """Replace the module `name` of a layer by `no_op`, and the norms that only it used by `NoOpNorm`."""
     setattr(decoder_layer, name, no_op)

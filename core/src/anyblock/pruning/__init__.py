@@ -12,8 +12,10 @@ from anyblock.pruning.layouts import (
     ffn_mixins,
     fused_sparse_mixins,
     hidden_mixins,
+    mamba_mixins,
     sparse_mixins,
 )
+from anyblock.pruning.mamba import MambaHeadsLayerDescriptor, MambaHeadsPruningMixIn
 from anyblock.pruning.mixin import PruningMixIn
 from anyblock.pruning.ordering import best_first
 from anyblock.pruning.repair import LinearFit, fit_linear, repair_removal
@@ -33,6 +35,8 @@ __all__ = [
     "KVHeadsLayerDescriptor",
     "KVHeadsPruningMixIn",
     "LinearFit",
+    "MambaHeadsLayerDescriptor",
+    "MambaHeadsPruningMixIn",
     "PruningMixIn",
     "QueryGroupsPruningMixIn",
     "attention_mixins",
@@ -42,6 +46,7 @@ __all__ = [
     "fit_linear",
     "fused_sparse_mixins",
     "hidden_mixins",
+    "mamba_mixins",
     "repair_child",
     "repair_removal",
     "sparse_mixins",

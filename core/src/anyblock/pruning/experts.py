@@ -15,6 +15,7 @@ from anyblock.importance.hook import ImportanceHook
 from anyblock.importance.voting import RankedChoiceVotingHook
 from anyblock.pruning.axis import Segment, Silence, TensorAxis, UnitTensors
 from anyblock.pruning.mixin import Half, PruningMixIn
+from anyblock.pruning.ordering import first_of_groups, within_groups
 from anyblock.pruning.select import Tensors
 
 
@@ -128,27 +129,17 @@ class ExpertRemovalPruningMixIn(PruningMixIn):
             return None
         return UnitTensors(names.tensor_name(layer_index, names.expert_prefix_name) + ".", names.expert_weights)
 
-    def sort(
-        self, layer_index: int, tensors: Tensors, block: BlockConfig, order: torch.Tensor, config: Any
-    ) -> dict[str, torch.Tensor]:
-        """See `PruningMixIn.sort`; with groups of experts, the best first within every group."""
-        self._check_order(order.cpu(), block)
-        return super().sort(layer_index, tensors, block, self.within_groups(order.cpu(), config), config)
-
     def sorted_order(self, order: torch.Tensor, config: Any) -> torch.Tensor:
         """See `PruningMixIn.sorted_order`: with groups of experts, the best first within every group."""
         return self.within_groups(order, config)
 
     def within_groups(self, order: torch.Tensor, config: Any) -> torch.Tensor:
         """Return the order that `sort` gives the experts: `order`, taken apart by group; int64 `[experts]`."""
-        width = len(order) // self.groups(config)
-        return order[torch.argsort(order // width, stable=True)]
+        return within_groups(order, self.groups(config))
 
     def kept(self, block: BlockConfig, size: int, config: Any) -> torch.Tensor:
         """See `PruningMixIn.kept`: the first experts of every group."""
-        groups = self.groups(config)
-        starts = torch.arange(groups) * (self.size(block) // groups)
-        return (starts.unsqueeze(1) + torch.arange(size // groups)).reshape(-1)
+        return first_of_groups(self.size(block), size, self.groups(config))
 
     def mask(
         self, layer_index: int, tensors: Tensors, block: BlockConfig, child: BlockConfig, config: Any

@@ -10,6 +10,7 @@ from anyblock.pruning.experts import ExpertRemovalLayerDescriptor, ExpertRemoval
 from anyblock.pruning.ffn import FFNIntermediateLayerDescriptor, FFNIntermediatePruningMixIn, GateUp
 from anyblock.pruning.heads import KVHeadsLayerDescriptor, KVHeadsPruningMixIn, QueryGroupsPruningMixIn
 from anyblock.pruning.hidden import HiddenSizeLayerDescriptor, HiddenSizePruningMixIn
+from anyblock.pruning.mamba import MambaHeadsLayerDescriptor, MambaHeadsPruningMixIn
 from anyblock.pruning.mixin import PruningMixIn
 
 LAYER = "model.layers.{layer_idx}"
@@ -168,6 +169,20 @@ def fused_sparse_mixins(
         transposed=transposed,
     )
     return _by_kind(ExpertRemovalPruningMixIn(removal), ExpertIntermediatePruningMixIn(channels))
+
+
+def mamba_mixins(layer: str = LAYER, mixer: str = "mixer", *, groups: str = "n_groups") -> dict[str, PruningMixIn]:
+    """Return `mamba_heads` of a Mamba-2 mixer with the names that it has in transformers.
+
+    Args:
+        layer: checkpoint prefix of one layer, with `{layer_idx}`.
+        mixer: name of the mixer inside the layer.
+        groups: the configuration's number of groups of heads that share B and C.
+    """
+    descriptor = MambaHeadsLayerDescriptor(
+        out_proj_name=f"{mixer}.out_proj", mixer_prefix_name=f"{layer}.{mixer}", groups_attribute=groups
+    )
+    return _by_kind(MambaHeadsPruningMixIn(descriptor))
 
 
 def hidden_mixins(

@@ -132,6 +132,7 @@ class PruningMixIn(ABC):
         """
         order = order.cpu()
         self._check_order(order, block)
+        order = self.sorted_order(order, config)
         return self._select(layer_index, tensors, block, config, {"unit": order, "query": order})
 
     def narrow(
