@@ -22,6 +22,8 @@ class SparseDescriptor(DenseDescriptor):
     Class attributes beyond those of `DenseDescriptor`, whose `ffn_linears` are those of dense layers among sparse ones:
         experts, experts_per_token, expert_width: the config's attributes with an expert layer's sizes, by their own
             names and not by aliases.
+        dense_layers: the config's attribute with the indices of dense layers, perhaps None; None where there is none.
+        sparse_step: the config's attribute that says that every so-many-th layer has experts; None where all have.
         router: the router's name inside the ffn.
         expert_linears: an expert's input projections and, last, its output projection, in checkpoint names.
         fused_experts: how the shared tensor holds gate and up; None where every expert has tensors of its own.
@@ -35,6 +37,8 @@ class SparseDescriptor(DenseDescriptor):
     experts: ClassVar[str] = "num_local_experts"
     experts_per_token: ClassVar[str] = "num_experts_per_tok"
     expert_width: ClassVar[str] = "moe_intermediate_size"
+    dense_layers: ClassVar[str | None] = None
+    sparse_step: ClassVar[str | None] = None
     router: ClassVar[str] = "gate"
     expert_linears: ClassVar[tuple[str, ...]] = ("gate_proj", "up_proj", "down_proj")
     fused_experts: ClassVar[GateUp | None] = None
@@ -53,7 +57,9 @@ class SparseDescriptor(DenseDescriptor):
 
     def is_sparse(self, text_config: Any, layer_index: int) -> bool:
         """Say whether a layer of the unpruned model has experts."""
-        return True
+        dense = (getattr(text_config, self.dense_layers) or ()) if self.dense_layers else ()
+        step = getattr(text_config, self.sparse_step) if self.sparse_step else 1
+        return layer_index not in dense and (layer_index + 1) % step == 0
 
     def ffn_config(self, text_config: Any, layer_index: int) -> FFNConfig:
         """See `DenseDescriptor.ffn_config`."""

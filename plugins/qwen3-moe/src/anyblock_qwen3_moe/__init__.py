@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from anyblock.descriptors import TINY_SIZES, SparseDescriptor
 from anyblock.hookspecs import hookimpl
@@ -17,14 +17,8 @@ class Qwen3MoeDescriptor(SparseDescriptor):
     """Qwen3 30B-A3B, 235B-A22B and Coder: attention as in Qwen3, experts without a shared one, perhaps some dense layers."""
 
     decoder_layer = "transformers.models.qwen3_moe.modeling_qwen3_moe.Qwen3MoeDecoderLayer"
+    dense_layers, sparse_step = "mlp_only_layers", "decoder_sparse_step"
     kinds = (*SparseDescriptor.kinds, "ffn_intermediate")
-
-    def is_sparse(self, text_config: Any, layer_index: int) -> bool:
-        """See `SparseDescriptor.is_sparse`: as the constructor of a layer decides."""
-        if layer_index in (text_config.mlp_only_layers or ()) or text_config.num_local_experts < 1:
-            return False
-        step: int = text_config.decoder_sparse_step
-        return (layer_index + 1) % step == 0
 
     @hookimpl
     def conformance_config(self) -> Qwen3MoeConfig:
