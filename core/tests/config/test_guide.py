@@ -298,11 +298,11 @@ def test_lists_of_sizes_alone_are_enough(write, registry: NameRegistry) -> None:
 
 def test_a_plugins_own_mixin_goes_under_other(write, registry: NameRegistry) -> None:
     mixin = type("MambaHeadsMixIn", (), {"__module__": "a_plugin"})
-    known = NameRegistry(registry.hooks, {**registry.mixins, "mamba_heads": mixin})
+    known = NameRegistry(registry.hooks, {**registry.mixins, "state_size": mixin})
     text = "pruning_mixin: {_target_: a_plugin.MambaHeadsMixIn}\nhook_class: L2NormHook\nintermediate_size_list: [4]\n"
     other = pruning(write, known, text).pruning.other
-    assert other["mamba_heads"].sizes == (4,)
-    assert other["mamba_heads"].hook == "L2NormHook"
+    assert other["state_size"].sizes == (4,)
+    assert other["state_size"].hook == "L2NormHook"
 
 
 def test_both_vocabularies_can_be_mixed(write, registry: NameRegistry) -> None:

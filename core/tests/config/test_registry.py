@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from anyblock.config.registry import NameRegistry, is_ignored_reference
+from anyblock.config.registry import NameRegistry, is_ignored_reference, registry_for
 from anyblock.errors import ConfigError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,10 +102,10 @@ def test_another_familys_layer_descriptor_is_refused(registry: NameRegistry) -> 
 
 def test_what_a_plugin_registers_is_found() -> None:
     plugin = type("PluginHook", (), {"__module__": "a_plugin.hooks"})
-    mixin = type("PluginMixIn", (), {"__module__": "a_plugin.mixins", "kind": "mamba_heads"})
-    registry = NameRegistry({"PluginHook": plugin}, {"mamba_heads": mixin})
+    mixin = type("PluginMixIn", (), {"__module__": "a_plugin.mixins", "kind": "state_size"})
+    registry = NameRegistry({"PluginHook": plugin}, {"state_size": mixin})
     assert registry.hook("a_plugin.hooks.PluginHook") == registry.hook("a_plugin.PluginHook") == "PluginHook"
-    assert registry.mixin("a_plugin.mixins.PluginMixIn") == "mamba_heads"
+    assert registry.mixin("a_plugin.mixins.PluginMixIn") == "state_size"
     for name in ("plugin.PluginHook", "a_plug.PluginHook", "a_plugin.other.PluginHook", "a_plugin.hooks.x.PluginHook"):
         with pytest.raises(ConfigError):
             registry.hook(name)
@@ -214,3 +216,17 @@ def test_the_references_data_loaders_are_known_and_ignored(registry: NameRegistr
     assert registry.any(name) == name
     for other in ("load_from_disk_fn", "os.load_from_disk_fn", "modelopt.torch.puzzletron.utils.data.dataloaders.os"):
         assert not is_ignored_reference(other)
+
+
+def test_a_family_that_has_the_name_of_a_reference_descriptor_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference's descriptor `qwen3_vl` is for models with experts; a family of that name is for those without."""
+    asked: list[str] = []
+
+    def found(model_type: str) -> Any:
+        asked.append(model_type)
+        return SimpleNamespace(importance_hooks=dict, pruning_mixins=dict, model_type=model_type)
+
+    monkeypatch.setattr("anyblock.family.get_family", found)
+    for named in ({"family": "qwen3_vl"}, {"descriptor": "qwen3_vl"}, {"descriptor": "llama"}, {"family": "gpt_oss"}):
+        registry_for(named)
+    assert asked == ["qwen3_vl", "qwen3_vl_moe", "llama", "gpt_oss"]

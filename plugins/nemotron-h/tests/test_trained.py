@@ -45,7 +45,7 @@ def test_a_child_keeps_its_budget_and_stays_near_its_teacher(shared_dir: Path, t
                 "ffn": {"sizes": [256]},
                 "experts_removal": {"sizes": [4, 6], "hook": "NemotronHRemoveExpertsIndependentHook"},
                 "kv_heads": {"sizes": [1]},
-                "other": {"mamba_heads": {"sizes": [4, 6]}},
+                "mamba_heads": {"sizes": [4, 6]},
             },
             "search": {"budget": {"params": "0.8x", "kv_memory": "0.8x"}, "length": 512, "refine_rounds": 0},
         },

@@ -165,6 +165,9 @@ class PruningConfig(Section):
     expert_intermediate: ChannelPruning | None = Field(
         default=None, description="Fewer channels in every expert. `null`: not offered."
     )
+    mamba_heads: KindPruning | None = Field(
+        default=None, description="Fewer heads of a Mamba, equally many of every group. `null`: not offered."
+    )
     hidden_size: ChannelPruning | None = Field(
         default=None, description="Fewer channels in the residual stream. `null`: not offered."
     )
@@ -196,6 +199,7 @@ CORE_KINDS = {
     "query_groups": "query_groups",
     "experts_removal": "experts_removal",
     "expert_intermediate": "expert_intermediate",
+    "mamba_heads": "mamba_heads",
     "hidden_size": "hidden_size",
 }
 """`{kind of core: key below pruning}`."""

@@ -188,11 +188,10 @@ def registry_for(data: Mapping[str, Any]) -> NameRegistry:
     """
     from anyblock.family import get_family
 
-    named = data.get("family") or data.get("descriptor")
+    descriptor = data.get("descriptor")
+    named = data.get("family") or (REFERENCE_FAMILIES.get(str(descriptor), descriptor) if descriptor else None)
     named = named or _model_type(data.get("model"), data.get("input_hf_model_path"))
-    if not isinstance(named, str):
-        return NameRegistry.for_family(None)
-    return NameRegistry.for_family(get_family(REFERENCE_FAMILIES.get(named, named)))
+    return NameRegistry.for_family(get_family(named) if isinstance(named, str) else None)
 
 
 def _model_type(*models: Any) -> str | None:
