@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from anyblock.errors import AnyBlockError, InputError, UnsupportedModelError, UsageError
@@ -129,6 +130,17 @@ def test_comparing_reports_needs_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout.split() == ["InputError", "False"]
+
+
+def test_checks_run_without_pytest():
+    code = (
+        "import sys; sys.modules['pytest'] = None; sys.path.insert(0, sys.argv[1])\n"
+        "from anyblock_conformance import run_conformance; from mutants.good import Dense\n"
+        "print(run_conformance(Dense, levels=['structure']).passed)"
+    )
+    folder = str(Path(__file__).parent)
+    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"]
 
 
 def test_core_finds_the_command(tmp_path):
