@@ -58,6 +58,16 @@ def test_experts_and_mamba():
     ]
 
 
+def test_heads_of_latent_attention():
+    latent = BlockConfig(attention=AttentionConfig(num_attention_heads=16), ffn=FFNConfig(intermediate_size=200))
+    child = [latent.with_attention(num_attention_heads=12), latent, latent.with_attention(no_op=True)]
+    assert [row[1:3] for row in rows(child, [latent] * 3)] == [
+        ["12 of 16 heads", "███████▌    75%"],
+        ["16 heads", "██████████ 100%"],
+        ["no-op", "0%"],
+    ]
+
+
 def test_lengths_must_agree():
     with pytest.raises(UsageError, match="1 block configs of the child, 2 of the teacher"):
         block_table([DENSE], [DENSE] * 2)

@@ -32,8 +32,12 @@ class IndependentKvHeadContributionHook(ImportanceHook):
 
     @staticmethod
     def heads_of(context: HookContext) -> int | None:
-        """Return the number of heads of the block; None where it has none."""
-        return context.block_config.attention.num_key_value_heads
+        """Return the number of heads of the block; None where it has none.
+
+        In latent attention every query head has keys and values of its own.
+        """
+        attention = context.block_config.attention
+        return attention.num_key_value_heads or attention.num_attention_heads
 
     def __init__(
         self, module: nn.Module, context: HookContext, optimize_for: Literal["memory", "latency"] = "memory"

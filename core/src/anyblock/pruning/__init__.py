@@ -6,12 +6,14 @@ from anyblock.pruning.ffn import FFNIntermediateLayerDescriptor, FFNIntermediate
 from anyblock.pruning.heads import KVHeadsLayerDescriptor, KVHeadsPruningMixIn, QueryGroupsPruningMixIn
 from anyblock.pruning.hidden import HiddenSizeLayerDescriptor, HiddenSizePruningMixIn
 from anyblock.pruning.init_modes import INIT_MODES, Initialisation
+from anyblock.pruning.latent import LatentHeadsLayerDescriptor, LatentHeadsPruningMixIn
 from anyblock.pruning.layouts import (
     attention_mixins,
     dense_mixins,
     ffn_mixins,
     fused_sparse_mixins,
     hidden_mixins,
+    latent_attention_mixins,
     mamba_mixins,
     sparse_mixins,
 )
@@ -34,6 +36,8 @@ __all__ = [
     "Initialisation",
     "KVHeadsLayerDescriptor",
     "KVHeadsPruningMixIn",
+    "LatentHeadsLayerDescriptor",
+    "LatentHeadsPruningMixIn",
     "LinearFit",
     "MambaHeadsLayerDescriptor",
     "MambaHeadsPruningMixIn",
@@ -46,6 +50,7 @@ __all__ = [
     "fit_linear",
     "fused_sparse_mixins",
     "hidden_mixins",
+    "latent_attention_mixins",
     "mamba_mixins",
     "repair_child",
     "repair_removal",

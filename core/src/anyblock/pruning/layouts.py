@@ -10,6 +10,7 @@ from anyblock.pruning.experts import ExpertRemovalLayerDescriptor, ExpertRemoval
 from anyblock.pruning.ffn import FFNIntermediateLayerDescriptor, FFNIntermediatePruningMixIn, GateUp
 from anyblock.pruning.heads import KVHeadsLayerDescriptor, KVHeadsPruningMixIn, QueryGroupsPruningMixIn
 from anyblock.pruning.hidden import HiddenSizeLayerDescriptor, HiddenSizePruningMixIn
+from anyblock.pruning.latent import LatentHeadsLayerDescriptor, LatentHeadsPruningMixIn
 from anyblock.pruning.mamba import MambaHeadsLayerDescriptor, MambaHeadsPruningMixIn
 from anyblock.pruning.mixin import PruningMixIn
 
@@ -169,6 +170,17 @@ def fused_sparse_mixins(
         transposed=transposed,
     )
     return _by_kind(ExpertRemovalPruningMixIn(removal), ExpertIntermediatePruningMixIn(channels))
+
+
+def latent_attention_mixins(layer: str = LAYER, attention: str = "self_attn") -> dict[str, PruningMixIn]:
+    """Return `query_groups` of a latent attention with the names that it has in DeepSeek's models.
+
+    Args:
+        layer: checkpoint prefix of one layer, with `{layer_idx}`.
+        attention: name of the attention inside the layer.
+    """
+    descriptor = LatentHeadsLayerDescriptor(o_proj_name=f"{attention}.o_proj", attn_prefix_name=f"{layer}.{attention}")
+    return _by_kind(LatentHeadsPruningMixIn(descriptor))
 
 
 def mamba_mixins(layer: str = LAYER, mixer: str = "mixer", *, groups: str = "n_groups") -> dict[str, PruningMixIn]:

@@ -13,11 +13,12 @@ from anyblock.importance.statistics import Moments
 from anyblock.pruning.axis import entries
 from anyblock.pruning.ffn import FFNIntermediatePruningMixIn
 from anyblock.pruning.heads import KVHeadsPruningMixIn, QueryGroupsPruningMixIn
+from anyblock.pruning.latent import LatentHeadsPruningMixIn
 from anyblock.pruning.mixin import PruningMixIn
 from anyblock.pruning.repair import RIDGES, LinearFit, repair_removal
 from anyblock.pruning.select import Tensors, present
 
-_REPAIRABLE = (FFNIntermediatePruningMixIn, KVHeadsPruningMixIn, QueryGroupsPruningMixIn)
+_REPAIRABLE = (FFNIntermediatePruningMixIn, KVHeadsPruningMixIn, QueryGroupsPruningMixIn, LatentHeadsPruningMixIn)
 
 
 def is_repairable(mixin: PruningMixIn) -> bool:

@@ -28,7 +28,8 @@ def attention_text(attention: AttentionConfig, teacher: AttentionConfig) -> str:
         heads = _of(attention.mamba.num_heads, teacher.mamba.num_heads if teacher.mamba else None)
         return f"mamba, {heads} heads"
     if attention.num_key_value_heads is None:
-        return "kept"
+        own = attention.num_attention_heads
+        return f"{_of(own, teacher.num_attention_heads)} heads" if own else "kept"
     text = f"{_of(attention.num_key_value_heads, teacher.num_key_value_heads)} kv heads"
     if attention.num_attention_heads != teacher.num_attention_heads and attention.num_attention_heads is not None:
         text += f", {attention.num_attention_heads} query heads"
@@ -48,14 +49,18 @@ def ffn_text(ffn: FFNConfig, teacher: FFNConfig) -> str:
 
 
 def attention_share(attention: AttentionConfig, teacher: AttentionConfig) -> float:
-    """Return the kept share of key-value heads (or Mamba heads), 0 for a no-op, 1 where there is nothing to count."""
+    """Return the kept share of key-value heads (of Mamba heads, of latent attention's), 0 for a no-op, else 1."""
     if attention.no_op:
         return 0.0
     if attention.mamba is not None and teacher.mamba is not None:
         return attention.mamba.num_heads / teacher.mamba.num_heads
-    if attention.num_key_value_heads is None or not teacher.num_key_value_heads:
-        return 1.0
-    return attention.num_key_value_heads / teacher.num_key_value_heads
+    for own, before in (
+        (attention.num_key_value_heads, teacher.num_key_value_heads),
+        (attention.num_attention_heads, teacher.num_attention_heads),
+    ):
+        if own is not None and before:
+            return own / before
+    return 1.0
 
 
 def ffn_share(ffn: FFNConfig, teacher: FFNConfig) -> float:

@@ -13,6 +13,7 @@ from anyblock.descriptors import TINY_SIZES, BlockScaledStorage, SparseDescripto
 from anyblock.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from anyblock.pruning.mixin import PruningMixIn
     from transformers import DeepseekV2Config, DeepseekV3Config
 
 __all__ = ["DeepseekV2Descriptor", "DeepseekV3Descriptor"]
@@ -50,7 +51,6 @@ class DeepseekV3Descriptor(BlockScaledStorage, SparseDescriptor):
     expert_groups = "n_group"
     shared_is_multiple = True
     kinds = ("experts_removal", "expert_intermediate", "ffn_intermediate", "hidden_size", "query_groups")
-    not_implemented = ("query_groups",)
 
     @hookimpl
     def layer_name_predicates(self, num_layers: int) -> dict[str, re.Pattern[str]]:
@@ -60,8 +60,8 @@ class DeepseekV3Descriptor(BlockScaledStorage, SparseDescriptor):
         return super().layer_name_predicates(num_layers) | beyond
 
     def attention_config(self, text_config: Any, layer_index: int) -> AttentionConfig:
-        """See `DenseDescriptor.attention_config`: latent attention has no key-value heads."""
-        return AttentionConfig()
+        """See `DenseDescriptor.attention_config`: latent attention has query heads only."""
+        return AttentionConfig(num_attention_heads=text_config.num_attention_heads)
 
     def is_sparse(self, text_config: Any, layer_index: int) -> bool:
         """See `SparseDescriptor.is_sparse`: all but the first layers."""
@@ -73,10 +73,18 @@ class DeepseekV3Descriptor(BlockScaledStorage, SparseDescriptor):
         width = moe.expert_intermediate_dim * text_config.n_shared_experts
         return replace(moe, shared_expert_intermediate_dim=width)
 
+    def layout_mixins(self) -> dict[str, PruningMixIn]:
+        """See `DenseDescriptor.layout_mixins`."""
+        from anyblock.pruning.layouts import latent_attention_mixins
+
+        return {**super().layout_mixins(), **latent_attention_mixins(self.checkpoint_layer, self.attention)}
+
     @hookimpl
     def block_config_to_layer_overrides(self, block_config: BlockConfig) -> Mapping[str, Any]:
         """See `FamilySpec.block_config_to_layer_overrides`."""
         values = dict(super().block_config_to_layer_overrides(block_config))
+        if heads := block_config.attention.num_attention_heads:
+            values["num_key_value_heads"] = heads  # every query head has keys and values of its own
         moe = block_config.ffn.moe
         if moe and moe.shared_expert_intermediate_dim:
             values["n_shared_experts"] = moe.shared_expert_intermediate_dim // moe.expert_intermediate_dim
