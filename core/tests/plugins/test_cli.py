@@ -150,3 +150,13 @@ def test_with_nothing_installed_it_says_what_to_install(monkeypatch):
     result = CliRunner().invoke(app, [])
     assert result.exit_code == 0
     assert "pip install anyblock-llama" in result.stdout
+
+
+def test_a_malformed_distribution_elsewhere_does_not_stop_the_conformance_suite(site):
+    """`importlib.metadata.entry_points` raises for everybody over one file that is not what it should be."""
+    site.distribution("unrelated", entry_points="no section here\n[console_scripts]\n= nothing\n")
+    site.distribution("anyblock-malformed", entry_points="[anyblock.families\nbroken\n")
+    done = site.python("-m", "anyblock", "conformance", "--help")
+    assert "Traceback" not in done.stderr
+    installed = done.returncode == 0 and "FAMILY" in done.stdout.upper()
+    assert installed or "the conformance suite is not installed" in done.stderr, done.stderr

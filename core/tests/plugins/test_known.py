@@ -74,7 +74,7 @@ def test_a_name_like_no_other_gets_the_way_to_write_an_adapter():
     message = refusal("zqx_9")
     assert "nearest" not in message
     assert "anyblock new-family MODEL anyblock-zqx-9" in message
-    assert "core/docs/plugins.md" in message
+    assert "core/docs/write-an-adapter.md" in message
 
 
 def test_the_index_is_sorted_and_complete():
