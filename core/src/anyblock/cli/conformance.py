@@ -11,7 +11,7 @@ from anyblock.errors import PluginError
 
 SUITE = "anyblock-conformance"
 COMMANDS_GROUP = "anyblock.commands"
-"""Entry-point group of distributions that bring a command; the entry point's name is the command's."""
+"""Entry-point group of the suite's command; the entry point's name is the command's."""
 
 
 def conformance(

@@ -15,7 +15,7 @@ class ExportFormat(ABC):
     """A form of checkpoint that some tool reads.
 
     Class attributes:
-        summary: one line for `anyblock export --help`: which tools read it.
+        summary: one line: which tools read it.
     """
 
     summary: ClassVar[str]

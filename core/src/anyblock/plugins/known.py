@@ -32,7 +32,9 @@ def unsupported(model_type: str, installed: Iterable[str]) -> UnsupportedModelEr
     near = get_close_matches(model_type.lower(), sorted({*known, *here}), n=3, cutoff=0.6)
     advice = [f"the nearest are {', '.join(_named(name, here, known) for name in near)}"] if near else []
     dest = f"anyblock-{model_type.replace('_', '-')}"
-    advice.append(f"write an adapter: `anyblock new-family MODEL {dest}` starts one (core/docs/write-an-adapter.md)")
+    advice.append(
+        f"write an adapter, say {dest}: core/docs/write-an-adapter.md goes from an empty folder to a published one"
+    )
     return UnsupportedModelError(
         f"no adapter serves model_type {model_type!r}", expected=expected, hint="; or ".join(advice)
     )
