@@ -99,9 +99,7 @@ def _refuse_excess(text: str, name: str) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MAX_DEPTH:
-            raise ConfigError(
-                f"{where}: nested more than {MAX_DEPTH} deep", expected="a configuration, which is shallow"
-            )
+            raise _too_deep(where)
         if count > MAX_NODES:
             raise ConfigError(f"{where}: more than {MAX_NODES} values", expected="a configuration, which is small")
         tag = getattr(event, "tag", None)
@@ -150,7 +148,14 @@ def _not_yaml(error: yaml.YAMLError, name: str) -> ConfigError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
+    if "maximum nesting depth" in problem:
+        # libyaml reads ahead, and from PyYAML 6.0.4 on it has a limit of its own, which it may reach before we see an event.
+        return _too_deep(f"{name}:{mark.line + 1}" if mark else name)
     return ConfigError(f"{where}: not YAML: {problem}", expected="one YAML document")
+
+
+def _too_deep(where: str) -> ConfigError:
+    return ConfigError(f"{where}: nested more than {MAX_DEPTH} deep", expected="a configuration, which is shallow")
 
 
 def _kind(value: Any) -> str:
