@@ -33,7 +33,7 @@ def test_nothing_but_the_answer_is_written() -> None:
     code = """
 import anyblock.search.engine as engine
 engine._PROOF_WIDTHS = ()
-solution = solve(tangled(12, 6, 3), gap=1e-4, node_limit=200)
+solution = solve(tangled(20, 8, 3), gap=1e-4, node_limit=200)
 print(solution.nodes > 0, solution.status)
 """
     done = python(code)

@@ -21,13 +21,11 @@ def conformance(
     """Run the conformance suite on an adapter or a checkpoint. Needs the distribution anyblock-conformance."""
     try:
         # The suite's own metadata only: `importlib.metadata.entry_points` raises for everybody over one malformed file.
-        entries = distribution(SUITE).entry_points.select(group=COMMANDS_GROUP, name="conformance")
-    except PackageNotFoundError:
-        entries = ()
-    for entry_point in entries:
-        raise typer.Exit(entry_point.load()([*(arguments or []), *context.args]))
-    raise PluginError(
-        "the conformance suite is not installed",
-        expected=f"the distribution {SUITE}",
-        hint=f"python -m pip install {SUITE}",
-    )
+        run = distribution(SUITE).entry_points.select(group=COMMANDS_GROUP)["conformance"].load()
+    except (PackageNotFoundError, KeyError) as error:
+        raise PluginError(
+            "the conformance suite is not installed",
+            expected=f"the distribution {SUITE}, with its command",
+            hint=f"python -m pip install {SUITE}",
+        ) from error
+    raise typer.Exit(run([*(arguments or []), *context.args]))
