@@ -45,4 +45,4 @@ def test_a_mutant_is_small(mutant):
     import inspect
 
     lines = [line for line in inspect.getsource(mutant.descriptor).splitlines() if line.strip()]
-    assert 2 <= len(lines) <= 18, len(lines)
+    assert 2 <= len(lines) <= 15, len(lines)
