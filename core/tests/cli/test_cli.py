@@ -205,6 +205,28 @@ def test_every_command_has_help_without_torch() -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("error", ["ValueError('no length')", "anyblock.errors.InputError('what', 'why', 'do')"])
+def test_a_signal_is_known_when_a_library_raises_its_own_error_instead(
+    number: signal.Signals, code: int, error: str
+) -> None:
+    # torch.asarray asks an object for its length and hides whatever is raised there behind a ValueError.
+    script = f"""
+import os, time, anyblock.cli, anyblock.errors
+def app(args):
+    try:
+        os.kill(os.getpid(), {int(number)})
+        time.sleep(60)
+    except BaseException:
+        raise {error} from None
+anyblock.cli.app = app
+anyblock.cli.main([])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("anyblock: stopped; ")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_keep_what_is_finished(
     llama_dir: Path, text: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

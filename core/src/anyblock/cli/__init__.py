@@ -73,37 +73,49 @@ class _Signalled(BaseException):
     """Ctrl-C or SIGTERM arrived; unwinding lets open files and locks close."""
 
 
+_received: list[int] = []
+"""Signals that arrived. A C extension that meets `_Signalled` may raise an error of its own in its place (torch does so
+when it asks an object for its length), so whatever ends a command after a signal is taken for the signal."""
+
+
 def _signalled(number: int, _: FrameType | None) -> None:
+    _received.append(number)
     raise _Signalled(number)
 
 
 def _run(arguments: list[str] | None) -> int:
     try:
         app(args=arguments)
-    except _Signalled as stop:
-        _say("stopped; what was finished is kept, the same command continues")
-        return 128 + int(stop.args[0])
-    except AnyBlockError as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - `_explain` raises again what is no failure of ours
         _debug()
+        if _received:
+            _say("stopped; what was finished is kept, the same command continues")
+            return 128 + _received[0]
+        return _explain(error)
+    return 0
+
+
+def _explain(error: BaseException) -> int:
+    """Say what failed and what to do; returns the exit code."""
+    if isinstance(error, AnyBlockError):
         _say(f"error: {error}")
         return 2 if isinstance(error, InputError) else 1
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         # The reader of our output went away (`anyblock families | head`): nothing is wrong here.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (OSError, MemoryError) as error:
-        _debug()
-        _say(
-            f"error: {error or type(error).__name__}\nto do: free memory or disk space, or check the path; --debug shows where"
-        )
+    if isinstance(error, OSError | MemoryError):
+        what = error or type(error).__name__
+        _say(f"error: {what}\nto do: free memory or disk space, or check the path; --debug shows where")
         return 1
-    except Exception as error:  # noqa: BLE001 - the last resort: a defect of ours must not look like a stack dump
-        _debug()
-        _say(
-            f"internal error: {type(error).__name__}: {error}\nto do: run again with --debug and report what it prints"
-        )
+    if isinstance(error, Exception):
+        # The last resort: a defect of ours must not look like a stack dump.
+        what = f"internal error: {type(error).__name__}: {error}"
+        _say(f"{what}\nto do: run again with --debug and report what it prints")
         return 1
-    return 0
+    raise error
 
 
 def _debug() -> None:
