@@ -141,6 +141,24 @@ class AttentionPruning(Section):
     no_op: bool = Field(default=True, description="Offer to remove the whole attention half.")
 
 
+class HiddenSizePruning(ChannelPruning):
+    """One hidden size for the whole child; it is cut first, and every candidate is made from the narrower model."""
+
+    sizes: Annotated[tuple[Size, ...], Field(strict=False)] = Field(
+        default=(),
+        description="The child's hidden size, one: channels (2048), a fraction (0.75), `0.75x` or `75%`. Empty: the teacher's.",
+    )
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if len(self.sizes) > 1:
+            raise ValueError(
+                f"hidden_size has {len(self.sizes)} sizes, and a run has one, since all layers share the hidden size; "
+                "give one, and run once for each of the others"
+            )
+        return self
+
+
 class RepairConfig(Section):
     """How the weights that remain are adapted to what was removed; no training is involved."""
 
@@ -168,8 +186,8 @@ class PruningConfig(Section):
     mamba_heads: KindPruning | None = Field(
         default=None, description="Fewer heads of a Mamba, equally many of every group. `null`: not offered."
     )
-    hidden_size: ChannelPruning | None = Field(
-        default=None, description="Fewer channels in the residual stream. `null`: not offered."
+    hidden_size: HiddenSizePruning | None = Field(
+        default=None, description="Fewer channels in the residual stream of the whole model. `null`: all are kept."
     )
     other: dict[str, KindPruning] = Field(
         default_factory=dict, description="Kinds that an installed plugin adds: `{kind: settings}`."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from anyblock.calibration.batches import Batches
-from anyblock.calibration.sweep import HookPlan
 from anyblock.checkpoint.atomic import write_bytes_atomic, write_json_atomic
 from anyblock.checkpoint.hub import resolve_model
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
@@ -18,12 +16,14 @@ from anyblock.config.schema import RunConfig
 from anyblock.errors import OutputExistsError
 from anyblock.modeling.device import resolve_device
 from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.narrow import narrowed_source
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.source import read_source
 from anyblock.pipeline.stages.candidates import CostedCandidates, keep_candidates, plan_candidates
 from anyblock.pipeline.stages.child import run_child
 from anyblock.pipeline.stages.data import TokenData
-from anyblock.pipeline.stages.importance import hook_plans, run_importance
+from anyblock.pipeline.stages.hidden_size import run_hidden_size
+from anyblock.pipeline.stages.importance import hook_plans, run_importance, stream_order
 from anyblock.pipeline.stages.quality import run_evaluation
 from anyblock.pipeline.stages.refine import run_refine
 from anyblock.pipeline.stages.repair import run_repair
@@ -35,6 +35,7 @@ from anyblock.progress import SILENT, Progress
 from anyblock.realize.realize import origin_of
 
 if TYPE_CHECKING:
+    from anyblock.candidates.views import Orders
     from anyblock.evaluation.result import EvaluationResult
     from anyblock.report.summary import RunSummary
     from anyblock.search.solution import Solution
@@ -82,7 +83,8 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
         family=config.family,
         trust_remote_code=config.trust_remote_code,
     )
-    costed = plan_candidates(config, source)
+    narrow = narrowed_source(config, source)
+    costed = plan_candidates(config, source) if narrow is None else plan_candidates(config, narrow, source)
     check_reachable(costed, config.search.bounds())
     plans = hook_plans(config, source)
     data = TokenData(config, source.path, run)
@@ -92,7 +94,10 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
         tokens = data.batches()
         teacher = run_teacher(config, run, source, progress)
         context = RunContext(config, run, source, teacher, source.family, progress)
-        return _compress(context, costed, plans, tokens, overwrite=overwrite)
+        orders = run_importance(context, plans, tokens["calibration"])
+        if narrow is not None:
+            context = run_hidden_size(context, narrow, stream_order(context))
+        return _compress(context, costed, orders, tokens, overwrite=overwrite)
 
 
 def run_path(config: RunConfig) -> Path:
@@ -104,13 +109,12 @@ def run_path(config: RunConfig) -> Path:
 def _compress(
     context: RunContext,
     costed: CostedCandidates,
-    plans: Sequence[HookPlan],
+    orders: Orders,
     tokens: dict[str, Batches],
     *,
     overwrite: bool,
 ) -> CompressResult:
     config, run, output = context.config, context.run, Path(context.config.output)
-    orders = run_importance(context, plans, tokens["calibration"])
     scores = run_scores(context, costed, orders, tokens["scoring"])
     solutions = run_search(run, config.search, costed, scores)
     solution = run_refine(context, costed, orders, tokens["scoring"], solutions[0])

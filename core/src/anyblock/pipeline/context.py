@@ -29,9 +29,11 @@ class RunContext:
         config: what was asked for.
         run: where stages are kept.
         source: the model as it was given.
-        teacher: the teacher's subblock checkpoint.
+        teacher: the teacher's subblock checkpoint; with a smaller hidden size, the narrowed one.
         family: its adapter.
         progress: where stages report.
+        before: the run with the model as it was given, where the hidden size was cut; None otherwise.
+        stream: the channels of the residual stream that are kept, by their places in the model as it was given.
     """
 
     config: RunConfig
@@ -40,6 +42,13 @@ class RunContext:
     teacher: SubblockCheckpoint
     family: ModelFamily
     progress: Progress
+    before: RunContext | None = None
+    stream: tuple[int, ...] | None = None
+
+    @property
+    def original(self) -> RunContext:
+        """The run with the model as it was given, which children are compared with."""
+        return self.before or self
 
     @cached_property
     def device(self) -> torch.device:

@@ -67,6 +67,12 @@ def _command(config: RunConfig) -> str:
 
 
 def _notes(context: RunContext) -> Iterator[str]:
+    if context.before is not None:
+        before, after = context.before.text_config.hidden_size, context.text_config.hidden_size
+        yield (
+            f"The hidden size was cut from {before} to {after} before the search. Scores of single candidates are within the "
+            "narrower model; refinement and evaluation compare with the model as it was given."
+        )
     agreement = read_agreement(context.run)
     if agreement is not None:
         yield (

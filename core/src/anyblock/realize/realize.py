@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import torch
 
 RECORD: Final = "anyblock.json"
-"""File of a child that says where it comes from, and which of the teacher's units each pruned subblock keeps, in order."""
+"""File of a child that says where it comes from, and which of the teacher's units each pruned subblock keeps, in order.
+
+Under `model` are the channels of the residual stream, where the hidden size was cut."""
 
 
 def child_blocks(teacher: Sequence[BlockConfig], chosen: Sequence[Candidate]) -> list[BlockConfig]:
@@ -42,6 +44,7 @@ def realize(
     output: Path,
     *,
     repaired: Mapping[str, torch.Tensor] | None = None,
+    stream: Sequence[int] | None = None,
     origin: str = "",
     overwrite: bool = False,
     progress: Progress = SILENT,
@@ -56,6 +59,8 @@ def realize(
         weights: the candidates' weights.
         output: the child's directory.
         repaired: tensors by checkpoint name that replace those of the candidates, in the same shapes.
+        stream: where `teacher` itself is narrower than the model that was given: the channels of the residual stream that
+            it keeps, in its order, for the record.
         origin: a hash of all inputs, kept in the child's record, by which a run knows a child that it wrote.
         overwrite: replace what is at `output`.
         progress: where to report; the unit is groups.
@@ -66,7 +71,7 @@ def realize(
     by_group = {candidate.group: candidate for candidate in chosen}
     blocks = child_blocks(teacher.block_configs, chosen)
     repaired = repaired or {}
-    kept: dict[str, Any] = {}
+    kept: dict[str, Any] = {} if stream is None else {"model": {"kind": "hidden_size", "units": list(stream)}}
     with (
         atomic_directory(output, overwrite=overwrite, sources=[teacher.path]) as work,
         progress.task("Writing the child", total=len(teacher.groups), unit="groups") as advance,

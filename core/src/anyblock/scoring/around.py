@@ -41,6 +41,7 @@ class Surroundings:
         batches: the scoring text.
         probes: draws at every token.
         seed: of the draws.
+        reference: the model that children are compared with, where it is not the teacher that they are made from.
         progress: where to report.
     """
 
@@ -52,6 +53,7 @@ class Surroundings:
         *,
         probes: int,
         seed: int,
+        reference: LayerwiseModel | None = None,
         progress: Progress = SILENT,
     ) -> None:
         self._engine = engine
@@ -59,9 +61,13 @@ class Surroundings:
         self._probes = probes
         self._seed = seed
         self._progress = progress
-        trace = TeacherTrace(engine, batches, metric="kl", spool=Spool(None), progress=progress)
+        trace = TeacherTrace(reference or engine, batches, metric="kl", spool=Spool(None), progress=progress)
         self._batches = trace.batches
         self._targets = trace.targets
+        if reference is not None:
+            self._batches = [engine.prepare(ids) for ids in batches]
+            pairs = zip(self._targets, self._batches, strict=True)
+            self._targets = [target.seen_by(engine, batch) for target, batch in pairs]
 
     @torch.no_grad()
     def divergence(self, choice: Choice) -> float:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import torch
 
-from anyblock.errors import ExecutionError
+from anyblock.errors import ExecutionError, UsageError
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 
 Metric = Literal["kl", "cosine", "lm_loss", "mse"]
@@ -65,6 +66,21 @@ class TeacherTargets:
             for part in self._parts():
                 logits = engine.logits(hidden, batch, keep=part)
                 self._chunks.append((spool.keep(logits), logits.float().logsumexp(-1)))
+
+    def seen_by(self, engine: LayerwiseModel, batch: Batch) -> Self:
+        """Return the same targets for children of another model, for instance one with a smaller hidden size.
+
+        Args:
+            engine: whose stock tail turns the children's hidden states into logits.
+            batch: the same tokens as that engine prepared them.
+        """
+        if self._final is not None:
+            raise UsageError(
+                "final hidden states of two models cannot be compared", expected="the metric kl or lm_loss"
+            )
+        other = copy.copy(self)
+        other._engine, other._batch = engine, batch
+        return other
 
     def distance(self, hidden: torch.Tensor) -> tuple[float, int]:
         """Return `(sum over tokens, number of tokens)` of the metric for a child's last hidden states.

@@ -13,12 +13,14 @@ from anyblock.candidates.library import list_candidates
 from anyblock.candidates.views import candidate_shapes
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.schema import RunConfig
-from anyblock.costs.model import Scenario, add_costs, fixed_costs, subblock_costs
+from anyblock.costs.model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
 from anyblock.costs.names import CandidateCosts
 from anyblock.pipeline.run_folder import RunFolder, read_json
 from anyblock.pipeline.source import Source
+from anyblock.pruning.hidden import HiddenSizePruningMixIn
 
 STAGE = "0-candidates"
+HIDDEN_SIZE = HiddenSizePruningMixIn.kind
 _FILE = "candidates.json"
 
 
@@ -31,16 +33,20 @@ class CostedCandidates:
         candidates: the teacher's own subblocks included.
         costs: by candidate key.
         fixed: what the parts outside the subblocks cost.
+        original: what the model costs as it was given, where its hidden size is cut first; None otherwise.
     """
 
     blocks: list[BlockConfig]
     candidates: list[Candidate]
     costs: dict[str, CandidateCosts]
     fixed: CandidateCosts
+    original: CandidateCosts | None = None
 
     @property
     def teacher(self) -> CandidateCosts:
-        """What the teacher costs as a whole."""
+        """What the model that was given costs as a whole; shares of it are what relative budgets mean."""
+        if self.original is not None:
+            return self.original
         return add_costs([self.fixed, *(self.costs[c.key] for c in self.candidates if c.kind == TEACHER)])
 
     @property
@@ -51,18 +57,24 @@ class CostedCandidates:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         rows = [{"candidate": c.to_dict(), "costs": self.costs[c.key]} for c in self.candidates]
-        return {"blocks": [block.to_dict() for block in self.blocks], "candidates": rows, "fixed": self.fixed}
+        blocks = [block.to_dict() for block in self.blocks]
+        return {"blocks": blocks, "candidates": rows, "fixed": self.fixed, "original": self.original}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CostedCandidates:
         """Read the JSON form."""
         candidates = [Candidate.from_dict(row["candidate"]) for row in data["candidates"]]
         costs = {candidate.key: row["costs"] for candidate, row in zip(candidates, data["candidates"], strict=True)}
-        return cls(block_configs_from_json(data["blocks"]), candidates, costs, data["fixed"])
+        return cls(block_configs_from_json(data["blocks"]), candidates, costs, data["fixed"], data.get("original"))
 
 
-def plan_candidates(config: RunConfig, source: Source) -> CostedCandidates:
+def plan_candidates(config: RunConfig, source: Source, original: Source | None = None) -> CostedCandidates:
     """List the candidates and count their costs from shapes.
+
+    Args:
+        config: the run's configuration.
+        source: the model that candidates are made from.
+        original: the model as it was given, where `source` has a smaller hidden size.
 
     Raises:
         UsageError: a size that the family cannot have.
@@ -85,7 +97,10 @@ def plan_candidates(config: RunConfig, source: Source) -> CostedCandidates:
         for candidate in candidates
     }
     fixed = fixed_costs(family, source.config, source.shapes, len(source.block_configs), scenario)
-    return CostedCandidates(source.block_configs, candidates, costs, fixed)
+    before = None
+    if original is not None:
+        before = model_costs(family, original.config, original.block_configs, original.shapes, scenario).total
+    return CostedCandidates(source.block_configs, candidates, costs, fixed, before)
 
 
 def keep_candidates(run: RunFolder, costed: CostedCandidates) -> None:
@@ -121,7 +136,10 @@ def _list(config: RunConfig, source: Source) -> list[Candidate]:
         kind: partial(settings.absolute_sizes, query_heads=query_heads)
         for kind, settings in pruning.kinds().items()
         # A dense model has no experts and a sparse one perhaps no dense ffn: a default that does not apply is no error.
-        if kind in mixins and any(mixins[kind].applies_to(block) for block in source.block_configs)
+        # The hidden size is no candidate of a subblock: it is cut before.
+        if kind != HIDDEN_SIZE
+        and kind in mixins
+        and any(mixins[kind].applies_to(block) for block in source.block_configs)
     }
     removable = [half for half, settings in (("attention", pruning.attention), ("ffn", pruning.ffn)) if settings.no_op]
     supported = [half for half in removable if family.supports(f"{half}_no_op")]

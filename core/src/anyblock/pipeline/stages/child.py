@@ -44,6 +44,7 @@ def run_child(
             "chosen": [candidate.to_dict() for candidate in chosen],
             "orders": {f"{layer}|{kind}": digest(order.tolist()) for (layer, kind), order in sorted(orders.items())},
             "repair": repair_key,
+            "stream": context.stream,
         },
     )
     if stage.skipped and fingerprint_of(output) == read_json(context.run.result(STAGE, "child.json"))["fingerprint"]:
@@ -57,6 +58,7 @@ def run_child(
                 CandidateWeights(context.teacher, context.family, context.text_config, orders),
                 output,
                 repaired=repaired,
+                stream=context.stream,
                 origin=stage.fingerprint,
                 overwrite=overwrite,
                 progress=context.progress,

@@ -11,6 +11,8 @@ from anyblock.config.schema import RunConfig
 from anyblock.errors import UsageError, nearest
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.source import Source
+from anyblock.pruning.hidden import HiddenSizePruningMixIn
+from anyblock.pruning.ordering import best_first
 
 if TYPE_CHECKING:
     import torch
@@ -48,14 +50,29 @@ def run_importance(
     if not plans:
         return {}
     scores = load_file(context.run.result(STAGE, _FILE))
-    selecting = {plan.kind: plan.name for plan in reversed(plans)}
+    selecting = {plan.kind: plan.name for plan in reversed(plans) if plan.mixin.half != "model"}
     orders: dict[tuple[int, str], Any] = {}
     for name, values in scores.items():
         layer, kind, hook = name.split("|")
-        if selecting[kind] == hook:
+        if selecting.get(kind) == hook:
             # A stable sort of the negated scores: equal scores keep the lower index first, on every machine.
             orders[int(layer), kind] = (-values).argsort(stable=True)
     return orders
+
+
+def stream_order(context: RunContext) -> torch.Tensor:
+    """Return the channels of the residual stream, most important first, int64 `[hidden]`; the sweep has to be finished.
+
+    A channel's score is the sum over the layers of what the hook found there.
+    """
+    from safetensors.torch import load_file
+
+    scores = load_file(context.run.result(STAGE, _FILE))
+    settings = context.config.pruning.hidden_size
+    mixin = context.family.pruning_mixins()[HiddenSizePruningMixIn.kind]
+    hook = (settings and settings.hook) or mixin.supported_hooks()[0].__name__
+    mine = [values.double() for name, values in scores.items() if name.split("|")[1:] == [mixin.kind, hook]]
+    return best_first(sum(mine[1:], start=mine[0]))
 
 
 def hook_plans(config: RunConfig, source: Source) -> list[HookPlan]:

@@ -20,7 +20,7 @@ def run_evaluation(context: RunContext, child: SubblockCheckpoint, batches: Batc
     stage = context.run.stage(
         STAGE,
         {
-            "teacher": context.teacher.fingerprint(),
+            "teacher": context.original.teacher.fingerprint(),
             "child": child.fingerprint(),
             "tokens": batches.key,
             "execution": context.execution,
@@ -31,7 +31,7 @@ def run_evaluation(context: RunContext, child: SubblockCheckpoint, batches: Batc
             result = evaluate(
                 child.path,
                 data=batches,
-                teacher=context.teacher.path,
+                teacher=context.original.teacher.path,
                 device=context.device,
                 dtype=context.dtype,
                 progress=context.progress,

@@ -80,6 +80,7 @@ def run_refine(
         STAGE,
         {
             "teacher": context.teacher.fingerprint(),
+            "original": context.original.teacher.fingerprint(),
             "candidates": [[candidate.key, costed.costs[candidate.key]] for candidate in costed.candidates],
             "orders": {f"{layer}|{kind}": digest(order.tolist()) for (layer, kind), order in sorted(orders.items())},
             "tokens": batches.key,
@@ -123,6 +124,7 @@ def _refine(
         batches,
         probes=context.config.scoring.probes,
         seed=context.config.seed,
+        reference=None if context.before is None else context.before.engine,
         progress=context.progress,
     )
     state = _load(path)
