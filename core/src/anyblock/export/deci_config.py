@@ -12,7 +12,7 @@ from typing import Any
 from transformers import LlamaConfig
 
 
-class DeciLMConfig(LlamaConfig):
+class DeciLMConfig(LlamaConfig):  # type: ignore[misc]
     """A Llama's configuration with `block_configs`, one a layer."""
 
     model_type = "nemotron-nas"

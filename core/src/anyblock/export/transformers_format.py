@@ -73,8 +73,8 @@ def _per_layer_config(child: SubblockCheckpoint, family: ModelFamily) -> list[di
     differences = layer_differences(child, family)
     whole = family.create_block_configs(config_view(child.config))
     for layer, block, unpruned in zip(differences, child.block_configs, whole, strict=True):
-        removed = family.block_config_to_layer_overrides(unpruned).keys()
-        removed -= family.block_config_to_layer_overrides(block).keys()
+        removed = set(family.block_config_to_layer_overrides(unpruned))
+        removed -= set(family.block_config_to_layer_overrides(block))
         layer |= dict.fromkeys(sorted(removed), 1) if "skip" in layer else {}
     try:
         trial = copy.deepcopy(child.config)

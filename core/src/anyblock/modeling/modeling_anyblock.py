@@ -22,8 +22,9 @@ from .no_op import NO_OPS
 def __getattr__(name: str) -> type[Any]:
     stock = None if name.startswith("_") else getattr(transformers, name, None)
     if not isinstance(stock, type) or not issubclass(stock, transformers.PreTrainedModel):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return globals().setdefault(name, _with_own_layers(stock))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")  # noqa: TRY004 - the protocol of modules
+    made: type[Any] = globals().setdefault(name, _with_own_layers(stock))
+    return made
 
 
 def _with_own_layers(stock: type[Any]) -> type[Any]:
