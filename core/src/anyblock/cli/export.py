@@ -22,13 +22,10 @@ def export(
             "--format", metavar="NAME", help=f"{_LISTED}; or a format of the child's adapter or an extension."
         ),
     ],
-    weight_type: Annotated[
-        str | None, typer.Option("--type", help="How weights are stored, for a format with a choice.")
-    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a child in a form that other tools read. What a format cannot express is refused, with the reason."""
     from anyblock.export.export import export_child
 
-    written = export_child(child, out, format_name, weight_type=weight_type, overwrite=overwrite)
+    written = export_child(child, out, format_name, overwrite=overwrite)
     typer.echo(f"wrote {written}")

@@ -19,7 +19,6 @@ def export_child(
     output: str | os.PathLike[str],
     format_name: str,
     *,
-    weight_type: str | None = None,
     family: ModelFamily | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -29,7 +28,6 @@ def export_child(
         child: a subblock checkpoint.
         output: the directory to write.
         format_name: a format of core (`anyblock.export.FORMATS`), of the child's adapter or of an extension.
-        weight_type: the type in which weights are stored, for a format with several; None takes its usual one.
         family: the adapter to use; None finds the installed one for the checkpoint's `model_type`.
         overwrite: replace what is at `output`.
 
@@ -37,7 +35,7 @@ def export_child(
         The real path of the output.
 
     Raises:
-        UsageError: there is no such format, or it has no such type.
+        UsageError: there is no such format.
         UnsupportedModelError: the format cannot express the child; the message says why, and which formats can.
         OutputExistsError: something is at `output` and is not to be replaced.
         CheckpointError: the child's files are damaged.
@@ -54,9 +52,6 @@ def export_child(
         hint = nearest(format_name, formats)
         raise UsageError(f"unknown format {format_name!r}", expected=f"one of {', '.join(formats)}", hint=hint)
     form = formats[format_name]
-    if weight_type is not None and weight_type not in form.types:
-        expected = f"one of {', '.join(form.types)}" if form.types else "no type: weights stay as they are"
-        raise UsageError(f"the format {format_name} has no type {weight_type!r}", expected=expected)
     if found := form.obstacles(checkpoint, family):
         able = [
             name for name, other in formats.items() if name != format_name and not other.obstacles(checkpoint, family)
@@ -67,8 +62,5 @@ def export_child(
             hint=f"formats that can: {', '.join(able)}" if able else "no installed format can express it",
         )
     with atomic_directory(target, overwrite=overwrite, sources=[child]) as work:
-        if form.types:
-            form.write_as(checkpoint, family, work, weight_type or form.types[0])
-        else:
-            form.write(checkpoint, family, work)
+        form.write(checkpoint, family, work)
     return target

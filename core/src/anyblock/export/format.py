@@ -16,11 +16,9 @@ class ExportFormat(ABC):
 
     Class attributes:
         summary: one line for `anyblock export --help`: which tools read it.
-        types: the types in which weights can be stored, the usual one first; empty when they stay as they are.
     """
 
     summary: ClassVar[str]
-    types: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def obstacles(self, child: SubblockCheckpoint, family: ModelFamily) -> list[str]:
@@ -29,7 +27,3 @@ class ExportFormat(ABC):
     @abstractmethod
     def write(self, child: SubblockCheckpoint, family: ModelFamily, directory: Path) -> None:
         """Write the child into an existing, empty directory; `obstacles` is empty."""
-
-    def write_as(self, child: SubblockCheckpoint, family: ModelFamily, directory: Path, weight_type: str) -> None:
-        """Write as `write` does, with weights stored as one of `types`; a format that has any overrides this."""
-        raise NotImplementedError(f"{type(self).__name__} lists {self.types} and has no write_as")
