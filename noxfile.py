@@ -18,7 +18,7 @@ nox.options.sessions = ["lint", "types", "contracts", "tests"]
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
-TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "hatchling")
+TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "hatchling", "peft")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 """Two test workers on two cores: one thread each, and none that spins."""
 

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anyblock.checkpoint.convert import convert_model
     from anyblock.evaluation.evaluate import evaluate
+    from anyblock.export.export import export_child
     from anyblock.family import get_family
     from anyblock.modeling.load import load_model
     from anyblock.pipeline.compress import compress
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compress", "convert_model", "evaluate", "get_family", "load_model"]
+__all__ = ["__version__", "compress", "convert_model", "evaluate", "export_child", "get_family", "load_model"]
 
 _HOME = {
     "compress": "anyblock.pipeline.compress",
     "convert_model": "anyblock.checkpoint.convert",
     "evaluate": "anyblock.evaluation.evaluate",
+    "export_child": "anyblock.export.export",
     "get_family": "anyblock.family",
     "load_model": "anyblock.modeling.load",
 }

@@ -274,11 +274,14 @@ class ModelFamily:
         )
 
     def export_formats(self) -> dict[str, ExportFormat]:
-        """See `FamilySpec.export_formats`; what the adapter and the extensions add to core's own, sorted by name."""
+        """See `FamilySpec.export_formats`; core's own and those of the adapter and the extensions, sorted by name."""
+        from anyblock.export import FORMATS
         from anyblock.export.format import ExportFormat
 
         check = results.mapping_of(ExportFormat, "a dict of ExportFormat by name")
-        return collect(self._relay, "export_formats", check, strict=self._strict)
+        return collect(
+            self._relay, "export_formats", check, builtin=FORMATS, builtin_origin=_core(), strict=self._strict
+        )
 
     # -- conformance ------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.capabilities import CAPABILITIES, Capability, Support
 from anyblock.costs.cache import CacheSpec
 from anyblock.errors import ConfigError, PluginError, UnsupportedModelError, UsageError
+from anyblock.export import FORMATS
 from anyblock.family import ModelFamily, get_family
 from anyblock.hookspecs import FamilySpec, hookimpl
 from anyblock.importance import HOOKS
@@ -58,7 +59,7 @@ DEFAULTS = {
     "uses_autocast": True,
     "pruning_mixins": {},
     "importance_hooks": dict(sorted(HOOKS.items())),
-    "export_formats": {},
+    "export_formats": dict(sorted(FORMATS.items())),
     "capabilities": {name: Capability(Support.UNKNOWN) for name in CAPABILITIES},
 }
 

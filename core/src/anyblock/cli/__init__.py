@@ -17,6 +17,7 @@ from anyblock.cli.conformance import conformance
 from anyblock.cli.convert import convert
 from anyblock.cli.doctor import doctor
 from anyblock.cli.evaluate import evaluate
+from anyblock.cli.export import export
 from anyblock.cli.families import families
 from anyblock.cli.generate import generate
 from anyblock.cli.inspect import inspect
@@ -49,7 +50,7 @@ def _options(
         os.environ["ANYBLOCK_DEBUG"] = "1"
 
 
-for command in (families, inspect, convert, compress, search, evaluate, generate, doctor):
+for command in (families, inspect, convert, compress, search, evaluate, generate, export, doctor):
     app.command()(command)
 app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})(
     conformance

@@ -1,1 +1,19 @@
 """Writing a child in forms that other tools read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from anyblock.export.anymodel import AnyModelFormat
+from anyblock.export.nemotron_nas import NemotronNasFormat
+from anyblock.export.transformers_format import TransformersFormat
+
+if TYPE_CHECKING:
+    from anyblock.export.format import ExportFormat
+
+FORMATS: Final[dict[str, ExportFormat]] = {
+    "transformers": TransformersFormat(),
+    "nemotron-nas": NemotronNasFormat(),
+    "anymodel": AnyModelFormat(),
+}
+"""Core's own formats by name."""

@@ -24,7 +24,8 @@ def layer_config(config: Any, overrides: Mapping[str, Any]) -> Any:
         own.head_dim = config.hidden_size // config.num_attention_heads
     for name, value in overrides.items():
         setattr(own, name, value)
-    for name in _DELEGATED:
+    # A layer's own copy says everything about that layer, and is no longer asked about others (`per_layer_config`).
+    for name in (*_DELEGATED, "_heterogeneity_spec"):
         own.__dict__.pop(name, None)
     own.__dict__[_PARENT] = config
     own.__class__ = _following(type(config))

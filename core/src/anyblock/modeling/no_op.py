@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -28,7 +28,7 @@ class NoOpAttention(nn.Module):
         self.layer_idx = layer_idx
 
     @classmethod
-    def replacing(cls, module: nn.Module, *, returns: int) -> Self:
+    def replacing(cls, module: nn.Module, *, returns: int) -> NoOpAttention:
         """Return the no-op for `module`, with the layer index that the module itself carries."""
         index = getattr(module, "layer_idx", None)
         return cls(returns=returns, layer_idx=index if isinstance(index, int) else None)
@@ -54,6 +54,11 @@ class NoOpFFN(nn.Module):
         super().__init__()
         self.returns = returns
 
+    @classmethod
+    def replacing(cls, module: nn.Module, *, returns: int) -> NoOpFFN:
+        """Return the no-op for `module`."""
+        return cls(returns=returns)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return zeros of the hidden states' shape, in the replaced module's form."""
         return _in_form(torch.zeros_like(hidden_states_of(args, kwargs)), self.returns)
@@ -61,6 +66,11 @@ class NoOpFFN(nn.Module):
 
 class NoOpNorm(nn.Identity):
     """Stands in for the norm of a removed half: nothing is computed, nothing is stored."""
+
+    @classmethod
+    def replacing(cls, module: nn.Module, *, returns: int) -> NoOpNorm:
+        """Return the no-op for `module`, which returns one value."""
+        return cls()
 
 
 class NoOpTypedNorm(NoOpNorm):
@@ -75,6 +85,20 @@ class NoOpTypedNorm(NoOpNorm):
         # A buffer, so that it changes its type with the model, and one that no checkpoint has to hold.
         like: torch.Tensor = norm.weight  # type: ignore[assignment]
         self.register_buffer("weight", torch.empty(0, dtype=like.dtype, device=like.device), persistent=False)
+
+    @classmethod
+    def replacing(cls, module: nn.Module, *, returns: int) -> NoOpTypedNorm:
+        """Return the no-op for `module`, which returns one value."""
+        return cls(module)
+
+
+NO_OPS: Final[dict[str, type[NoOpAttention | NoOpFFN | NoOpNorm]]] = {
+    "attention": NoOpAttention,
+    "ffn": NoOpFFN,
+    "norm": NoOpNorm,
+    "typed_norm": NoOpTypedNorm,
+}
+"""The modules that stand in for removed ones, by the names that exported configurations use."""
 
 
 def remove_half(decoder_layer: nn.Module, name: str, no_op: nn.Module, norms: Iterable[str]) -> None:

@@ -27,12 +27,16 @@ def load_hf_config(path: Path | str, *, trust_remote_code: bool = False) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"{Path(path) / 'config.json'}: transformers cannot read it: {error}",
             expected="the configuration of a model that this transformers version knows",
         ) from error
+    # An exported child says twice in what its layers differ. We go by its block configs, and transformers would refuse
+    # to read the values of the other from the model's configuration, where stock code does.
+    config.get_text_config(decoder=True).per_layer_config = None
+    return config
 
 
 def model_class(config: Any) -> type[Any]:

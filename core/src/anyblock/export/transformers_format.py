@@ -1,0 +1,122 @@
+"""A child as transformers loads it, on a machine without AnyBlock."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from anyblock.checkpoint.view import config_view
+from anyblock.errors import ConfigError, UnsupportedModelError
+from anyblock.export.directory import write_directory
+from anyblock.export.format import ExportFormat
+from anyblock.export.uniform import by_layer, layer_differences, text_part, uniform_config
+
+if TYPE_CHECKING:
+    from anyblock.checkpoint.subblocks import SubblockCheckpoint
+    from anyblock.family import ModelFamily
+
+_CODE: Final = ("modeling_anyblock.py", "layer_scope.py", "layer_config.py", "no_op.py")
+_AUTO: Final = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
+
+
+class TransformersFormat(ExportFormat):
+    """A Hugging Face directory with the code that builds its layers; a stock one where all layers are alike.
+
+    `anyblock_layers` in the configuration says for every layer what its constructor sees and which of its modules are
+    no-ops. `per_layer_config` says the same in transformers' own terms, so that a stock class, which does not build layers
+    from it yet, refuses the checkpoint instead of filling it up with random weights.
+    """
+
+    summary: ClassVar[str] = "AutoModelForCausalLM.from_pretrained(OUT, trust_remote_code=True), without AnyBlock"
+
+    def obstacles(self, child: SubblockCheckpoint, family: ModelFamily) -> list[str]:
+        """See `ExportFormat.obstacles`: a class of transformers, and halves removed with core's own no-op modules."""
+        if uniform_config(child, family) is not None:
+            return []
+        try:
+            _built_layers(child, family)
+        except UnsupportedModelError as error:
+            return [error.what]
+        return []
+
+    def write(self, child: SubblockCheckpoint, family: ModelFamily, directory: Path) -> None:
+        """See `ExportFormat.write`."""
+        uniform = uniform_config(child, family)
+        if uniform is not None:
+            write_directory(child, directory, config=uniform)
+            return
+        write_directory(child, directory, config=_config(child, family))
+        from anyblock import modeling
+
+        for name in _CODE:
+            (directory / name).write_bytes((Path(modeling.__path__[0]) / name).read_bytes())
+
+
+def _config(child: SubblockCheckpoint, family: ModelFamily) -> dict[str, Any]:
+    layers, stock = _built_layers(child, family)
+    config = copy.deepcopy(child.config)
+    config["architectures"] = [stock]
+    config["auto_map"] = config.get("auto_map", {}) | dict.fromkeys(_AUTO, f"modeling_anyblock.{stock}")
+    config["block_configs"] = [block.to_dict() for block in child.block_configs]
+    config["anyblock_layer_classes"] = [cls.__name__ for cls in family.decoder_layer_cls()]
+    config["anyblock_layers"] = layers
+    text_part(config, family)["per_layer_config"] = by_layer(_per_layer_config(child, family))
+    return config
+
+
+def _per_layer_config(child: SubblockCheckpoint, family: ModelFamily) -> list[dict[str, Any]]:
+    """Return the differences of every layer, with sizes of 1 for removed halves, and without what transformers refuses.
+
+    A stock class reads only sizes, and would build a removed half, were it not for them.
+    """
+    differences = layer_differences(child, family)
+    whole = family.create_block_configs(config_view(child.config))
+    for layer, block, unpruned in zip(differences, child.block_configs, whole, strict=True):
+        removed = set(family.block_config_to_layer_overrides(unpruned))
+        removed -= set(family.block_config_to_layer_overrides(block))
+        layer |= dict.fromkeys(sorted(removed), 1) if "skip" in layer else {}
+    try:
+        trial = copy.deepcopy(child.config)
+        text_part(trial, family)["per_layer_config"] = by_layer(differences)
+        config_view(trial).resolve()
+    except (ConfigError, RuntimeError):  # the latter where a check of its own reads what layers differ in
+        for layer in differences:
+            layer.pop("num_attention_heads", None)
+    return differences
+
+
+def _built_layers(child: SubblockCheckpoint, family: ModelFamily) -> tuple[list[dict[str, Any]], str]:
+    """Return what `modeling_anyblock` reads of every layer, and the name of the stock class.
+
+    Raises:
+        UnsupportedModelError: the adapter builds layers in another way than `modeling_anyblock` can.
+    """
+    import sys
+
+    import transformers
+
+    from anyblock.modeling.no_op import NO_OPS
+    from anyblock.modeling.skeleton import build_skeleton, load_hf_config
+
+    model = build_skeleton(family, load_hf_config(child.path), child.block_configs)
+    stock = type(model)
+    if getattr(transformers, stock.__name__, None) is not stock:
+        raise UnsupportedModelError(f"{stock.__name__} is no class of transformers")
+    for cls in family.decoder_layer_cls():
+        if getattr(sys.modules[stock.__module__], cls.__name__, None) is not cls:
+            raise UnsupportedModelError(f"{cls.__name__} is not in {stock.__module__}")
+    kinds = {cls: kind for kind, cls in NO_OPS.items()}
+    layers: list[dict[str, Any]] = []
+    differences = layer_differences(child, family)
+    for index, block in enumerate(child.block_configs):
+        layer = model.get_submodule(family.layer_block_name(index))
+        no_ops = {
+            name: {"kind": kinds[type(module)], "returns": getattr(module, "returns", 1)}
+            for name, module in layer.named_children()
+            if type(module) in kinds
+        }
+        if "skip" in differences[index] and not no_ops:
+            raise UnsupportedModelError(f"the adapter removes a half of layer {index} with modules of its own")
+        layers.append({"config": dict(family.block_config_to_layer_overrides(block)), "no_ops": no_ops})
+    return layers, stock.__name__

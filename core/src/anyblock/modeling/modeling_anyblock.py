@@ -1,0 +1,81 @@
+"""Stock transformers classes whose decoder layers differ in shape, built from what `config.json` says about each layer.
+
+AnyBlock's export puts this file, `layer_scope`, `layer_config` and `no_op` beside the weights, where transformers runs
+them with `trust_remote_code=True`. They need torch and transformers, and not AnyBlock.
+
+`modeling_anyblock.LlamaForCausalLM` is a subclass of transformers' `LlamaForCausalLM`, and so on for every other name.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import transformers
+from torch import nn
+
+from .layer_scope import find_layer_index, layer_scope
+from .no_op import NO_OPS
+
+
+def __getattr__(name: str) -> type[Any]:
+    stock = None if name.startswith("_") else getattr(transformers, name, None)
+    if not isinstance(stock, type) or not issubclass(stock, transformers.PreTrainedModel):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")  # noqa: TRY004 - the protocol of modules
+    made: type[Any] = globals().setdefault(name, _with_own_layers(stock))
+    return made
+
+
+def _with_own_layers(stock: type[Any]) -> type[Any]:
+    class Child(stock):  # type: ignore[misc]
+        def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+            layers = getattr(config, "anyblock_layers", None)
+            if layers is None:
+                super().__init__(config, *args, **kwargs)
+                return
+            home = sys.modules[stock.__module__]
+            classes = [getattr(home, name) for name in config.anyblock_layer_classes]
+            # transformers refuses to read what layers differ in from the model's configuration, where stock code does.
+            config.get_text_config(decoder=True).allow_global_per_layer_attribute_access = True
+            with layer_scope(classes, lambda cls, arguments: _plan(layers, cls, arguments)):
+                super().__init__(config, *args, **kwargs)
+
+        @classmethod
+        def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+            """Load as transformers does, and raise where it would go on with weights that are not in the checkpoint."""
+            model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+            faults = {kind: info[kind] for kind in ("missing_keys", "mismatched_keys", "error_msgs") if info.get(kind)}
+            if faults:
+                raise RuntimeError(
+                    f"the checkpoint does not have the weights that its configuration asks for: {faults}"
+                )
+            return (model, info) if output_loading_info else model
+
+        def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+            """Save as transformers does; what is saved loads as this did."""
+            config = self.config.get_text_config(decoder=True)
+            config.allow_global_per_layer_attribute_access = False
+            try:
+                super().save_pretrained(*args, **kwargs)
+            finally:
+                config.allow_global_per_layer_attribute_access = True
+
+    Child.__name__ = Child.__qualname__ = stock.__name__
+    Child.__module__ = __name__
+    return Child
+
+
+def _plan(
+    layers: list[Mapping[str, Any]], cls: type[nn.Module], arguments: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Callable[[nn.Module], None]]:
+    index = find_layer_index(arguments)
+    if index is None or index >= len(layers):
+        raise RuntimeError(f"a {cls.__name__} is built with the index {index}; the checkpoint has {len(layers)} layers")
+    layer = layers[index]
+    return layer["config"], lambda built: _remove(built, layer["no_ops"])
+
+
+def _remove(layer: nn.Module, no_ops: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, no_op in no_ops.items():
+        setattr(layer, name, NO_OPS[no_op["kind"]].replacing(getattr(layer, name), returns=no_op["returns"]))

@@ -1,0 +1,91 @@
+"""`export_child` and the command: names, refusals, and nothing left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from anyblock import export_child, get_family
+from anyblock.cli import app
+from anyblock.errors import OutputExistsError, UnsupportedModelError, UsageError
+from anyblock.export import FORMATS
+from anyblock.export.format import ExportFormat
+from anyblock.family import ModelFamily
+from anyblock.hookspecs import hookimpl
+from typer.testing import CliRunner
+
+
+class Refusing(ExportFormat):
+    summary = "nothing"
+
+    def obstacles(self, child, family):
+        return ["there is no tool that reads it"]
+
+    def write(self, child, family, directory):
+        raise AssertionError("written in spite of obstacles")
+
+
+class Breaking(ExportFormat):
+    summary = "half a file"
+
+    def obstacles(self, child, family):
+        return []
+
+    def write(self, child, family, directory):
+        (directory / "half").write_text("a")
+        raise OSError(28, "No space left on device")
+
+
+class Extension:
+    @hookimpl
+    def export_formats(self):
+        return {"refusing": Refusing(), "breaking": Breaking()}
+
+
+def extended() -> ModelFamily:
+    return ModelFamily.from_descriptor(get_family("llama").descriptor, model_type="llama", extensions=[Extension])
+
+
+def test_a_child_that_cannot_be_expressed_is_refused_with_the_reason_and_the_formats_that_can(trained_child, tmp_path):
+    with pytest.raises(UnsupportedModelError, match="no tool that reads it") as caught:
+        export_child(trained_child, tmp_path / "out", "refusing", family=extended())
+    assert "transformers" in caught.value.hint
+    assert "refusing" not in caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_leaves_nothing_behind(trained_child, tmp_path):
+    with pytest.raises(Exception, match="No space left"):
+        export_child(trained_child, tmp_path / "out", "breaking", family=extended())
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_format_is_named(trained_child, tmp_path):
+    with pytest.raises(UsageError, match="transformer'") as caught:
+        export_child(trained_child, tmp_path / "out", "transformer")
+    assert "'transformers'" in caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_output_is_not_overwritten_unasked(trained_child, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").write_text("a")
+    with pytest.raises(OutputExistsError):
+        export_child(trained_child, out, "transformers")
+    assert [path.name for path in out.iterdir()] == ["mine"]
+    export_child(trained_child, out, "transformers", overwrite=True)
+    assert not (out / "mine").exists()
+
+
+def test_the_help_lists_the_formats(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    shown = CliRunner().invoke(app, ["export", "--help"]).output
+    assert all(f"{name}: " in shown for name in FORMATS)
+
+
+def test_the_command_writes(trained_child: Path, tmp_path):
+    arguments = ["export", str(trained_child), str(tmp_path / "out"), "--format", "transformers"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "modeling_anyblock.py").is_file()
