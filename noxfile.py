@@ -125,7 +125,8 @@ def minimal(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["workspace"])
 def faults(session: nox.Session) -> None:
     """Run the long fault harnesses: killed anywhere, full disks, hostile files. They print what they reached."""
-    session.run(shared(session, "pytest"), "-m", "faults or not faults", *(session.posargs or ["core/tests/faults"]), env=ONE_THREAD)
+    chosen = session.posargs or ["core/tests/faults"]
+    session.run(shared(session, "pytest"), "-m", "faults or not faults", *chosen, env=ONE_THREAD)
 
 
 @nox.session(venv_backend="none", requires=["workspace"])

@@ -31,7 +31,13 @@ def model(tmp_path: Path) -> Path:
     """A copy of the tiny trained model, which a test may damage."""
     folder = tmp_path / "model"
     folder.mkdir()
-    for name in ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+    for name in (
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ):
         shutil.copy(ASSET / name, folder / name)
     return folder
 

@@ -129,9 +129,7 @@ def of_every_stage(events: list[str]) -> list[tuple[str, str, int]]:
     return points
 
 
-def test_convert_killed(
-    warm: Warm, tmp_path: Path, model: Path, reached: Callable[[str], None]
-) -> None:
+def test_convert_killed(warm: Warm, tmp_path: Path, model: Path, reached: Callable[[str], None]) -> None:
     scene = convert_scene(warm, tmp_path, model)
     points = spread(scene.events, 8)
     for number, mode in points:
@@ -183,5 +181,7 @@ def test_killed_anywhere(warm: Warm, tmp_path: Path, model: Path, text: Path, re
             scene.kill(number, mode)
         killed = sum(scene.kill_at_random(chance) for _ in range(at_random))
         total += len(points) + killed
-        reached(f"{name}: killed at {len(points)} of {len(scene.events)} changes and {killed} random times; {dict(scene.places)}")
+        reached(
+            f"{name}: killed at {len(points)} of {len(scene.events)} changes and {killed} random times; {dict(scene.places)}"
+        )
     assert total >= 200

@@ -91,19 +91,24 @@ def _run(arguments: list[str] | None) -> int:
         # The reader of our output went away (`anyblock families | head`): nothing is wrong here.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (OSError, MemoryError) as error:
-        _debug()
-        _say(
-            f"error: {error or type(error).__name__}\nto do: free memory or disk space, or check the path; --debug shows where"
-        )
-        return 1
     except Exception as error:  # noqa: BLE001 - the last resort: a defect of ours must not look like a stack dump
         _debug()
+        if isinstance(error, OSError | MemoryError) or _is_out_of_memory(error):
+            _say(
+                f"error: {error or type(error).__name__}\nto do: free memory or disk space, or check the path; --debug shows where"
+            )
+            return 1
         _say(
             f"internal error: {type(error).__name__}: {error}\nto do: run again with --debug and report what it prints"
         )
         return 1
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Say whether it is torch's way to say that memory is short: a plain `RuntimeError` on the CPU."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(part in text for part in ("allocate memory", "out of memory"))
 
 
 def _debug() -> None:

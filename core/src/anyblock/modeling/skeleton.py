@@ -44,9 +44,9 @@ def model_class(config: Any) -> type[Any]:
     import transformers
 
     for name in getattr(config, "architectures", None) or []:
-        found = getattr(transformers, name, None)
-        if found is not None:
-            return found  # type: ignore[no-any-return]
+        found = getattr(transformers, name, None) if isinstance(name, str) else None
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            return found
     for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText):
         found = auto._model_mapping.get(type(config), None)
         if found is not None:

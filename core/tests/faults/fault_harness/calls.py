@@ -102,7 +102,7 @@ def failing_reads(path: str, after: int, code: int = errno.EIO) -> None:
 
     def check(descriptor: int) -> None:
         nonlocal left
-        if os.readlink(f"/proc/self/fd/{descriptor}") == path:
+        if str(Path(f"/proc/self/fd/{descriptor}").readlink()) == path:
             left -= 1
             if left < 0:
                 raise OSError(code, os.strerror(code), path)
@@ -149,4 +149,3 @@ def little_space(free: int) -> None:
     import shutil
 
     shutil.disk_usage = lambda _: type("Usage", (), {"free": free, "total": free, "used": 0})()
-

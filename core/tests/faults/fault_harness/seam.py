@@ -112,7 +112,7 @@ class Seam:
                 else:
                     original(target, arguments[1], arguments[2], arguments[3] // 2)
 
-            self._reached(name, os.readlink(f"/proc/self/fd/{target}"), partly)
+            self._reached(name, Path(f"/proc/self/fd/{target}").readlink(), partly)
             return original(*arguments, **keywords)
 
         return call

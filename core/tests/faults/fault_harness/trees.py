@@ -36,7 +36,9 @@ def _timeless(data: Any) -> Any:
     if isinstance(data, dict):
         named = {key: _timeless(value) for key, value in data.items() if key not in TIMES}
         # A finished stage states the hashes of its files, some of which hold times.
-        return {key: sorted(value) if key == "files" and isinstance(value, dict) else value for key, value in named.items()}
+        return {
+            key: sorted(value) if key == "files" and isinstance(value, dict) else value for key, value in named.items()
+        }
     return [_timeless(value) for value in data] if isinstance(data, list) else data
 
 
