@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,10 @@ from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.groups import NOT_LOADED
 from anyblock.checkpoint.source import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
-from anyblock.errors import AnyBlockError, CheckpointError
+from anyblock.errors import CheckpointError
 from anyblock.modeling.device import as_dtype
 from anyblock.modeling.heterogeneous import heterogeneous
-from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class, require_materialised
+from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class, refusing, require_materialised
 from anyblock.modeling.weights import WeightMap, quiet_loading
 
 if TYPE_CHECKING:
@@ -101,10 +101,10 @@ def _from_pretrained(
 ) -> Any:
     if not _ELSEWHERE & options.keys():
         SourceCheckpoint.open(path)  # a damaged file is named here, before transformers sees it
-    with _refusing(path):
+    with refusing(path):
         config = load_hf_config(path, trust_remote_code=trust_remote_code)
     scope = nullcontext() if family is None else heterogeneous(family, block_configs)
-    with _refusing(path), scope, quiet_loading():
+    with refusing(path), scope, quiet_loading():
         model, info = model_class(config).from_pretrained(
             path,
             config=config,
@@ -131,25 +131,6 @@ def _from_pretrained(
 
 _ELSEWHERE = {"gguf_file", "state_dict", "subfolder", "variant"}
 """Options with which the weights are not in the files that a directory is expected to have."""
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """Turn what transformers and torch raise for values that make no model into an error that names the checkpoint."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-
-    refusals = (ArithmeticError, AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
-    try:
-        yield
-    except AnyBlockError:
-        raise
-    except (*refusals, SafetensorError, StrictDataclassError) as error:
-        text = str(error).strip()
-        raise CheckpointError(
-            f"{path} cannot be loaded: {type(error).__name__}: {text[:400]}{' ...' if len(text) > 400 else ''}",
-            expected="a config and weights of which transformers can build a model",
-        ) from error
 
 
 _LOADING_FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
