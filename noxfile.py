@@ -117,9 +117,16 @@ def minimal(session: nox.Session) -> None:
     core, llama, suite = ROOT / "core", ROOT / "plugins" / "llama", ROOT / "conformance_tests"
     install_wheels(session, [core, llama], *TEST_TOOLS)
     session.run_install("python", "-m", "pip", "uninstall", "--yes", "--quiet", project(suite)["name"])
-    session.run("pytest", "-n", "2", "-m", "not slow", "core/tests", env=ONE_THREAD)
+    session.run("pytest", "-n", "2", "-m", "not slow and not faults", "core/tests", env=ONE_THREAD)
     install_wheels(session, [suite])
     session.run("pytest", "plugins/llama/tests", env=ONE_THREAD)
+
+
+@nox.session(venv_backend="none", requires=["workspace"])
+def faults(session: nox.Session) -> None:
+    """Run the long fault harnesses: killed anywhere, full disks, hostile files. They print what they reached."""
+    chosen = session.posargs or ["core/tests/faults"]
+    session.run(shared(session, "pytest"), "-m", "faults or not faults", *chosen, env=ONE_THREAD)
 
 
 @nox.session(venv_backend="none", requires=["workspace"])

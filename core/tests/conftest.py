@@ -18,6 +18,16 @@ def pytest_configure() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the fault harnesses reached; with pytest-xdist only the reports of tests arrive here."""
+    passed = terminalreporter.stats.get("passed", [])
+    lines = [str(value) for report in passed for key, value in report.user_properties if key == "reached"]
+    if lines:
+        terminalreporter.section("faults")
+        for line in sorted(set(lines)):
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The reference material beside the repository; tests that ask for it are skipped where it is absent."""

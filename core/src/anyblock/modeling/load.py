@@ -12,11 +12,12 @@ import torch
 from anyblock.blocks import BlockConfig, block_configs_from_json
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.groups import NOT_LOADED
+from anyblock.checkpoint.source import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.errors import CheckpointError
 from anyblock.modeling.device import as_dtype
 from anyblock.modeling.heterogeneous import heterogeneous
-from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class, require_materialised
+from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class, refusing, require_materialised
 from anyblock.modeling.weights import WeightMap, quiet_loading
 
 if TYPE_CHECKING:
@@ -98,9 +99,12 @@ def _from_pretrained(
     trust_remote_code: bool,
     options: dict[str, Any],
 ) -> Any:
-    config = load_hf_config(path, trust_remote_code=trust_remote_code)
+    if not _ELSEWHERE & options.keys():
+        SourceCheckpoint.open(path)  # a damaged file is named here, before transformers sees it
+    with refusing(path):
+        config = load_hf_config(path, trust_remote_code=trust_remote_code)
     scope = nullcontext() if family is None else heterogeneous(family, block_configs)
-    with scope, quiet_loading():
+    with refusing(path), scope, quiet_loading():
         model, info = model_class(config).from_pretrained(
             path,
             config=config,
@@ -123,6 +127,10 @@ def _from_pretrained(
             hint="the checkpoint is incomplete or its config does not belong to it",
         )
     return model.eval() if "device_map" in options else model.to(device).eval()
+
+
+_ELSEWHERE = {"gguf_file", "state_dict", "subfolder", "variant"}
+"""Options with which the weights are not in the files that a directory is expected to have."""
 
 
 _LOADING_FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")

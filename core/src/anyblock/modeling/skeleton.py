@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from anyblock.blocks import BlockConfig
-from anyblock.errors import CheckpointError, ConfigError, UnsupportedModelError
+from anyblock.errors import AnyBlockError, CheckpointError, ConfigError, UnsupportedModelError
 from anyblock.modeling.heterogeneous import heterogeneous
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ def model_class(config: Any) -> type[Any]:
     import transformers
 
     for name in getattr(config, "architectures", None) or []:
-        found = getattr(transformers, name, None)
-        if found is not None:
-            return found  # type: ignore[no-any-return]
+        found = getattr(transformers, name, None) if isinstance(name, str) else None
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            return found
     for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText):
         found = auto._model_mapping.get(type(config), None)
         if found is not None:
@@ -74,14 +75,41 @@ def build_skeleton(
 
     Returns:
         A `PreTrainedModel` in eval mode whose parameters and buffers are all on the meta device.
+
+    Raises:
+        CheckpointError: transformers cannot build a model of these values.
     """
     import copy
 
     own = copy.deepcopy(config)
-    with heterogeneous(family, block_configs), torch.device("meta"):
+    where = getattr(config, "name_or_path", "") or f"the {family.model_type} model"
+    with refusing(where), heterogeneous(family, block_configs), torch.device("meta"):
         model = model_class(own)._from_config(own, **({} if dtype is None else {"dtype": dtype}))
     keep_precision(model)
     return model.eval()
+
+
+@contextmanager
+def refusing(where: Path | str) -> Iterator[None]:
+    """Turn what transformers and torch raise for values that make no model into an error that names the checkpoint.
+
+    Raises:
+        CheckpointError: the block raised such an error.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    refusals = (ArithmeticError, AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+    try:
+        yield
+    except AnyBlockError:
+        raise
+    except (*refusals, SafetensorError, StrictDataclassError) as error:
+        text = str(error).strip()
+        raise CheckpointError(
+            f"{where} cannot be loaded: {type(error).__name__}: {text[:400]}{' ...' if len(text) > 400 else ''}",
+            expected="a config and weights of which transformers can build a model",
+        ) from error
 
 
 def keep_precision(model: Any) -> None:
