@@ -24,6 +24,7 @@ from anyblock.pipeline.stages.candidates import CostedCandidates, keep_candidate
 from anyblock.pipeline.stages.child import run_child
 from anyblock.pipeline.stages.data import TokenData
 from anyblock.pipeline.stages.importance import hook_plans, run_importance
+from anyblock.pipeline.stages.latency import LATENCY, run_latency, run_latency_check
 from anyblock.pipeline.stages.quality import run_evaluation
 from anyblock.pipeline.stages.refine import run_refine
 from anyblock.pipeline.stages.repair import run_repair
@@ -83,7 +84,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
         trust_remote_code=config.trust_remote_code,
     )
     costed = plan_candidates(config, source)
-    check_reachable(costed, config.search.bounds())
+    check_reachable(costed, config.search.bounds(), later=(LATENCY,))
     plans = hook_plans(config, source)
     data = TokenData(config, source.path, run)
     with run.locked():
@@ -110,6 +111,8 @@ def _compress(
     overwrite: bool,
 ) -> CompressResult:
     config, run, output = context.config, context.run, Path(context.config.output)
+    costed = run_latency(context, costed)
+    check_reachable(costed, config.search.bounds())
     orders = run_importance(context, plans, tokens["calibration"])
     scores = run_scores(context, costed, orders, tokens["scoring"])
     solutions = run_search(run, config.search, costed, scores)
@@ -117,6 +120,7 @@ def _compress(
     chosen = chosen_candidates(costed, solution)
     repaired, repair_key = run_repair(context, chosen, orders, tokens["calibration"])
     child = run_child(context, chosen, orders, repaired, repair_key, output, overwrite=overwrite)
+    run_latency_check(context, child, solution.costs)
     evaluation = run_evaluation(context, child, tokens["evaluation"])
     summary = summarise(context, costed, solution, child, evaluation)
     _write_report(run, summary)

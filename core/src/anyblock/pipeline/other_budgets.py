@@ -11,6 +11,7 @@ from anyblock.blocks import BlockConfig
 from anyblock.config.load import load_config
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.candidates import read_candidates
+from anyblock.pipeline.stages.latency import with_latency
 from anyblock.pipeline.stages.scores import read_scores
 from anyblock.pipeline.stages.solution import build_problem, chosen_candidates
 from anyblock.realize.realize import child_blocks
@@ -48,7 +49,7 @@ def search_run(path: Path, budgets: Sequence[str], *, solutions: int = 1, min_di
         run.path / "run.yaml", [f"search.{key}={json.dumps(value)}" for key, value in overrides.items()]
     )
     settings = config.search
-    costed = read_candidates(run)
+    costed = with_latency(run, read_candidates(run))
     problem = build_problem(costed, read_scores(run), settings.bounds())
     found = solve_diverse(
         problem, gap=settings.gap, count=solutions, min_distance=min_distance, time_limit=settings.time_limit
