@@ -124,7 +124,14 @@ class SearchConfig(Section):
         default="auto", description="Element type of the key-value cache. `auto`: the weights' own."
     )
     time_limit: float = Field(default=60.0, gt=0, description="Seconds for one solution.")
-    gap: float = Field(default=1e-6, ge=0, description="Relative gap at which a solution counts as proven.")
+    gap: float = Field(
+        default=1e-3,
+        ge=0,
+        description=(
+            "Relative gap to the lower bound at which the search may stop. A proof is tried first where it takes a moment; "
+            "1e-6 insists on one, which can last until `time_limit` with three or more budgets."
+        ),
+    )
     refine_rounds: Annotated[int, Field(ge=0)] = Field(
         default=6,
         description=(

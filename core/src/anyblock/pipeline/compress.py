@@ -24,7 +24,8 @@ from anyblock.pipeline.stages.candidates import CostedCandidates, keep_candidate
 from anyblock.pipeline.stages.child import run_child
 from anyblock.pipeline.stages.data import TokenData
 from anyblock.pipeline.stages.importance import hook_plans, run_importance
-from anyblock.pipeline.stages.latency import LATENCY, run_latency, run_latency_check
+from anyblock.pipeline.stages.latency import LATENCY, run_latency
+from anyblock.pipeline.stages.latency_check import run_latency_check
 from anyblock.pipeline.stages.quality import run_evaluation
 from anyblock.pipeline.stages.refine import run_refine
 from anyblock.pipeline.stages.repair import run_repair

@@ -1,4 +1,4 @@
-"""Stage `latency`: how long each distinct subblock takes on this device, and what the realised child then takes.
+"""Stage `latency`: how long each distinct subblock takes on this device.
 
 It runs only when a budget asks for latency or throughput. Times are measured, so they differ from run to run; within a run
 folder they are kept by content, and searches of other budgets use the same ones.
@@ -6,19 +6,16 @@ folder they are kept by content, and searches of other budgets use the same ones
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
 from anyblock.candidates.candidate import NO_OP, Candidate
 from anyblock.candidates.views import CandidateWeights, candidate_shapes
 from anyblock.checkpoint.atomic import write_json_atomic
-from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig, SearchConfig
 from anyblock.costs.device import describe_device
-from anyblock.costs.latency import FIXED, LatencyModel, LatencyScenario, measure_subblocks
-from anyblock.costs.replay import model_calls
+from anyblock.costs.latency import FIXED, LatencyModel, LatencyScenario
 from anyblock.costs.shapes import WHOLE, Shape, ShapeTimes, shape_key
 from anyblock.errors import UnsupportedModelError
 from anyblock.pipeline.context import RunContext
@@ -26,32 +23,9 @@ from anyblock.pipeline.run_folder import RunFolder, digest, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
 
 STAGE: Final = "2.5-latency"
-CHECK: Final = "8.5-latency-check"
 LATENCY: Final = "latency"
 _FILE: Final = "latency.json"
 _TIMES: Final = "latency-times.json"
-
-
-@dataclass(frozen=True)
-class LatencyCheck:
-    """The additive model against the realised child, in ms of the scenario.
-
-    Attributes:
-        predicted: the sum over the child's subblocks, calibrated on the teacher.
-        measured: the child as a whole.
-        teacher_factor: the whole teacher over the sum of its parts; 1 where it was not measured.
-        factor: the child over the sum of its parts, by which the additive model would have been right.
-    """
-
-    predicted: float
-    measured: float
-    teacher_factor: float
-    factor: float
-
-    @property
-    def error(self) -> float:
-        """How far the prediction is from the measurement, relatively: positive when the child is slower."""
-        return self.measured / self.predicted - 1
 
 
 def wants_latency(config: RunConfig) -> bool:
@@ -132,46 +106,6 @@ def read_latency(run: RunFolder) -> tuple[LatencyModel, dict[str, str]] | None:
         return None
     data = read_json(path)
     return LatencyModel.from_dict(data["model"]), data["keys"]
-
-
-def run_latency_check(
-    context: RunContext, child: SubblockCheckpoint, predicted: Mapping[str, float]
-) -> LatencyCheck | None:
-    """Time the realised child as a whole and compare; None when nothing was timed before."""
-    found = read_latency(context.run)
-    if not wants_latency(context.config) or found is None:
-        return None
-    model = found[0]
-    stage = context.run.stage(
-        CHECK,
-        {
-            "child": child.fingerprint(),
-            "predicted": predicted[LATENCY],
-            "model": model.to_dict(),
-            "execution": context.execution,
-            "machine": describe_device(context.device),
-        },
-    )
-    if not stage.skipped:
-        from anyblock.modeling.load import map_model
-
-        with stage.run() as folder:
-            whole = map_model(child, context.family, device=context.device, dtype=context.dtype)
-            taken = measure_subblocks(
-                {WHOLE: model_calls(whole, model.scenario)},
-                model.scenario,
-                device=context.device,
-                repeats=context.config.search.timing_rounds,
-                progress=context.progress,
-            ).subblocks[WHOLE]
-            factor = model.factor * taken / predicted[LATENCY]
-            write_json_atomic(folder / _FILE, asdict(LatencyCheck(predicted[LATENCY], taken, model.factor, factor)))
-    return LatencyCheck(**read_json(context.run.result(CHECK, _FILE)))
-
-
-def read_latency_check(context: RunContext) -> LatencyCheck | None:
-    """Read the finished check; None when no budget asked for latency."""
-    return LatencyCheck(**read_json(context.run.result(CHECK, _FILE))) if wants_latency(context.config) else None
 
 
 def _shapes(context: RunContext, costed: CostedCandidates) -> tuple[dict[str, str], dict[str, Shape]]:
