@@ -25,9 +25,9 @@ def test_a_chain_of_replayed_layers_is_the_model(name, build):
     model = build(name, **MODELS[name])
     layers = model.model.layers
     recording = record(model, layers, SCENARIO)
-    assert [inputs.args[0].shape for inputs in recording.prefill] == [(2, 7, 16)] * 4
-    assert [inputs.args[0].shape for inputs in recording.past] == [(2, 10, 16)] * 4
-    assert [inputs.args[0].shape for inputs in recording.step] == [(2, 1, 16)] * 4
+    assert [inputs.args[0].shape for inputs in recording.prefill.values()] == [(2, 7, 16)] * 4
+    assert [inputs.args[0].shape for inputs in recording.past.values()] == [(2, 10, 16)] * 4
+    assert [inputs.args[0].shape for inputs in recording.step.values()] == [(2, 1, 16)] * 4
     with torch.no_grad():
         for index in range(3):
             calls = layer_calls(layers[index], index, recording)

@@ -8,20 +8,47 @@ from typing import Annotated
 
 import typer
 
-from anyblock.cli.options import Json
+from anyblock.cli.options import Json, Overwrite
+from anyblock.errors import UsageError
 
 
 def search(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder of a finished `anyblock compress`.")],
-    budget: Annotated[list[str], typer.Option("--budget", help="For instance params=0.7x. May be repeated.")],
+    budget: Annotated[
+        list[str] | None, typer.Option("--budget", help="For instance params=0.7x. May be repeated.")
+    ] = None,
     solutions: Annotated[int, typer.Option(min=1, help="How many different solutions to show.")] = 1,
     min_distance: Annotated[int, typer.Option(min=1, help="In how many subblocks two solutions differ at least.")] = 1,
+    fix: Annotated[
+        list[str] | None, typer.Option("--fix", help="SUBBLOCK=CANDIDATE, for instance block_3_ffn=no_op.")
+    ] = None,
+    forbid: Annotated[
+        list[str] | None, typer.Option("--forbid", help="SUBBLOCK=CANDIDATE that no solution has. May be repeated.")
+    ] = None,
+    homogeneous: Annotated[
+        bool, typer.Option("--homogeneous", help="The same candidate in every layer, as a baseline.")
+    ] = False,
+    sweep: Annotated[
+        str | None,
+        typer.Option("--sweep", help="One budget, several values: params=0.9x,0.8x. Writes CSV, JSON, plot."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the sweep; RUN/sweep-COST when not given.")
+    ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Search other budgets with the scores of an existing run: seconds, no model is run."""
-    from anyblock.pipeline.other_budgets import search_run
+    from anyblock.pipeline.other_budgets import Restrictions, search_run
 
-    found = search_run(run, budget, solutions=solutions, min_distance=min_distance)
+    if sweep is not None:
+        _sweep(run, sweep, budget or [], out, overwrite=overwrite, as_json=as_json)
+        return
+    banned: dict[str, set[str]] = {}
+    for group, candidate in map(_choice, forbid or []):
+        banned.setdefault(group, set()).add(candidate)
+    restrictions = Restrictions(dict(map(_choice, fix or [])), banned, homogeneous)
+    found = search_run(run, budget or [], solutions=solutions, min_distance=min_distance, restrictions=restrictions)
     if as_json:
         typer.echo(json.dumps([solution.to_dict() for solution in found.solutions], indent=2))
         return
@@ -36,3 +63,19 @@ def search(
         console.print(
             f"{solution.status}: predicted score {solution.score:.4g}, gap {solution.gap:.2g}; {costs}", highlight=False
         )
+
+
+def _choice(text: str) -> tuple[str, str]:
+    group, equals, candidate = text.partition("=")
+    if not equals:
+        raise UsageError(f"{text!r} is no choice", expected="SUBBLOCK=CANDIDATE, for instance block_3_ffn=no_op")
+    return group, candidate
+
+
+def _sweep(run: Path, text: str, budget: list[str], out: Path | None, *, overwrite: bool, as_json: bool) -> None:
+    from anyblock.pipeline.sweep_budgets import sweep_run
+    from anyblock.search.sweep import sweep_csv, sweep_json
+
+    output = out or run / f"sweep-{text.partition('=')[0]}"
+    points = sweep_run(run, text, budget, output, overwrite=overwrite)
+    typer.echo(sweep_json(points) if as_json else f"{sweep_csv(points)}{output}")

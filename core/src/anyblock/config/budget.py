@@ -48,6 +48,33 @@ class Bound:
     lower: Quantity | None
 
 
+def as_latency(bound: Bound, tokens: int) -> Bound:
+    """Return a bound on throughput as the bound on latency that says the same; any other bound as it is.
+
+    Args:
+        bound: any bound.
+        tokens: generated in the scenario by the whole batch.
+
+    Raises:
+        ConfigError: nothing is generated, so that there is no throughput.
+    """
+    if bound.cost != THROUGHPUT:
+        return bound
+    if tokens < 1:
+        raise ConfigError(
+            "a budget on throughput, and no generated tokens",
+            expected="search.generated of at least 1",
+            hint="bound the latency instead: with search.generated=0 it is the time to the first token",
+        )
+
+    def inverse(quantity: Quantity | None) -> Quantity | None:
+        if quantity is None:
+            return None
+        return Quantity((1.0 if quantity.relative else 1000.0 * tokens) / quantity.value, quantity.relative)
+
+    return Bound("latency", upper=inverse(bound.lower), lower=inverse(bound.upper))
+
+
 def base_units() -> dict[str, str]:
     """Return `{cost: base unit}` for every cost that a budget can name: bytes, ms, tokens/s, or what is counted."""
     return {**{name: cost.unit for name, cost in cost_names().items()}, THROUGHPUT: "tokens/s"}

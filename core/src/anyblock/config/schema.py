@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from anyblock.config.budget import Bound, merge_entries, parse_bound
+from anyblock.config.budget import THROUGHPUT, Bound, as_latency, merge_entries, parse_bound
 from anyblock.config.pruning import PruningConfig
 from anyblock.config.section import Fraction, Positive, Section, in_one_line
 from anyblock.errors import ConfigError
@@ -116,11 +116,22 @@ class SearchConfig(Section):
         default=None,
         description="How many of these are generated, for latency and throughput. `null`: 128, but at most half.",
     )
+    timing_rounds: Positive = Field(
+        default=11,
+        description="How often each subblock is timed for a budget on latency or throughput; the median counts.",
+    )
     cache_dtype: Dtype = Field(
         default="auto", description="Element type of the key-value cache. `auto`: the weights' own."
     )
     time_limit: float = Field(default=60.0, gt=0, description="Seconds for one solution.")
-    gap: float = Field(default=1e-6, ge=0, description="Relative gap at which a solution counts as proven.")
+    gap: float = Field(
+        default=1e-3,
+        ge=0,
+        description=(
+            "Relative gap to the lower bound at which the search may stop. A proof is tried first where it takes a moment; "
+            "1e-6 insists on one, which can last until `time_limit` with three or more budgets."
+        ),
+    )
     refine_rounds: Annotated[int, Field(ge=0)] = Field(
         default=6,
         description=(
@@ -135,6 +146,10 @@ class SearchConfig(Section):
     def _room_for_a_prompt(self) -> Self:
         if self.generated_tokens >= self.length:
             raise ValueError(f"generated={self.generated} of length={self.length} tokens leaves no room for a prompt")
+        if THROUGHPUT in self.budget and not self.generated_tokens:
+            raise ValueError(
+                "a budget on throughput, and generated=0; bound the latency, which is then the time of a prefill"
+            )
         return self
 
     @property
@@ -143,8 +158,9 @@ class SearchConfig(Section):
         return min(128, self.length // 2) if self.generated is None else self.generated
 
     def bounds(self) -> tuple[Bound, ...]:
-        """Return the budget as bounds, in the order in which it was written."""
-        return tuple(parse_bound(cost, value) for cost, value in self.budget.items())
+        """Return the budget as bounds, in the order in which it was written; one on throughput as one on latency."""
+        bounds = (parse_bound(cost, value) for cost, value in self.budget.items())
+        return tuple(as_latency(bound, self.batch * self.generated_tokens) for bound in bounds)
 
 
 class EvaluationConfig(Section):

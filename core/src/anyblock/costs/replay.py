@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
@@ -34,9 +34,13 @@ class LayerInputs:
         return module(*args, **kwargs)
 
 
+Inputs = dict[int, LayerInputs]
+"""By layer index."""
+
+
 @dataclass(frozen=True)
 class Recording:
-    """Inputs of every layer in a scenario.
+    """Inputs of layers in a scenario.
 
     Attributes:
         prefill: of the prompts, without a cache.
@@ -45,31 +49,35 @@ class Recording:
         new_cache: makes an empty cache.
     """
 
-    prefill: list[LayerInputs]
-    past: list[LayerInputs] | None
-    step: list[LayerInputs] | None
+    prefill: Inputs
+    past: Inputs | None
+    step: Inputs | None
     new_cache: Callable[[], Any]
 
 
 @torch.no_grad()
-def record(model: Any, layers: Sequence[nn.Module], scenario: LatencyScenario) -> Recording:
+def record(
+    model: Any, layers: Sequence[nn.Module], scenario: LatencyScenario, *, only: Collection[int] | None = None
+) -> Recording:
     """Run the scenario's passes through a whole model and keep what each decoder layer receives.
 
     Args:
         model: a `PreTrainedModel`, the teacher; its tokens are all 0, since values do not matter for time.
         layers: its decoder layers in order.
         scenario: see `LatencyScenario`.
+        only: keep the inputs of these layers; None keeps all.
 
     Raises:
         ExecutionError: a layer did not run exactly once in a pass.
     """
     new_cache = partial(_new_cache, model.config)
-    prefill = _record_pass(model, layers, _tokens(model, scenario, scenario.prefill_length), None)
+    kept = range(len(layers)) if only is None else only
+    prefill = _record_pass(model, layers, _tokens(model, scenario, scenario.prefill_length), None, kept)
     if not scenario.generated:
         return Recording(prefill, None, None, new_cache)
     cache = new_cache()
-    past = _record_pass(model, layers, _tokens(model, scenario, scenario.past_length), cache)
-    step = _record_pass(model, layers, _tokens(model, scenario, 1), cache)
+    past = _record_pass(model, layers, _tokens(model, scenario, scenario.past_length), cache, kept)
+    step = _record_pass(model, layers, _tokens(model, scenario, 1), cache, kept)
     return Recording(prefill, past, step, new_cache)
 
 
@@ -134,11 +142,16 @@ def _tokens(model: Any, scenario: LatencyScenario, length: int) -> torch.Tensor:
     return torch.zeros(scenario.batch_size, length, dtype=torch.long, device=model.device)
 
 
-def _record_pass(model: Any, layers: Sequence[nn.Module], ids: torch.Tensor, cache: Any) -> list[LayerInputs]:
-    found: list[list[LayerInputs]] = [[] for _ in layers]
+def _record_pass(
+    model: Any, layers: Sequence[nn.Module], ids: torch.Tensor, cache: Any, kept: Collection[int]
+) -> Inputs:
+    found: Inputs = {}
+    runs = [0] * len(layers)
 
     def keep(index: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found[index].append(LayerInputs(args, dict(kwargs), cache))
+        runs[index] += 1
+        if index in kept:
+            found[index] = LayerInputs(args, dict(kwargs), cache)
 
     handles = [
         layer.register_forward_pre_hook(partial(keep, index), with_kwargs=True) for index, layer in enumerate(layers)
@@ -148,10 +161,10 @@ def _record_pass(model: Any, layers: Sequence[nn.Module], ids: torch.Tensor, cac
     finally:
         for handle in handles:
             handle.remove()
-    for index, inputs in enumerate(found):
-        if len(inputs) != 1:
-            raise ExecutionError(f"layer {index} ran {len(inputs)} times in one forward pass", expected="once")
-    return [inputs[0] for inputs in found]
+    for index, count in enumerate(runs):
+        if count != 1:
+            raise ExecutionError(f"layer {index} ran {count} times in one forward pass", expected="once")
+    return found
 
 
 def _restorer(cache: Any) -> Callable[[], None]:

@@ -224,7 +224,7 @@ class LayerwiseModel:
     def _tapped(self, index: int, layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
         taps = self._taps
         if taps.calls is None and taps.inject is None:
-            return type(layer).forward(layer, *args, **kwargs)
+            return type(layer).forward(self.use(index), *args, **kwargs)
         hidden = hidden_states_of(args, kwargs)
         if taps.inject is not None:
             return taps.wrap[type(layer)](taps.inject if index == self.num_layers - 1 else hidden)

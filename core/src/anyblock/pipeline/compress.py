@@ -24,6 +24,8 @@ from anyblock.pipeline.stages.child import run_child
 from anyblock.pipeline.stages.data import TokenData
 from anyblock.pipeline.stages.hidden_size import run_hidden_size
 from anyblock.pipeline.stages.importance import hook_plans, run_importance, stream_order
+from anyblock.pipeline.stages.latency import LATENCY, run_latency
+from anyblock.pipeline.stages.latency_check import run_latency_check
 from anyblock.pipeline.stages.quality import run_evaluation
 from anyblock.pipeline.stages.refine import run_refine
 from anyblock.pipeline.stages.repair import run_repair
@@ -85,7 +87,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     )
     narrow = narrowed_source(config, source)
     costed = plan_candidates(config, source) if narrow is None else plan_candidates(config, narrow, source)
-    check_reachable(costed, config.search.bounds())
+    check_reachable(costed, config.search.bounds(), later=(LATENCY,))
     plans = hook_plans(config, source)
     data = TokenData(config, source.path, run)
     with run.locked():
@@ -94,9 +96,12 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
         tokens = data.batches()
         teacher = run_teacher(config, run, source, progress)
         context = RunContext(config, run, source, teacher, source.family, progress)
+        if narrow is None:
+            costed = _timed(context, costed)
         orders = run_importance(context, plans, tokens["calibration"])
         if narrow is not None:
             context = run_hidden_size(context, narrow, stream_order(context))
+            costed = _timed(context, costed)
         return _compress(context, costed, orders, tokens, overwrite=overwrite)
 
 
@@ -104,6 +109,13 @@ def run_path(config: RunConfig) -> Path:
     """Return the run folder: `run_dir`, or `OUTPUT.run` beside the output."""
     output = Path(config.output)
     return Path(config.run_dir) if config.run_dir else output.with_name(output.name + ".run")
+
+
+def _timed(context: RunContext, costed: CostedCandidates) -> CostedCandidates:
+    """Add measured times where a budget asks for them, and refuse one that no choice of candidates keeps."""
+    costed = run_latency(context, costed)
+    check_reachable(costed, context.config.search.bounds())
+    return costed
 
 
 def _compress(
@@ -121,6 +133,7 @@ def _compress(
     chosen = chosen_candidates(costed, solution)
     repaired, repair_key = run_repair(context, chosen, orders, tokens["calibration"])
     child = run_child(context, chosen, orders, repaired, repair_key, output, overwrite=overwrite)
+    run_latency_check(context, child, solution.costs)
     evaluation = run_evaluation(context, child, tokens["evaluation"])
     summary = summarise(context, costed, solution, child, evaluation)
     _write_report(run, summary)

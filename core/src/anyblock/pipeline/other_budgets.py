@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from anyblock.blocks import BlockConfig
-from anyblock.config.load import load_config
-from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.stages.candidates import read_candidates
-from anyblock.pipeline.stages.scores import read_scores
-from anyblock.pipeline.stages.solution import build_problem, chosen_candidates
+from anyblock.errors import UsageError
+from anyblock.pipeline.reopen import open_search
+from anyblock.pipeline.stages.solution import chosen_candidates
 from anyblock.realize.realize import child_blocks
+from anyblock.search.homogeneous import homogeneous
+from anyblock.search.restrict import restrict
 from anyblock.search.solution import Solution
 from anyblock.search.solve import solve_diverse
 
@@ -35,23 +34,47 @@ class FoundSolutions:
     budgeted: list[str]
 
 
-def search_run(path: Path, budgets: Sequence[str], *, solutions: int = 1, min_distance: int = 1) -> FoundSolutions:
+@dataclass(frozen=True)
+class Restrictions:
+    """What else is asked of a solution.
+
+    Attributes:
+        fixed: `{subblock: candidate}` that it has, for instance `{"block_3_ffn": "no_op"}`.
+        forbidden: `{subblock: candidates}` that it has not.
+        homogeneous: whether all layers get the same candidate, as a baseline.
+    """
+
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    forbidden: Mapping[str, Set[str]] = field(default_factory=dict)
+    homogeneous: bool = False
+
+
+def search_run(
+    path: Path,
+    budgets: Sequence[str],
+    *,
+    solutions: int = 1,
+    min_distance: int = 1,
+    restrictions: Restrictions | None = None,
+) -> FoundSolutions:
     """Search under `budgets` (`COST=VALUE`) with the candidates, scores and settings of the run at `path`.
 
     Raises:
         InputError: there is no run, or its scores are not finished.
+        UsageError: an unknown subblock or candidate, or several homogeneous solutions.
         BudgetError: no child keeps the budgets.
     """
-    run = RunFolder.open(path)
+    wanted = restrictions or Restrictions()
+    if wanted.homogeneous and solutions > 1:
+        raise UsageError(f"{solutions} homogeneous solutions", expected="one: it is a baseline")
     overrides = {"budget": list(budgets), "solutions": solutions, "min_distance": min_distance}
-    config = load_config(
-        run.path / "run.yaml", [f"search.{key}={json.dumps(value)}" for key, value in overrides.items()]
-    )
-    settings = config.search
-    costed = read_candidates(run)
-    problem = build_problem(costed, read_scores(run), settings.bounds())
-    found = solve_diverse(
-        problem, gap=settings.gap, count=solutions, min_distance=min_distance, time_limit=settings.time_limit
-    )
+    settings, costed, problem = open_search(path, overrides)
+    problem = restrict(problem, fixed=wanted.fixed, forbidden=wanted.forbidden)
+    if wanted.homogeneous:
+        found = [homogeneous(problem, gap=settings.gap, time_limit=settings.time_limit)]
+    else:
+        found = solve_diverse(
+            problem, gap=settings.gap, count=solutions, min_distance=min_distance, time_limit=settings.time_limit
+        )
     blocks = [child_blocks(costed.blocks, chosen_candidates(costed, solution)) for solution in found]
     return FoundSolutions(found, blocks, costed.blocks, sorted(budget.cost for budget in problem.budgets))

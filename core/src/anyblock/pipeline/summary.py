@@ -12,6 +12,8 @@ from anyblock.costs.names import CandidateCosts
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates, scenario_of
+from anyblock.pipeline.stages.latency import latency_scenario, wants_latency
+from anyblock.pipeline.stages.latency_check import read_latency_check
 from anyblock.pipeline.stages.refine import read_refinement
 from anyblock.pipeline.stages.repair import read_repair
 from anyblock.pipeline.stages.scores import read_agreement
@@ -49,7 +51,12 @@ def summarise(
         ),
         quality=None if evaluation is None else evaluation.to_dict(),
         stages=_stages(context),
-        scenario={"batch": scenario.batch_size, "length": scenario.length, "cache dtype": scenario.cache_dtype},
+        scenario={
+            "batch": scenario.batch_size,
+            "length": scenario.length,
+            "cache dtype": scenario.cache_dtype,
+            **({"generated": config.search.generated_tokens} if wants_latency(config) else {}),
+        },
         notes=tuple(_notes(context)),
         versions={
             "anyblock": version("anyblock"),
@@ -85,6 +92,16 @@ def _notes(context: RunContext) -> Iterator[str]:
             f"Refinement {number}: {step.changed} subblocks exchanged, KL on the scoring text predicted {step.predicted:.4f}, "
             f"measured {step.measured:.4f}; {'kept' if step.kept else 'dropped'}."
         )
+    check = read_latency_check(context)
+    if check is not None:
+        scenario = latency_scenario(context.config.search)
+        yield (
+            f"Latency: {check.predicted:.4g} ms predicted from subblocks measured on this device and a whole teacher (factor "
+            f"{check.teacher_factor:.3f}), {check.measured:.4g} ms measured on the child: error {check.error:+.1%}, calibration "
+            f"factor {check.factor:.3f}."
+        )
+        if scenario.generated:
+            yield f"Throughput: {scenario.throughput(check.measured):.4g} generated tokens a second, prefill included."
     lines = read_repair(context.run) if context.config.pruning.repair.method != "none" else []
     if lines:
         helped = [line for line in lines if line.ridge is not None]

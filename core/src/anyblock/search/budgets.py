@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anyblock.errors import ConfigError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from anyblock.config.budget import Bound
 
 ROUNDING: Final = 1e-13
 """Relative slack of a budget: sums of a thousand floats are this exact, and counts below 1e12 stay exact."""
@@ -107,15 +110,31 @@ def parse_budget(text: str, teacher: Mapping[str, float]) -> Budget:
         bound = parse_bound(cost, value)
     except ConfigError as error:
         raise UsageError(error.what, expected=error.expected, hint=error.hint) from error
-    if cost not in teacher:
+    return resolve_bound(bound, teacher)
+
+
+def resolve_bound(bound: Bound, teacher: Mapping[str, float]) -> Budget:
+    """Return a bound in absolute numbers.
+
+    Args:
+        bound: as it was written; `x` and `%` are shares of the teacher.
+        teacher: the teacher's value of every cost that can be budgeted.
+
+    Raises:
+        UsageError: when the cost is not among the teacher's.
+    """
+    if bound.cost not in teacher:
         raise UsageError(
-            f"the teacher's {cost!r} is not known, so it cannot be budgeted",
+            f"the teacher's {bound.cost!r} is not known, so it cannot be budgeted",
             expected=f"one of {', '.join(sorted(teacher))}",
-            hint=nearest(cost, teacher),
+            hint=nearest(bound.cost, teacher),
         )
-    upper = None if bound.upper is None else bound.upper.resolve(teacher[cost])
-    lower = None if bound.lower is None else bound.lower.resolve(teacher[cost])
-    return Budget(cost, upper=upper, lower=lower)
+    own = teacher[bound.cost]
+    return Budget(
+        bound.cost,
+        upper=None if bound.upper is None else bound.upper.resolve(own),
+        lower=None if bound.lower is None else bound.lower.resolve(own),
+    )
 
 
 def parse_budgets(texts: Iterable[str], teacher: Mapping[str, float]) -> tuple[Budget, ...]:

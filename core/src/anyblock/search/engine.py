@@ -90,9 +90,11 @@ class _Search:
             self._find()
         if self.best is not None:
             for width in _PROOF_WIDTHS:
-                if self._done():
+                # The narrowest sweep takes a moment and proves most problems, so it is worth it within the asked gap, too.
+                narrowest = width == _PROOF_WIDTHS[0]
+                if self._done(PROOF_GAP if narrowest else None):
                     break
-                self._sweep(self._target(), width)
+                self._sweep(self.score if narrowest else self._target(), width)
         if not self._done():
             self._finish()
         if self.best is None and self.bound < float("inf"):
@@ -104,10 +106,11 @@ class _Search:
     def expired(self) -> bool:
         return self.stop.is_set() or time.perf_counter() >= self.deadline
 
-    def _done(self) -> bool:
+    def _done(self, gap: float | None = None) -> bool:
         if self.score - self.bound <= self.rounding:
             self.bound = self.score
-        return self.expired() or self.bound == float("inf") or relative_gap(self.score, self.bound) <= self.limits.gap
+        wanted = self.limits.gap if gap is None else min(gap, self.limits.gap)
+        return self.expired() or self.bound == float("inf") or relative_gap(self.score, self.bound) <= wanted
 
     def _find(self) -> None:
         """Look for a first solution not far above the bound, and farther when there is none."""

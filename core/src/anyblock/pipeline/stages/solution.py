@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.budget import Bound
 from anyblock.config.schema import SearchConfig
-from anyblock.costs.names import CandidateCosts, cost_names
-from anyblock.errors import UsageError, nearest
+from anyblock.costs.names import CandidateCosts
+from anyblock.errors import UsageError
 from anyblock.pipeline.run_folder import RunFolder, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
-from anyblock.search.budgets import Budget
+from anyblock.search.budgets import Budget, merge_budgets, resolve_bound
 from anyblock.search.problem import Group, Option, Problem
 from anyblock.search.solution import Solution
 from anyblock.search.solve import solve_diverse
@@ -85,13 +85,22 @@ def build_problem(
     )
 
 
-def check_reachable(costed: CostedCandidates, bounds: Sequence[Bound]) -> None:
+def check_reachable(costed: CostedCandidates, bounds: Sequence[Bound], *, later: Collection[str] = ()) -> None:
     """Refuse budgets that no choice of candidates keeps, whatever the scores.
+
+    Args:
+        costed: the candidates.
+        bounds: the budgets.
+        later: costs that are not known yet; budgets on them are left out.
 
     Raises:
         BudgetError: names each budget's smallest reachable value.
         UsageError: no budget, or one on an unknown cost.
     """
+    known = [bound for bound in bounds if bound.cost not in later]
+    if bounds and not known:
+        return
+    bounds = known
     solve_diverse(build_problem(costed, dict.fromkeys((c.key for c in costed.to_score), 0.0), bounds), gap=1.0)
 
 
@@ -103,22 +112,7 @@ def resolve_budgets(bounds: Sequence[Bound], teacher: CandidateCosts) -> tuple[B
     """
     if not bounds:
         raise UsageError("no budget", expected="for instance --budget params=0.8x or --budget memory=2.5GiB")
-    budgets = []
-    for bound in bounds:
-        if bound.cost not in teacher:
-            known = {name for name in cost_names() if name in teacher}
-            raise UsageError(
-                f"unknown budget {bound.cost!r}", expected=", ".join(sorted(known)), hint=nearest(bound.cost, known)
-            )
-        own = teacher[bound.cost]
-        budgets.append(
-            Budget(
-                bound.cost,
-                upper=None if bound.upper is None else bound.upper.resolve(own),
-                lower=None if bound.lower is None else bound.lower.resolve(own),
-            )
-        )
-    return tuple(budgets)
+    return merge_budgets(resolve_bound(bound, teacher) for bound in bounds)
 
 
 def chosen_candidates(costed: CostedCandidates, solution: Solution) -> list[Candidate]:

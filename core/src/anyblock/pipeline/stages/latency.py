@@ -1,0 +1,157 @@
+"""Stage `latency`: how long each distinct subblock takes on this device.
+
+It runs only when a budget asks for latency or throughput. Times are measured, so they differ from run to run; within a run
+folder they are kept by content, and searches of other budgets use the same ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any, Final
+
+from anyblock.candidates.candidate import NO_OP, Candidate
+from anyblock.candidates.views import CandidateWeights, candidate_shapes
+from anyblock.checkpoint.atomic import write_json_atomic
+from anyblock.config.schema import RunConfig, SearchConfig
+from anyblock.costs.device import describe_device
+from anyblock.costs.latency import FIXED, LatencyModel, LatencyScenario
+from anyblock.costs.shapes import WHOLE, Shape, ShapeTimes, shape_key
+from anyblock.errors import UnsupportedModelError
+from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.run_folder import RunFolder, digest, read_json
+from anyblock.pipeline.stages.candidates import CostedCandidates
+
+STAGE: Final = "2.5-latency"
+LATENCY: Final = "latency"
+_FILE: Final = "latency.json"
+_TIMES: Final = "latency-times.json"
+
+
+def wants_latency(config: RunConfig) -> bool:
+    """Say whether a budget needs times."""
+    return any(bound.cost == LATENCY for bound in config.search.bounds())
+
+
+def latency_scenario(settings: SearchConfig) -> LatencyScenario:
+    """Return what is timed: the search's batch, and its length split into a prompt and generated tokens."""
+    generated = settings.generated_tokens
+    return LatencyScenario(settings.batch, settings.length - generated, generated)
+
+
+def run_latency(context: RunContext, costed: CostedCandidates) -> CostedCandidates:
+    """Return the candidates with their measured latency among the costs; as they are when no budget asks for it.
+
+    Raises:
+        UnsupportedModelError: halves cannot be timed alone, since the family cannot remove the other one.
+    """
+    if not wants_latency(context.config):
+        return costed
+    keys, shapes = _shapes(context, costed)
+    outside = {
+        group: {name: [str(tensor.dtype), *tensor.shape] for name, tensor in sorted(tensors.items())}
+        for group, tensors in context.source.shapes.items()
+        if not group.startswith("block_")
+    }
+    fixed, whole = digest(outside), digest(context.teacher.fingerprint())
+    repeats = context.config.search.timing_rounds
+    stage = context.run.stage(
+        STAGE,
+        {
+            "keys": keys,
+            "fixed": fixed,
+            "whole": whole,
+            "scenario": asdict(latency_scenario(context.config.search)),
+            "repeats": repeats,
+            "execution": context.execution,
+            "machine": describe_device(context.device),
+        },
+    )
+    if not stage.skipped:
+        with stage.run() as folder:
+            times = ShapeTimes(
+                context.engine,
+                latency_scenario(context.config.search),
+                conditions=context.execution,
+                path=context.run.path / _TIMES,
+                repeats=repeats,
+                progress=context.progress,
+            )
+            model = times.measure(shapes, fixed=fixed, whole=whole)
+            parts = [key for key in (keys[c.key] for c in costed.candidates if c.kind == "teacher") if key]
+            model = model.calibrated(parts, model.subblocks[WHOLE])
+            context.progress.note(
+                f"{len(shapes)} distinct subblocks timed; the teacher takes {model.factor:.3f} times the sum of its parts"
+            )
+            write_json_atomic(folder / _FILE, {"model": model.to_dict(), "keys": keys})
+    return with_latency(context.run, costed)
+
+
+def with_latency(run: RunFolder, costed: CostedCandidates) -> CostedCandidates:
+    """Add the latency of the finished stage to the costs; candidates that it did not see leave them as they are."""
+    found = read_latency(run)
+    if found is None or any(candidate.key not in found[1] for candidate in costed.candidates):
+        return costed
+    model, keys = found
+    costs = {
+        key: {**values, LATENCY: model.latency(keys[key]) if keys[key] else 0.0} for key, values in costed.costs.items()
+    }
+    return replace(costed, costs=costs, fixed={**costed.fixed, LATENCY: model.latency(FIXED)})
+
+
+def read_latency(run: RunFolder) -> tuple[LatencyModel, dict[str, str]] | None:
+    """Return the additive model and `{candidate key: key of its shape}`; None when nothing was timed."""
+    path = run.path / "stages" / STAGE / _FILE
+    if not path.is_file():
+        return None
+    data = read_json(path)
+    return LatencyModel.from_dict(data["model"]), data["keys"]
+
+
+def _shapes(context: RunContext, costed: CostedCandidates) -> tuple[dict[str, str], dict[str, Shape]]:
+    """Return `{candidate key: key of its shape}`, empty for a no-op, and the distinct shapes by key."""
+    # Times do not depend on which units a candidate keeps, so its weights need no order.
+    weights = CandidateWeights(context.teacher, context.family, context.text_config, {})
+    types = getattr(context.text_config, "layer_types", None)
+    keys: dict[str, str] = {}
+    shapes: dict[str, Shape] = {}
+    for candidate in costed.candidates:
+        layer, teacher = candidate.layer, costed.blocks[candidate.layer]
+        if candidate.kind == NO_OP or getattr(candidate.block_config, candidate.half).no_op:
+            keys[candidate.key] = ""
+            continue
+        alone = _alone(context, candidate)
+        tensors = dict(
+            candidate_shapes(
+                context.family, context.text_config, teacher, candidate, context.source.shapes[candidate.group]
+            )
+        )
+        tensors |= context.source.shapes.get(f"block_{layer}_other", {})
+        cache = (
+            context.family.cache_spec(context.source.config, alone, layer) if candidate.half == "attention" else None
+        )
+        content = shape_key(alone, tensors, layer, types[layer] if types else None, cache)
+        key = keys[candidate.key] = f"{candidate.half} {digest(content)}"
+        shapes.setdefault(key, Shape(layer, alone, partial(_tensors, context, weights, candidate)))
+    return keys, shapes
+
+
+def _alone(context: RunContext, candidate: Candidate) -> Any:
+    """Return the candidate's block without its other half."""
+    block = candidate.block_config
+    other = "ffn" if candidate.half == "attention" else "attention"
+    if getattr(block, other).no_op:
+        return block
+    if not context.family.supports(f"{other}_no_op"):
+        raise UnsupportedModelError(
+            f"{candidate.key} cannot be timed: {context.family.distribution} does not support {other}_no_op",
+            expected="a family whose halves can be removed, so that each is timed alone",
+            hint="leave out the budget on latency or throughput",
+        )
+    return block.with_ffn(no_op=True) if other == "ffn" else block.with_attention(no_op=True)
+
+
+def _tensors(context: RunContext, weights: CandidateWeights, candidate: Candidate) -> dict[str, Any]:
+    tensors = weights.subblock(candidate)
+    group = f"block_{candidate.layer}_other"
+    return tensors | context.teacher.load(group) if group in context.teacher.groups else tensors

@@ -1,0 +1,82 @@
+"""Stage `latency-check`: the sum over subblocks against the time of the realised child."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from anyblock.checkpoint.atomic import write_json_atomic
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.costs.device import describe_device
+from anyblock.costs.latency import measure_subblocks
+from anyblock.costs.replay import model_calls
+from anyblock.costs.shapes import WHOLE
+from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.run_folder import read_json
+from anyblock.pipeline.stages.latency import LATENCY, read_latency, wants_latency
+
+CHECK: Final = "8.5-latency-check"
+_FILE: Final = "latency.json"
+
+
+@dataclass(frozen=True)
+class LatencyCheck:
+    """The additive model against the realised child, in ms of the scenario.
+
+    Attributes:
+        predicted: the sum over the child's subblocks, calibrated on the teacher.
+        measured: the child as a whole.
+        teacher_factor: the whole teacher over the sum of its parts; 1 where it was not measured.
+        factor: the child over the sum of its parts, by which the additive model would have been right.
+    """
+
+    predicted: float
+    measured: float
+    teacher_factor: float
+    factor: float
+
+    @property
+    def error(self) -> float:
+        """How far the prediction is from the measurement, relatively: positive when the child is slower."""
+        return self.measured / self.predicted - 1
+
+
+def run_latency_check(
+    context: RunContext, child: SubblockCheckpoint, predicted: Mapping[str, float]
+) -> LatencyCheck | None:
+    """Time the realised child as a whole and compare; None when nothing was timed before."""
+    found = read_latency(context.run)
+    if not wants_latency(context.config) or found is None:
+        return None
+    model = found[0]
+    stage = context.run.stage(
+        CHECK,
+        {
+            "child": child.fingerprint(),
+            "predicted": predicted[LATENCY],
+            "model": model.to_dict(),
+            "execution": context.execution,
+            "machine": describe_device(context.device),
+        },
+    )
+    if not stage.skipped:
+        from anyblock.modeling.load import map_model
+
+        with stage.run() as folder:
+            whole = map_model(child, context.family, device=context.device, dtype=context.dtype)
+            taken = measure_subblocks(
+                {WHOLE: model_calls(whole, model.scenario)},
+                model.scenario,
+                device=context.device,
+                repeats=context.config.search.timing_rounds,
+                progress=context.progress,
+            ).subblocks[WHOLE]
+            factor = model.factor * taken / predicted[LATENCY]
+            write_json_atomic(folder / _FILE, asdict(LatencyCheck(predicted[LATENCY], taken, model.factor, factor)))
+    return LatencyCheck(**read_json(context.run.result(CHECK, _FILE)))
+
+
+def read_latency_check(context: RunContext) -> LatencyCheck | None:
+    """Read the finished check; None when no budget asked for latency."""
+    return LatencyCheck(**read_json(context.run.result(CHECK, _FILE))) if wants_latency(context.config) else None

@@ -1,0 +1,122 @@
+"""Budgets on latency and throughput: timed once, searched, checked on the child. The clock counts multiplications."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from anyblock.config import RunConfig
+from anyblock.costs import timing
+from anyblock.errors import BudgetError, UsageError
+from anyblock.pipeline.compress import CompressResult, compress
+from anyblock.pipeline.other_budgets import search_run
+
+
+class WorkClock:
+    """Moves by one ms for every thousand multiplications of a linear layer, whoever runs it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.reads = 0
+
+    def perf_counter(self) -> float:
+        self.reads += 1
+        return self.seconds
+
+    def work(self, module: torch.nn.Module, args: tuple[Any, ...], _: Any) -> None:
+        if isinstance(module, torch.nn.Linear):
+            tokens = args[0].numel() // args[0].shape[-1]
+            self.seconds += tokens * module.weight.numel() * 1e-6
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkClock]:
+    clock = WorkClock()
+    monkeypatch.setattr(timing, "time", clock)
+    handle = torch.nn.modules.module.register_module_forward_hook(clock.work)
+    yield clock
+    handle.remove()
+
+
+def run(settings: dict[str, Any], **search: Any) -> CompressResult:
+    base = {"length": 24, "generated": 8, "batch": 2, "timing_rounds": 3, "refine_rounds": 0}
+    evaluation = {"enabled": False}
+    config = RunConfig.model_validate({**settings, "search": {**base, **search}, "evaluation": evaluation})
+    return compress(config, overwrite=True)
+
+
+def check_of(result: CompressResult) -> dict[str, float]:
+    found: dict[str, float] = json.loads((result.run / "stages" / "8.5-latency-check" / "latency.json").read_text())
+    return found
+
+
+def test_the_child_keeps_a_share_of_the_teachers_latency(settings: dict[str, Any], clock: WorkClock) -> None:
+    result = run(settings, budget={"latency": "0.8x"})
+    costs, teacher = result.summary.costs or {}, result.summary.teacher_costs or {}
+    assert 0 < costs["latency"] <= 0.8 * teacher["latency"]
+    check = check_of(result)
+    # Multiplications do add up, so here the sum of parts is exact: a part left out or counted twice would show.
+    assert check["measured"] == pytest.approx(check["predicted"])
+    assert check["teacher_factor"] == pytest.approx(1.0)
+    assert check["factor"] == pytest.approx(1.0)
+    report = (result.run / "report.md").read_text()
+    assert "error +0.0%, calibration factor 1.000" in report.replace("error -0.0%", "error +0.0%")
+    assert "generated tokens a second" in report
+
+
+def test_each_distinct_shape_is_timed_once_and_kept(settings: dict[str, Any], clock: WorkClock) -> None:
+    first = run(settings, budget={"latency": "0.8x"})
+    (kept,) = json.loads((first.run / "latency-times.json").read_text()).values()
+    # One attention and three ffn widths for all of the three layers, what is outside the layers, and the whole teacher.
+    assert len(kept) == 6
+    reads = clock.reads
+    again = run(settings, budget={"latency": "0.8x"})
+    assert clock.reads == reads
+    assert {stage.name for stage in again.summary.stages if not stage.reused} == set()
+    wider = {**settings, "pruning": {"ffn": {"sizes": [0.25, 0.5, 0.75]}}}
+    run(wider, budget={"latency": "0.8x"})
+    (more,) = json.loads((first.run / "latency-times.json").read_text()).values()
+    assert len(more) == 7
+    assert {key: more[key] for key in kept} == kept
+
+
+def test_throughput_is_a_bound_on_latency(settings: dict[str, Any], clock: WorkClock, tmp_path: Path) -> None:
+    relative = run(settings, budget={"throughput": "1.25x"})
+    teacher = (relative.summary.teacher_costs or {})["latency"]
+    assert relative.solution.costs["latency"] <= teacher / 1.25
+    wanted = 2 * 8 / teacher * 1000 * 1.25  # two sequences of eight generated tokens
+    absolute = run({**settings, "output": str(tmp_path / "two")}, budget={"throughput": wanted})
+    assert absolute.solution.choices == relative.solution.choices
+
+
+def test_prefill_alone_and_several_budgets(settings: dict[str, Any], clock: WorkClock) -> None:
+    result = run(settings, budget={"latency": "0.9x", "params": "0.8x"}, generated=0)
+    teacher = result.summary.teacher_costs or {}
+    assert result.solution.costs["latency"] <= 0.9 * teacher["latency"]
+    assert result.solution.costs["params"] <= 0.8 * teacher["params"]
+    found = search_run(result.run, ["latency=0.7x"])
+    assert found.solutions[0].costs["latency"] <= 0.7 * teacher["latency"]
+
+
+def test_an_unreachable_latency_is_refused_with_the_smallest_value(settings: dict[str, Any], clock: WorkClock) -> None:
+    with pytest.raises(BudgetError, match=r"latency <= .*smallest reachable value is"):
+        run(settings, budget={"latency": "0.0001x"})
+    assert not Path(settings["output"]).exists()
+
+
+def test_a_run_without_times_says_so(settings: dict[str, Any]) -> None:
+    result = run(settings, budget={"params": "0.8x"})
+    assert not (result.run / "latency-times.json").exists()
+    with pytest.raises(UsageError, match="'latency' is not known"):
+        search_run(result.run, ["latency=0.8x"])
+
+
+def test_real_time_on_this_machine(settings: dict[str, Any]) -> None:
+    result = run(settings, budget={"latency": "1.5x", "params": "0.8x"})
+    check = check_of(result)
+    assert check["measured"] > 0
+    assert check["factor"] == pytest.approx(check["teacher_factor"] * check["measured"] / check["predicted"])
