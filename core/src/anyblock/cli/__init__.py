@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from anyblock import __version__
+from anyblock.cli.bench import bench
 from anyblock.cli.compress import compress
 from anyblock.cli.conformance import conformance
 from anyblock.cli.convert import convert
@@ -49,7 +50,7 @@ def _options(
         os.environ["ANYBLOCK_DEBUG"] = "1"
 
 
-for command in (families, inspect, convert, compress, search, evaluate, generate, doctor):
+for command in (families, inspect, convert, compress, search, evaluate, bench, generate, doctor):
     app.command()(command)
 app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})(
     conformance

@@ -63,7 +63,7 @@ def record(model: Any, layers: Sequence[nn.Module], scenario: LatencyScenario) -
     Raises:
         ExecutionError: a layer did not run exactly once in a pass.
     """
-    new_cache = partial(_new_cache, model.config)
+    new_cache = partial(new_cache_of, model.config)
     prefill = _record_pass(model, layers, _tokens(model, scenario, scenario.prefill_length), None)
     if not scenario.generated:
         return Recording(prefill, None, None, new_cache)
@@ -90,7 +90,7 @@ def layer_calls(module: nn.Module, layer_index: int, recording: Recording) -> Su
         return SubblockCalls(prefill)
     cache = recording.new_cache()
     recording.past[layer_index].run(module, cache)
-    return SubblockCalls(prefill, Call(partial(recording.step[layer_index].run, module, cache), _restorer(cache)))
+    return SubblockCalls(prefill, Call(partial(recording.step[layer_index].run, module, cache), restorer(cache)))
 
 
 @torch.no_grad()
@@ -118,13 +118,14 @@ def model_calls(model: Any, scenario: LatencyScenario) -> SubblockCalls:
     prefill = Call(partial(model, _tokens(model, scenario, scenario.prefill_length), use_cache=False, **last))
     if not scenario.generated:
         return SubblockCalls(prefill)
-    cache = _new_cache(model.config)
+    cache = new_cache_of(model.config)
     model(_tokens(model, scenario, scenario.past_length), past_key_values=cache, use_cache=True, **last)
     step = partial(model, _tokens(model, scenario, 1), past_key_values=cache, use_cache=True, **last)
-    return SubblockCalls(prefill, Call(step, _restorer(cache)))
+    return SubblockCalls(prefill, Call(step, restorer(cache)))
 
 
-def _new_cache(config: Any) -> Any:
+def new_cache_of(config: Any) -> Any:
+    """Return an empty key-value cache for a model of this config."""
     from transformers import DynamicCache
 
     return DynamicCache(config=config)
@@ -154,7 +155,8 @@ def _record_pass(model: Any, layers: Sequence[nn.Module], ids: torch.Tensor, cac
     return [inputs[0] for inputs in found]
 
 
-def _restorer(cache: Any) -> Callable[[], None]:
+def restorer(cache: Any) -> Callable[[], None]:
+    """Return a function that puts a cache back into its present state."""
     # A step puts new tensors into the cache's layers, so that holding on to the old ones is enough to go back.
     states = [dict(vars(layer)) for layer in cache.layers]
 
