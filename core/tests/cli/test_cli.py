@@ -15,7 +15,18 @@ from pathlib import Path
 import pytest
 from anyblock.cli import main
 
-COMMANDS = ("families", "inspect", "convert", "compress", "search", "evaluate", "generate", "conformance", "doctor")
+COMMANDS = (
+    "families",
+    "inspect",
+    "convert",
+    "compress",
+    "search",
+    "evaluate",
+    "bench",
+    "generate",
+    "conformance",
+    "doctor",
+)
 
 
 @pytest.fixture

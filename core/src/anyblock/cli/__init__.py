@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from anyblock import __version__
+from anyblock.cli.bench import bench
 from anyblock.cli.compress import compress
 from anyblock.cli.conformance import conformance
 from anyblock.cli.convert import convert
@@ -50,7 +51,7 @@ def _options(
         os.environ["ANYBLOCK_DEBUG"] = "1"
 
 
-for command in (families, inspect, convert, compress, search, evaluate, generate, export, doctor):
+for command in (families, inspect, convert, compress, search, evaluate, bench, export, generate, doctor):
     app.command()(command)
 app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})(
     conformance

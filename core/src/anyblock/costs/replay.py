@@ -70,7 +70,7 @@ def record(
     Raises:
         ExecutionError: a layer did not run exactly once in a pass.
     """
-    new_cache = partial(_new_cache, model.config)
+    new_cache = partial(new_cache_of, model.config)
     kept = range(len(layers)) if only is None else only
     prefill = _record_pass(model, layers, _tokens(model, scenario, scenario.prefill_length), None, kept)
     if not scenario.generated:
@@ -98,7 +98,7 @@ def layer_calls(module: nn.Module, layer_index: int, recording: Recording) -> Su
         return SubblockCalls(prefill)
     cache = recording.new_cache()
     recording.past[layer_index].run(module, cache)
-    return SubblockCalls(prefill, Call(partial(recording.step[layer_index].run, module, cache), _restorer(cache)))
+    return SubblockCalls(prefill, Call(partial(recording.step[layer_index].run, module, cache), restorer(cache)))
 
 
 @torch.no_grad()
@@ -126,13 +126,14 @@ def model_calls(model: Any, scenario: LatencyScenario) -> SubblockCalls:
     prefill = Call(partial(model, _tokens(model, scenario, scenario.prefill_length), use_cache=False, **last))
     if not scenario.generated:
         return SubblockCalls(prefill)
-    cache = _new_cache(model.config)
+    cache = new_cache_of(model.config)
     model(_tokens(model, scenario, scenario.past_length), past_key_values=cache, use_cache=True, **last)
     step = partial(model, _tokens(model, scenario, 1), past_key_values=cache, use_cache=True, **last)
-    return SubblockCalls(prefill, Call(step, _restorer(cache)))
+    return SubblockCalls(prefill, Call(step, restorer(cache)))
 
 
-def _new_cache(config: Any) -> Any:
+def new_cache_of(config: Any) -> Any:
+    """Return an empty key-value cache for a model of this config."""
     from transformers import DynamicCache
 
     return DynamicCache(config=config)
@@ -167,7 +168,8 @@ def _record_pass(
     return found
 
 
-def _restorer(cache: Any) -> Callable[[], None]:
+def restorer(cache: Any) -> Callable[[], None]:
+    """Return a function that puts a cache back into its present state."""
     # A step puts new tensors into the cache's layers, so that holding on to the old ones is enough to go back.
     states = [dict(vars(layer)) for layer in cache.layers]
 

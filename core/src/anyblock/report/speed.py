@@ -1,0 +1,58 @@
+"""Speeds of several models beside one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from anyblock.report import format as fmt
+
+if TYPE_CHECKING:
+    from anyblock.costs.timing import Timing
+    from anyblock.evaluation.bench import BenchResult, ModelSpeed
+
+
+def speed_table(result: BenchResult) -> Table:
+    """Return a table with a column for each model; with two, a last one compares the second with the first."""
+    scenario = result.scenario
+    table = Table(
+        title=f"batch {scenario.batch_size}, {scenario.prefill_length} prompt tokens, {scenario.generated} new ones, "
+        f"{result.dtype} on {result.device}, median of {result.repeats} (± half the interquartile range)",
+        title_justify="left",
+        header_style="bold",
+    )
+    table.add_column("")
+    for name in result.models:
+        table.add_column(name, justify="right")
+    speeds = list(result.models.values())
+    if len(speeds) == 2:
+        table.add_column("ratio", justify="right")
+    for label, (value, show) in _ROWS.items():
+        cells = [show(speed) for speed in speeds]
+        if len(speeds) == 2:
+            before, after = value(speeds[0]), value(speeds[1])
+            cells.append("–" if not before or after is None else f"{after / before:.2f}x")
+        table.add_row(label, *cells)
+    return table
+
+
+def _time(timing: Timing | None) -> str:
+    return "–" if timing is None else f"{fmt.number(timing.median, 3)} ± {timing.spread / 2:.2g} ms"
+
+
+_Row = tuple["Callable[[ModelSpeed], float | None]", "Callable[[ModelSpeed], str]"]
+_ROWS: dict[str, _Row] = {
+    "first token": (lambda s: s.first_token.median, lambda s: _time(s.first_token)),
+    "decoding step": (lambda s: None if s.decode is None else s.decode.median, lambda s: _time(s.decode)),
+    "prefill tokens/s": (
+        lambda s: s.prefill_tokens_per_second,
+        lambda s: fmt.number(s.prefill_tokens_per_second, 3),
+    ),
+    "decode tokens/s": (lambda s: s.decode_tokens_per_second, lambda s: fmt.number(s.decode_tokens_per_second, 3)),
+    "prefill operations": (lambda s: s.prefill_flops, lambda s: fmt.count(s.prefill_flops)),
+    "parameters": (lambda s: s.parameters, lambda s: fmt.count(s.parameters)),
+    "weights": (lambda s: s.weight_bytes, lambda s: fmt.size(s.weight_bytes)),
+    "key-value cache": (lambda s: s.cache_bytes, lambda s: fmt.size(s.cache_bytes)),
+}
