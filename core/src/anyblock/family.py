@@ -31,19 +31,28 @@ if TYPE_CHECKING:
     from anyblock.pruning.mixin import PruningMixIn
 
 
+INFERRED: Final = "auto:"
+"""In front of a `model_type` or a path: infer the family instead of looking for an adapter."""
+
+
 def get_family(model_type: str, *, registry: PluginRegistry | None = None) -> ModelFamily:
     """Return the family that serves a `model_type`, from the installed distributions.
 
     Only its adapter and the extensions are imported.
 
     Args:
-        model_type: as `config.json` names it.
+        model_type: as `config.json` names it; `auto:MODEL_TYPE` or `auto:PATH` infers a family instead (see
+            `anyblock.introspection`), whatever is installed.
         registry: where to look; what is installed, under the environment's settings, when not given.
 
     Raises:
         UnsupportedModelError: no installed adapter serves it; the message says which one would, and how to write one.
         PluginError: the adapter is blocked, incompatible, conflicting or broken.
     """
+    if model_type.startswith(INFERRED):
+        from anyblock.introspection import infer_family, inferred_model_family, model_type_of
+
+        return inferred_model_family(infer_family(model_type_of(model_type.removeprefix(INFERRED))))
     found = installed_plugins() if registry is None else registry
     return ModelFamily(
         found.load(model_type), found.extensions(model_type), model_type=model_type, strict=found.settings.strict

@@ -20,6 +20,7 @@ from anyblock.cli.evaluate import evaluate
 from anyblock.cli.families import families
 from anyblock.cli.generate import generate
 from anyblock.cli.inspect import inspect
+from anyblock.cli.new_family import new_family
 from anyblock.cli.search import search
 from anyblock.errors import AnyBlockError, InputError
 
@@ -49,7 +50,7 @@ def _options(
         os.environ["ANYBLOCK_DEBUG"] = "1"
 
 
-for command in (families, inspect, convert, compress, search, evaluate, generate, doctor):
+for command in (families, inspect, new_family, convert, compress, search, evaluate, generate, doctor):
     app.command()(command)
 app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})(
     conformance

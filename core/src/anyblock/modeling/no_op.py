@@ -59,6 +59,32 @@ class NoOpFFN(nn.Module):
         return _in_form(torch.zeros_like(hidden_states_of(args, kwargs)), self.returns)
 
 
+class NoOpResidual(NoOpAttention):
+    """A half whose module adds the residual itself (Bloom, MPT): it returns the residual that it is given.
+
+    Args:
+        argument: the name of the argument with the residual, or the place of a positional one.
+        returns: how many values the replaced module returns.
+        layer_idx: see `NoOpAttention`; None for an ffn.
+    """
+
+    def __init__(self, *, argument: str, returns: int, layer_idx: int | None) -> None:
+        super().__init__(returns=returns, layer_idx=layer_idx)
+        self.argument = argument
+
+    @classmethod
+    def replacing(cls, module: nn.Module, *, returns: int, argument: str = "residual") -> Self:
+        """Return the no-op for `module`, with the layer index that the module itself carries."""
+        index = getattr(module, "layer_idx", None)
+        return cls(argument=argument, returns=returns, layer_idx=index if isinstance(index, int) else None)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the residual, in the replaced module's form."""
+        super().forward(*args, **kwargs)
+        residual = kwargs[self.argument] if self.argument in kwargs else args[int(self.argument)]
+        return _in_form(residual, self.returns)
+
+
 class NoOpNorm(nn.Identity):
     """Stands in for the norm of a removed half: nothing is computed, nothing is stored."""
 
