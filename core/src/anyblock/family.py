@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -50,13 +52,53 @@ def get_family(model_type: str, *, registry: PluginRegistry | None = None) -> Mo
         PluginError: the adapter is blocked, incompatible, conflicting or broken.
     """
     if model_type.startswith(INFERRED):
-        from anyblock.introspection import infer_family, inferred_model_family, model_type_of
-
-        return inferred_model_family(infer_family(model_type_of(model_type.removeprefix(INFERRED))))
+        return _inferred(model_type.removeprefix(INFERRED))
     found = installed_plugins() if registry is None else registry
+    note = _NOTE.get()
+    if note is not None and registry is None:
+        try:
+            found.provider(model_type)
+        except UnsupportedModelError:
+            inferred = _inferred(model_type)
+            note(
+                f"no adapter for {model_type!r} is installed; its structure was inferred on tiny models: "
+                f"{', '.join(name for name, capability in inferred.capabilities().items() if capability)}"
+            )
+            return inferred
     return ModelFamily(
         found.load(model_type), found.extensions(model_type), model_type=model_type, strict=found.settings.strict
     )
+
+
+@contextmanager
+def inferring_families(note: Callable[[str], None]) -> Iterator[None]:
+    """Within this scope `get_family` infers a family that no installed adapter serves.
+
+    Args:
+        note: is told in a sentence that no adapter is installed, and what was inferred; once for every model type.
+    """
+    told: set[str] = set()
+
+    def once(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            note(text)
+
+    token = _NOTE.set(once)
+    try:
+        yield
+    finally:
+        _NOTE.reset(token)
+
+
+_NOTE: ContextVar[Callable[[str], None] | None] = ContextVar("anyblock_infer", default=None)
+
+
+@lru_cache(maxsize=16)
+def _inferred(model: str) -> ModelFamily:
+    from anyblock.introspection import infer_family, inferred_model_family, model_type_of
+
+    return inferred_model_family(infer_family(model_type_of(model)))
 
 
 def installed_plugins() -> PluginRegistry:

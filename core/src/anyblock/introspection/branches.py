@@ -12,7 +12,7 @@ from torch import nn
 from anyblock.errors import UnsupportedModelError
 from anyblock.introspection.layers import LayerRun, first_tensor
 from anyblock.introspection.trace import Trace
-from anyblock.modeling.no_op import hidden_states_of
+from anyblock.modeling.no_op import hidden_states_of, layer_index_of
 
 Half = Literal["attention", "ffn"]
 
@@ -183,8 +183,7 @@ def _call(trace: Trace, clean: dict[int, bool], module: nn.Module, args: Any, kw
                 maker = trace.maker.get(trace.value(first))
                 if maker is not None and maker in own and trace.value(item) in trace.steps[maker].inputs:
                     residual = str(name)
-    index = getattr(module, "layer_idx", None)
-    return Call(len(values) if isinstance(output, tuple | list) else 1, residual, isinstance(index, int))
+    return Call(len(values) if isinstance(output, tuple | list) else 1, residual, layer_index_of(module) is not None)
 
 
 def _with_hidden(run: LayerRun, hidden: torch.Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:

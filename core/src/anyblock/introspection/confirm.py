@@ -163,7 +163,7 @@ class Trial:
 def reason(error: Exception) -> str:
     """Return an error as one line, for a capability's note."""
     text = str(error) if isinstance(error, AnyBlockError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())[:200]
+    return " ".join(text.split())[:100]
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from anyblock.introspection.halves import half_layout, prefixes
 from anyblock.introspection.layers import LayerList, find_layers
 from anyblock.introspection.model import TinyModel, tiny_model
 from anyblock.introspection.names import outer_names, stored_names
-from anyblock.introspection.sizes import Effect, effects
+from anyblock.introspection.sizes import Effect, effects, ratio_without
 from anyblock.introspection.topk import top_k_attribute
 
 HALVES = ("attention", "ffn")
@@ -148,21 +148,18 @@ class _Work:
         else:
             found = list(kinds.dense_ffn(self.effects, layer, own, names, self.shapes))
         if not found:
-            return self._unsized(half, layout, layer, own)
+            return self._unsized(half, layout, layer, own, self.facts[index].attends)
         chosen = found[0]
         fields = dict(chosen.fields)
         if stacked and half == "ffn":
             top = top_k_attribute(self.tiny, index, self.facts[index].top_k)
             if top is None:
                 self.lacking.setdefault("experts_removal", "the attribute behind the router's top-k was not found")
-                return self._unsized(half, layout, layer, own)
+                return self._unsized(half, layout, layer, own, attends=False)
             fields["num_experts_per_tok"] = top
-        elif (
-            half == "ffn"
-            and chosen.fields["intermediate_size"] in ("n_inner",)
-            and getattr(self.tiny.text, "n_inner", None)
-        ):
-            fields["intermediate_size"] += " or hidden_size * 4"
+        elif half == "ffn":
+            ratio = ratio_without(self.tiny.config, fields["intermediate_size"], layer)
+            fields["intermediate_size"] += f" or hidden_size * {ratio}" if ratio else ""
         same = [each for each in found if each.fields == chosen.fields]
         for each in same:
             for call in each.tries:
@@ -172,7 +169,9 @@ class _Work:
         self.evidence[f"{half} of layer {index}: " + ", ".join(fields)] = chosen.evidence
         return replace(layout, sizes=fields)
 
-    def _unsized(self, half: str, layout: HalfLayout, layer: str, own: set[str]) -> HalfLayout:
+    def _unsized(self, half: str, layout: HalfLayout, layer: str, own: set[str], attends: bool) -> HalfLayout:
+        if half == "attention" and attends:  # every query head has keys and values of its own; `Trial.cache` checks it
+            return replace(layout, sizes={"num_key_value_heads": "num_attention_heads"}, fixed=("num_key_value_heads",))
         if half == "attention":
             return layout
         # The width of a branch that no attribute sets: a multiple of the hidden size, as it is in the tiny model.

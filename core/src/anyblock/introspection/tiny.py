@@ -189,6 +189,8 @@ def _sizes(config: Any, data: Mapping[str, Any]) -> dict[str, Any]:
         rope = data.get("rope_parameters") or data.get("rope_scaling")
         if isinstance(rope, dict) and name in rope:
             found["rope_parameters"] = {**rope, name: [2, 1, 1]}
+    if data.get("is_decoder") is False:  # of models that read in both directions otherwise, and keep no cache
+        found["is_decoder"] = True
     return found | _tokens(data, found.get("vocab_size", 128))
 
 
@@ -210,4 +212,4 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-_MAY_BE_NONE: Final = ("head_dim", "num_key_value_heads", "n_inner", "sliding_window")
+_MAY_BE_NONE: Final = ("head_dim", "num_key_value_heads", "n_inner", "intermediate_size", "sliding_window")

@@ -29,9 +29,8 @@ class NoOpAttention(nn.Module):
 
     @classmethod
     def replacing(cls, module: nn.Module, *, returns: int) -> Self:
-        """Return the no-op for `module`, with the layer index that the module itself carries."""
-        index = getattr(module, "layer_idx", None)
-        return cls(returns=returns, layer_idx=index if isinstance(index, int) else None)
+        """Return the no-op for `module`, with the layer index that it or a module inside it carries."""
+        return cls(returns=returns, layer_idx=layer_index_of(module))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return zeros of the hidden states' shape [batch, length, hidden], in the replaced module's form."""
@@ -74,9 +73,8 @@ class NoOpResidual(NoOpAttention):
 
     @classmethod
     def replacing(cls, module: nn.Module, *, returns: int, argument: str = "residual") -> Self:
-        """Return the no-op for `module`, with the layer index that the module itself carries."""
-        index = getattr(module, "layer_idx", None)
-        return cls(argument=argument, returns=returns, layer_idx=index if isinstance(index, int) else None)
+        """Return the no-op for `module`, with the layer index that it or a module inside it carries."""
+        return cls(argument=argument, returns=returns, layer_idx=layer_index_of(module))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the residual, in the replaced module's form."""
@@ -122,6 +120,12 @@ def hidden_states_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.
     if not isinstance(hidden, torch.Tensor):
         raise TypeError("no hidden states among the arguments")
     return hidden
+
+
+def layer_index_of(module: nn.Module) -> int | None:
+    """Return the layer index that a module or one inside it carries as `layer_idx`; None where none does."""
+    found = (getattr(part, "layer_idx", None) for part in module.modules())
+    return next((index for index in found if isinstance(index, int)), None)
 
 
 def _in_form(value: torch.Tensor, returns: int) -> Any:
