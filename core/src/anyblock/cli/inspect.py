@@ -47,7 +47,10 @@ def _show_inferred(folder: str, error: UnsupportedModelError, *, as_json: bool) 
     from anyblock.introspection import infer_family, model_type_of
     from anyblock.report.inferred import inferred_tree
 
-    inferred = infer_family(model_type_of(folder))
+    try:
+        inferred = infer_family(model_type_of(folder))
+    except UnsupportedModelError:
+        raise error from None
     typer.echo(f"anyblock: note: {error}", err=True)
     if as_json:
         typer.echo(json.dumps({"inferred": inferred.to_dict()}, indent=2))
