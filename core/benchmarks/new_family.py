@@ -87,6 +87,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Return the survey as Markdown."""
     import torch
     import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     pruning = {"ffn_intermediate", "experts_removal", "expert_intermediate"}
     built = [row for row in rows if "no tiny" not in row.get("error", "") and "() fails" not in row.get("error", "")]
@@ -95,12 +96,12 @@ def table(rows: list[dict[str, Any]]) -> str:
     suite = [row for row in rows if "levels" in row]
     failed = [row["model_type"] for row in suite if row["first"]]
     lines = [
-        f"transformers {transformers.__version__}, torch {torch.__version__}; {len(rows)} model types examined, {len(built)} of"
-        " them can be built and run tiny.",
+        f"transformers {transformers.__version__}, torch {torch.__version__}; {len(rows)} model types examined of"
+        f" {len(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)} with a causal language model; {len(built)} can be built and run tiny.",
         "",
         f"- `build` and both no-ops hold in introspection's own trials: {len(both)} of {len(built)}",
         f"- ffn or expert pruning as well: {len(pruned)} of {len(built)}",
-        f"- the whole conformance suite was run on {len(suite)}; {len(suite) - len(failed)} have no failing check"
+        f"- the whole conformance suite was run on {len(suite)} of them; {len(suite) - len(failed)} have no failing check"
         + (f"; failing: {', '.join(failed)}" if failed else ""),
         "",
         "| model_type | claimed | suite | lines | seconds | what is lacking, or why not |",
@@ -136,7 +137,8 @@ def main() -> None:
     if not given.write_docs:
         run(given.only or list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES), given.results, given.conformance, given.limit)
         return
-    rows = [json.loads(line) for line in given.results.read_text().splitlines()]
+    lines = given.results.read_text().splitlines()
+    rows = list({row["model_type"]: row for row in map(json.loads, lines)}.values())  # a later run of the same counts
     page = DOCS.read_text()
     head, _, rest = page.partition(BEGIN)
     DOCS.write_text(head + BEGIN + table(rows) + END + rest.partition(END)[2])
