@@ -50,8 +50,9 @@ def _options(
         os.environ["ANYBLOCK_DEBUG"] = "1"
 
 
-for command in (families, inspect, new_family, convert, compress, search, evaluate, generate, doctor):
+for command in (families, inspect, convert, compress, search, evaluate, generate, doctor):
     app.command()(command)
+app.command("new-family")(new_family)
 app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})(
     conformance
 )
