@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -31,23 +33,72 @@ if TYPE_CHECKING:
     from anyblock.pruning.mixin import PruningMixIn
 
 
+INFERRED: Final = "auto:"
+"""In front of a `model_type` or a path: infer the family instead of looking for an adapter."""
+
+
 def get_family(model_type: str, *, registry: PluginRegistry | None = None) -> ModelFamily:
     """Return the family that serves a `model_type`, from the installed distributions.
 
     Only its adapter and the extensions are imported.
 
     Args:
-        model_type: as `config.json` names it.
+        model_type: as `config.json` names it; `auto:MODEL_TYPE` or `auto:PATH` infers a family instead (see
+            `anyblock.introspection`), whatever is installed.
         registry: where to look; what is installed, under the environment's settings, when not given.
 
     Raises:
         UnsupportedModelError: no installed adapter serves it; the message says which one would, and how to write one.
         PluginError: the adapter is blocked, incompatible, conflicting or broken.
     """
+    if model_type.startswith(INFERRED):
+        return _inferred(model_type.removeprefix(INFERRED))
     found = installed_plugins() if registry is None else registry
+    note = _NOTE.get()
+    if note is not None and registry is None:
+        try:
+            found.provider(model_type)
+        except UnsupportedModelError:
+            inferred = _inferred(model_type)
+            note(
+                f"no adapter for {model_type!r} is installed; its structure was inferred on tiny models: "
+                f"{', '.join(name for name, capability in inferred.capabilities().items() if capability)}"
+            )
+            return inferred
     return ModelFamily(
         found.load(model_type), found.extensions(model_type), model_type=model_type, strict=found.settings.strict
     )
+
+
+@contextmanager
+def inferring_families(note: Callable[[str], None]) -> Iterator[None]:
+    """Within this scope `get_family` infers a family that no installed adapter serves.
+
+    Args:
+        note: is told in a sentence that no adapter is installed, and what was inferred; once for every model type.
+    """
+    told: set[str] = set()
+
+    def once(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            note(text)
+
+    token = _NOTE.set(once)
+    try:
+        yield
+    finally:
+        _NOTE.reset(token)
+
+
+_NOTE: ContextVar[Callable[[str], None] | None] = ContextVar("anyblock_infer", default=None)
+
+
+@lru_cache(maxsize=16)
+def _inferred(model: str) -> ModelFamily:
+    from anyblock.introspection import infer_family, inferred_model_family, model_type_of
+
+    return inferred_model_family(infer_family(model_type_of(model)))
 
 
 def installed_plugins() -> PluginRegistry:

@@ -22,6 +22,7 @@ from anyblock.cli.export import export
 from anyblock.cli.families import families
 from anyblock.cli.generate import generate
 from anyblock.cli.inspect import inspect
+from anyblock.cli.new_family import new_family
 from anyblock.cli.search import search
 from anyblock.errors import AnyBlockError, InputError
 
@@ -53,6 +54,7 @@ def _options(
 
 for command in (families, inspect, convert, compress, search, evaluate, bench, export, generate, doctor):
     app.command()(command)
+app.command("new-family")(new_family)
 app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})(
     conformance
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,12 @@ def compress(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the checkpoint.")
     ] = False,
+    infer_family: Annotated[
+        bool,
+        typer.Option(
+            "--infer-family", help="Where no adapter is installed, infer the model's structure on tiny models."
+        ),
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Make a smaller child of a model under a budget. Started again, it goes on where it stopped.
@@ -57,11 +64,14 @@ def compress(
     given = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
     progress = terminal_progress()
     overrides = [text for text in arguments if _is_override(text)]
-    config = load_config(config_file, [*given, *overrides], base, progress=progress)
+    from anyblock.family import inferring_families
 
-    from anyblock.pipeline.compress import compress as run_compress
+    with inferring_families(progress.note) if infer_family else nullcontext():
+        config = load_config(config_file, [*given, *overrides], base, progress=progress)
 
-    result = run_compress(config, overwrite=overwrite, progress=progress)
+        from anyblock.pipeline.compress import compress as run_compress
+
+        result = run_compress(config, overwrite=overwrite, progress=progress)
     _show(result)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from anyblock.cli.options import Json, Model, Revision
+from anyblock.errors import UnsupportedModelError
 
 
 def inspect(
@@ -23,7 +24,12 @@ def inspect(
     from anyblock.costs.model import Scenario
     from anyblock.pipeline.inspection import inspect_model
 
-    found = inspect_model(resolve_model(model, revision=revision), Scenario(batch, length, cache_dtype))
+    folder = resolve_model(model, revision=revision)
+    try:
+        found = inspect_model(folder, Scenario(batch, length, cache_dtype))
+    except UnsupportedModelError as error:
+        _show_inferred(str(folder), error, as_json=as_json)
+        return
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2))
         return
@@ -32,3 +38,21 @@ def inspect(
     from anyblock.report.inspection import inspection_view
 
     Console().print(inspection_view(found))
+
+
+def _show_inferred(folder: str, error: UnsupportedModelError, *, as_json: bool) -> None:
+    """Show what tiny models of the same class have shown, where no adapter is installed."""
+    from rich.console import Console
+
+    from anyblock.introspection import infer_family, model_type_of
+    from anyblock.report.inferred import inferred_tree
+
+    try:
+        inferred = infer_family(model_type_of(folder))
+    except UnsupportedModelError:
+        raise error from None
+    typer.echo(f"anyblock: note: {error}", err=True)
+    if as_json:
+        typer.echo(json.dumps({"inferred": inferred.to_dict()}, indent=2))
+        return
+    Console().print(inferred_tree(inferred))

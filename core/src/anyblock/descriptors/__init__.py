@@ -4,6 +4,7 @@ from anyblock.descriptors.base import TINY_SIZES, DescriptorBase
 from anyblock.descriptors.dense import DenseDescriptor
 from anyblock.descriptors.fp8 import BlockScaledStorage
 from anyblock.descriptors.hybrid import HybridDescriptor
+from anyblock.descriptors.layout import HalfLayout, LayoutDescriptor
 from anyblock.descriptors.sparse import SparseDescriptor
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "BlockScaledStorage",
     "DenseDescriptor",
     "DescriptorBase",
+    "HalfLayout",
     "HybridDescriptor",
+    "LayoutDescriptor",
     "SparseDescriptor",
 ]

@@ -29,9 +29,8 @@ class NoOpAttention(nn.Module):
 
     @classmethod
     def replacing(cls, module: nn.Module, *, returns: int) -> NoOpAttention:
-        """Return the no-op for `module`, with the layer index that the module itself carries."""
-        index = getattr(module, "layer_idx", None)
-        return cls(returns=returns, layer_idx=index if isinstance(index, int) else None)
+        """Return the no-op for `module`, with the layer index that it or a module inside it carries."""
+        return cls(returns=returns, layer_idx=layer_index_of(module))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return zeros of the hidden states' shape [batch, length, hidden], in the replaced module's form."""
@@ -62,6 +61,31 @@ class NoOpFFN(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return zeros of the hidden states' shape, in the replaced module's form."""
         return _in_form(torch.zeros_like(hidden_states_of(args, kwargs)), self.returns)
+
+
+class NoOpResidual(NoOpAttention):
+    """A half whose module adds the residual itself (Bloom, MPT): it returns the residual that it is given.
+
+    Args:
+        argument: the name of the argument with the residual, or the place of a positional one.
+        returns: how many values the replaced module returns.
+        layer_idx: see `NoOpAttention`; None for an ffn.
+    """
+
+    def __init__(self, *, argument: str, returns: int, layer_idx: int | None) -> None:
+        super().__init__(returns=returns, layer_idx=layer_idx)
+        self.argument = argument
+
+    @classmethod
+    def replacing(cls, module: nn.Module, *, returns: int, argument: str = "residual") -> NoOpResidual:
+        """Return the no-op for `module`, with the layer index that it or a module inside it carries."""
+        return cls(argument=argument, returns=returns, layer_idx=layer_index_of(module))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the residual, in the replaced module's form."""
+        super().forward(*args, **kwargs)
+        residual = kwargs[self.argument] if self.argument in kwargs else args[int(self.argument)]
+        return _in_form(residual, self.returns)
 
 
 class NoOpNorm(nn.Identity):
@@ -120,6 +144,12 @@ def hidden_states_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.
     if not isinstance(hidden, torch.Tensor):
         raise TypeError("no hidden states among the arguments")
     return hidden
+
+
+def layer_index_of(module: nn.Module) -> int | None:
+    """Return the layer index that a module or one inside it carries as `layer_idx`; None where none does."""
+    found = (getattr(part, "layer_idx", None) for part in module.modules())
+    return next((index for index in found if isinstance(index, int)), None)
 
 
 def _in_form(value: torch.Tensor, returns: int) -> Any:

@@ -42,6 +42,12 @@ class FFNIntermediateLayerDescriptor:
     fused_gate_up: GateUp | None = None
     transposed: bool = False
 
+    @property
+    def output_linear(self) -> str:
+        """The one of `linear_weight_names` that `down_proj_name` ends with."""
+        ends = [name for name in self.linear_weight_names if f".{self.down_proj_name}".endswith(f".{name}")]
+        return max(ends, key=len, default=self.down_proj_name.rpartition(".")[2])
+
     def tensor_name(self, layer_index: int, linear: str, suffix: str = "weight") -> str:
         """Return the checkpoint name of one tensor."""
         return ".".join(part for part in (self.ffn_prefix_name.format(layer_idx=layer_index), linear, suffix) if part)
@@ -82,7 +88,7 @@ class FFNIntermediatePruningMixIn(PruningMixIn):
         """See `PruningMixIn.axes`."""
         names = self.layer_descriptor
         rows, columns = (1, 0) if names.transposed else (0, 1)
-        down = names.down_proj_name.rpartition(".")[2]
+        down = names.output_linear
         segments = (Segment(),) if names.fused_gate_up is None else gate_up_segments(names.fused_gate_up)
         result = [
             TensorAxis(names.tensor_name(layer_index, down), columns, (Segment(silence=Silence.ZERO),), required=True),

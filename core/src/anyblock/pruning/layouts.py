@@ -62,6 +62,7 @@ def ffn_mixins(
     linears: tuple[str, ...] = GATED,
     fused_gate_up: GateUp | None = None,
     transposed: bool = False,
+    module: str | None = None,
 ) -> dict[str, PruningMixIn]:
     """Return `ffn_intermediate`.
 
@@ -71,9 +72,10 @@ def ffn_mixins(
         linears: the input projections and, last, the output projection.
         fused_gate_up: see `FFNIntermediateLayerDescriptor`.
         transposed: see `FFNIntermediateLayerDescriptor`.
+        module: name of the FFN in the model, where it differs.
     """
     descriptor = FFNIntermediateLayerDescriptor(
-        down_proj_name=f"{ffn}.{linears[-1]}".removeprefix("."),
+        down_proj_name=f"{ffn if module is None else module}.{linears[-1]}".removeprefix("."),
         ffn_prefix_name=f"{layer}.{ffn}".removesuffix("."),
         linear_weight_names=linears,
         fused_gate_up=fused_gate_up,

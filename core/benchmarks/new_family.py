@@ -1,0 +1,148 @@
+"""How far inferred adapters reach: every causal-LM model type of the installed transformers, each in a process of its own.
+
+`python core/benchmarks/new_family.py RESULTS.jsonl [--conformance] [--only TYPE ...] [--write-docs]`; started again it goes
+on where it stopped. Without `--conformance` what is recorded is what introspection itself tried and saw to hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parents[1] / "docs" / "new-family.md"
+BEGIN, END = "<!-- survey: begin -->\n", "<!-- survey: end -->\n"
+
+
+def examine(model_type: str, conformance: bool, queue: Any) -> None:
+    """Infer one model type, write its adapter and, if asked to, run the suite on it; put a plain result into the queue."""
+    import torch
+    from anyblock.introspection import infer_family, inferred_model_family
+    from anyblock.new_family.source import descriptor_source
+
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {"model_type": model_type, "stage": "infer"}
+    begin = time.perf_counter()
+    try:
+        inferred = infer_family(model_type)
+        family = inferred_model_family(inferred)
+        found["capabilities"] = [name for name, capability in family.capabilities().items() if capability]
+        found["lacking"] = dict(inferred.attributes["lacking"])
+        found["lines"] = len(descriptor_source(inferred).splitlines())
+        found["stage"] = "inferred"
+        if conformance:
+            from anyblock_conformance import run_conformance
+
+            report = run_conformance(family)
+            found["levels"] = {str(level.level): level.state for level in report.levels}
+            found["first"] = next((f"{r.id}: {r.message[:120]}" for r in report.results if r.outcome.is_failure), "")
+            found["stage"] = "conformance"
+    except Exception as error:  # noqa: BLE001 - a survey records whatever happens
+        found["error"] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    found["seconds"] = round(time.perf_counter() - begin, 1)
+    queue.put(found)
+
+
+def run(model_types: list[str], results: Path, conformance: bool, limit: float) -> None:
+    """Examine what is not in the results yet."""
+    done = {json.loads(line)["model_type"] for line in results.read_text().splitlines()} if results.exists() else set()
+    import anyblock_conformance  # noqa: F401 - imported once, before the processes are forked
+    import transformers.conversion_mapping
+    import transformers.modeling_utils  # noqa: F401
+
+    context = multiprocessing.get_context("fork")
+    for model_type in model_types:
+        if model_type in done:
+            continue
+        queue = context.Queue()
+        process = context.Process(target=examine, args=(model_type, conformance, queue), daemon=True)
+        process.start()
+        try:
+            found = queue.get(timeout=limit)
+        except Exception:  # noqa: BLE001 - the process hangs or was killed
+            found = {
+                "model_type": model_type,
+                "stage": "infer",
+                "error": f"no result within {limit} s",
+                "seconds": limit,
+            }
+        process.terminate()
+        process.join()
+        with results.open("a") as file:
+            file.write(json.dumps(found) + "\n")
+        print(
+            found["model_type"],
+            found["stage"],
+            found["seconds"],
+            found.get("error") or found.get("lacking"),
+            flush=True,
+        )
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the survey as Markdown."""
+    import torch
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    pruning = {"ffn_intermediate", "experts_removal", "expert_intermediate"}
+    built = [row for row in rows if "no tiny" not in row.get("error", "") and "() fails" not in row.get("error", "")]
+    both = [row for row in built if {"build", "attention_no_op", "ffn_no_op"} <= set(row.get("capabilities", ()))]
+    pruned = [row for row in both if pruning & set(row["capabilities"])]
+    suite = [row for row in rows if "levels" in row]
+    failed = [row["model_type"] for row in suite if row["first"]]
+    lines = [
+        f"transformers {transformers.__version__}, torch {torch.__version__}; {len(rows)} model types examined of"
+        f" {len(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)} with a causal language model; {len(built)} can be built and run tiny.",
+        "",
+        f"- `build` and both no-ops hold in introspection's own trials: {len(both)} of {len(built)}",
+        f"- ffn or expert pruning as well: {len(pruned)} of {len(built)}",
+        f"- the whole conformance suite was run on {len(suite)} of them; {len(suite) - len(failed)} have no failing check"
+        + (f"; failing: {', '.join(failed)}" if failed else ""),
+        "",
+        "| model_type | claimed | suite | lines | seconds | what is lacking, or why not |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: row["model_type"]):
+        lacking = "; ".join(f"{name}: {why}" for name, why in row.get("lacking", {}).items() if name != "hidden_size")
+        states = Counter(row.get("levels", {}).values())
+        why = row.get("first") or row.get("error") or lacking
+        cells = [
+            row["model_type"],
+            ", ".join(row.get("capabilities", ())),
+            ", ".join(f"{count} {state}" for state, count in states.items()) or "not run",
+            str(row.get("lines", "")),
+            str(row["seconds"]),
+            why.replace("|", "\\|").replace("<", "&lt;")[:220],
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Read the arguments and run."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--conformance", action="store_true")
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--limit", type=float, default=180.0, help="seconds a model type may take")
+    parser.add_argument("--write-docs", action="store_true")
+    given = parser.parse_args()
+    if not given.write_docs:
+        run(given.only or list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES), given.results, given.conformance, given.limit)
+        return
+    lines = given.results.read_text().splitlines()
+    rows = list({row["model_type"]: row for row in map(json.loads, lines)}.values())  # a later run of the same counts
+    page = DOCS.read_text()
+    head, _, rest = page.partition(BEGIN)
+    DOCS.write_text(head + BEGIN + table(rows) + END + rest.partition(END)[2])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""`anyblock new-family`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anyblock.cli.options import Overwrite
+
+
+def new_family(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model_type, a checkpoint or a config.json.")],
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to write.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a plugin distribution for a model that no adapter serves, from what tiny models of its class show."""
+    from rich.console import Console
+
+    from anyblock.introspection import infer_family, model_type_of
+    from anyblock.new_family import write_distribution
+    from anyblock.report.inferred import inferred_tree
+
+    inferred = infer_family(model_type_of(model))
+    path = write_distribution(inferred, destination, overwrite=overwrite)
+    console = Console()
+    console.print(inferred_tree(inferred))
+    console.print(
+        f"written: {path}\nnext:    pip install -e {path} && anyblock conformance {inferred.model_type}", soft_wrap=True
+    )

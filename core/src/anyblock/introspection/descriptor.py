@@ -1,0 +1,46 @@
+"""The descriptor of an `InferredFamily`, made at run time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anyblock.descriptors.base import import_dotted
+from anyblock.descriptors.layout import LayoutDescriptor
+from anyblock.family import ModelFamily
+from anyblock.hookspecs import hookimpl
+from anyblock.introspection.facts import InferredFamily
+
+if TYPE_CHECKING:
+    from anyblock.pruning.mixin import PruningMixIn
+
+
+class InferredDescriptor(LayoutDescriptor):
+    """Answers every hook from an `InferredFamily`.
+
+    Args:
+        inferred: what is known.
+    """
+
+    def __init__(self, inferred: InferredFamily) -> None:
+        self.inferred = inferred
+        self.__dict__.update(inferred.attributes)
+
+    def layout_mixins(self) -> dict[str, PruningMixIn]:
+        """See `LayoutDescriptor.layout_mixins`."""
+        from anyblock.pruning import layouts
+
+        found: dict[str, PruningMixIn] = {}
+        for call in self.inferred.mixins:
+            found.update(getattr(layouts, call.function)(self.checkpoint_layer, **call.arguments))
+        return found
+
+    @hookimpl
+    def conformance_config(self) -> Any:
+        """See `FamilySpec.conformance_config`."""
+        return self.inferred.tiny.make()
+
+
+def inferred_model_family(inferred: InferredFamily) -> ModelFamily:
+    """Return the handle on an inferred family."""
+    import_dotted(inferred.tiny.config_class)
+    return ModelFamily.from_descriptor(InferredDescriptor(inferred), model_type=inferred.model_type)

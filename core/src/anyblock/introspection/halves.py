@@ -1,0 +1,72 @@
+"""From weights that belong to a half to modules that leave with it, and to checkpoint names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from anyblock.descriptors.layout import HalfLayout
+from anyblock.introspection.branches import Half, LayerFacts
+
+
+def half_layout(
+    layer: nn.Module, facts: LayerFacts, half: Half, stored: Mapping[str, str]
+) -> tuple[HalfLayout, set[str]] | None:
+    """Return the layout of one half of a layer, with the weights that leave with it; None where the layer lacks it.
+
+    Args:
+        layer: the module.
+        facts: its trace.
+        half: which half.
+        stored: `{checkpoint name below the layer: module name below the layer}`.
+    """
+    own = facts.weights(half)
+    units = list(_units(layer, "", own))
+    gone = {name for unit in units for name in own if name.startswith(f"{unit}.")}
+    if not gone:
+        return None
+    attentions, zeros, norms, residuals = dict[str, int](), dict[str, int](), list[str](), dict[str, str]()
+    for unit in units:
+        module, call = layer.get_submodule(unit), facts.calls.get(unit)
+        if all(tensor.dim() < 2 for tensor in module.parameters()):
+            norms.append(unit)
+            continue
+        returns = 1 if call is None else call.returns
+        if call is not None and call.residual is not None:
+            residuals[unit] = call.residual
+        (attentions if half == "attention" and call and call.layer_idx and facts.attends else zeros)[unit] = returns
+    rest = set(stored.values()) - gone
+    names = prefixes([n for n, m in stored.items() if m in gone], [n for n, m in stored.items() if m in rest])
+    layout = HalfLayout(names=names, attentions=attentions, zeros=zeros, norms=tuple(norms), residuals=residuals)
+    return layout, gone
+
+
+def _units(module: nn.Module, path: str, own: set[str]) -> Iterable[str]:
+    for name, child in module.named_children():
+        below = f"{path}.{name}".removeprefix(".")
+        inside = {f"{below}.{part}" for part in child.state_dict()}
+        if inside and inside <= own:
+            yield below
+        elif inside & own:
+            yield from _units(child, below, own)
+
+
+def prefixes(names: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
+    """Return the shortest dotted prefixes that take all of `names` and none of `others`, sorted."""
+    taken, found = list(others), set[str]()
+    for name in names:
+        parts = name.split(".")
+        for length in range(1, len(parts) + 1):
+            prefix = ".".join(parts[:length])
+            if not any(other == prefix or other.startswith(f"{prefix}.") for other in taken):
+                found.add(prefix)
+                break
+    return tuple(sorted(found))
+
+
+def kind_name(values: Iterable[Any], fallback: str) -> str:
+    """Return a name for a kind of half: the config's own where one list of the config tells the kinds apart."""
+    found = {str(value) for value in values}
+    return found.pop() if len(found) == 1 else fallback

@@ -1,0 +1,282 @@
+"""`infer_family`: from a configuration class to an `InferredFamily`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from anyblock.descriptors.layout import HalfLayout
+from anyblock.errors import UnsupportedModelError, nearest
+from anyblock.introspection import kinds
+from anyblock.introspection.branches import LayerFacts, trace_layer
+from anyblock.introspection.confirm import Trial, reason
+from anyblock.introspection.descriptor import inferred_model_family
+from anyblock.introspection.facts import InferredFamily, MixinCall
+from anyblock.introspection.halves import half_layout, prefixes
+from anyblock.introspection.layers import LayerList, find_layers
+from anyblock.introspection.model import TinyModel, tiny_model
+from anyblock.introspection.names import outer_names, stored_names
+from anyblock.introspection.sizes import Effect, effects, ratio_without
+from anyblock.introspection.topk import top_k_attribute
+
+HALVES = ("attention", "ffn")
+
+
+def infer_family(model_type: str) -> InferredFamily:
+    """Find out how the models of a `model_type` are built, on tiny models with random weights.
+
+    Raises:
+        UnsupportedModelError: transformers does not know it, or its layers are no residual stream with branches.
+    """
+    from transformers import CONFIG_MAPPING
+
+    if model_type not in CONFIG_MAPPING:
+        raise UnsupportedModelError(
+            f"transformers knows no model_type {model_type!r}",
+            expected="a model_type of transformers",
+            hint=nearest(model_type, list(CONFIG_MAPPING)),
+        )
+    return infer_from(tiny_model(CONFIG_MAPPING[model_type]))
+
+
+def infer_from(tiny: TinyModel) -> InferredFamily:
+    """Find out the same from a tiny model at hand.
+
+    Raises:
+        UnsupportedModelError: its layers are no residual stream with branches.
+    """
+    listed = find_layers(tiny.model, tiny.ids, int(tiny.text.num_hidden_layers))
+    facts = [trace_layer(run) for run in listed.runs]
+    stored = stored_names(tiny, listed.path)
+    work = _Work(tiny, listed, facts, stored, effects(tiny.config))
+    return work.run()
+
+
+class _Work:
+    def __init__(
+        self,
+        tiny: TinyModel,
+        listed: LayerList,
+        facts: list[LayerFacts],
+        stored: list[dict[str, str]],
+        found: list[Effect],
+    ) -> None:
+        self.tiny, self.listed, self.facts, self.stored, self.effects = tiny, listed, facts, stored, found
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tiny.model.state_dict().items()}
+        self.evidence: dict[str, str] = {}
+        self.tries: dict[str, list[MixinCall]] = {}
+        self.lacking: dict[str, str] = {}
+        self.absent: dict[str, str] = {}
+
+    def run(self) -> InferredFamily:
+        attributes: dict[str, Any] = {"attention_kinds": {}, "ffn_kinds": {}, "attention_by": None, "ffn_by": None}
+        attributes |= {key: value for half in HALVES for key, value in self._half(half).items()}
+        attributes |= self._outside(attributes)
+        inferred = InferredFamily(
+            model_type=self.tiny.config.model_type, attributes=attributes, mixins=(), tiny=self.tiny.tiny
+        )
+        return self._confirmed(inferred)
+
+    # -- halves -----------------------------------------------------------------------------------------------------
+
+    def _half(self, half: str) -> dict[str, Any]:
+        layouts: list[tuple[HalfLayout, set[str]] | None] = [
+            half_layout(run.module, facts, half, stored)  # type: ignore[arg-type]
+            for run, facts, stored in zip(self.listed.runs, self.facts, self.stored, strict=True)
+        ]
+        different: list[tuple[HalfLayout, int]] = []
+        for index, found in enumerate(layouts):
+            if found is not None and not any(self._same(found[1], layouts[at]) for _, at in different):
+                different.append((self._sized(half, index, found[0], found[1]), index))
+        if not different:
+            return {f"{half}_kinds": {}}
+        own = [
+            next((n for n, (_, at) in enumerate(different) if found and self._same(found[1], layouts[at])), None)
+            for found in layouts
+        ]
+        by, names = self._told_by(own) if len(different) > 1 or None in own else (None, {})
+        named: dict[str, HalfLayout] = {}
+        for number, (layout, index) in enumerate(different):
+            mark = None
+            if len(different) > 1 or None in own:
+                others = set().union(
+                    *(set(self.stored[at].values()) for _, at in different if at != index),
+                    *(set(stored.values()) for stored, kind in zip(self.stored, own, strict=True) if kind is None),
+                )
+                mark = next(iter(sorted(layouts[index][1] - others)), None)  # type: ignore[index]
+                if mark is None:
+                    raise UnsupportedModelError(
+                        f"nothing tells the {half} of layer {index} from others", expected="a parameter"
+                    )
+            for name in names.get(number, [half if len(different) == 1 else f"{half}_{number}"]):
+                named[name] = replace(layout, mark=mark)
+        return {f"{half}_kinds": named, f"{half}_by": by}
+
+    def _same(self, own: set[str], other: tuple[HalfLayout, set[str]] | None) -> bool:
+        return other is not None and own == other[1]
+
+    def _told_by(self, own: list[int | None]) -> tuple[str | None, dict[int, list[str]]]:
+        """Return the config's list that tells which layer is of which kind, with the kinds' names in it."""
+        for attribute, values in self.tiny.text.to_dict().items():
+            if not (isinstance(values, list) and len(values) == len(own) and all(isinstance(v, str) for v in values)):
+                continue
+            meant: dict[str, set[int | None]] = {}
+            for value, kind in zip(values, own, strict=True):
+                meant.setdefault(value, set()).add(kind)
+            if all(len(found) == 1 for found in meant.values()):
+                names: dict[int, list[str]] = {}
+                for value, found in meant.items():
+                    (kind,) = found
+                    if kind is not None:
+                        names.setdefault(kind, []).append(value)
+                return attribute, names
+        return None, {}
+
+    def _sized(self, half: str, index: int, layout: HalfLayout, own: set[str]) -> HalfLayout:
+        layer = f"{self.listed.path}.{index}."
+        names = {module: name for name, module in self.stored[index].items()}
+        stacked = [name for name in own if len(self.shapes[layer + name]) == 3 and not name.endswith("conv1d.weight")]
+        experts = [name for name, module in self.stored[index].items() if module in stacked and ".experts.0." in name]
+        names["#experts"] = "|".join(experts) or "none"
+        if half == "attention" and not self.facts[index].attends:
+            found = []
+        elif half == "attention":
+            found = list(kinds.key_value_heads(self.effects, layer, own, names, self.shapes))
+        elif stacked:
+            found = list(kinds.experts(self.effects, layer, own, names, self.shapes, self.tiny.text))
+        else:
+            found = list(kinds.dense_ffn(self.effects, layer, own, names, self.shapes))
+        if not found:
+            return self._unsized(half, layout, layer, own, self.facts[index].attends)
+        chosen = found[0]
+        fields = dict(chosen.fields)
+        if stacked and half == "ffn":
+            top = top_k_attribute(self.tiny, index, self.facts[index].top_k)
+            if top is None:
+                self.lacking.setdefault("experts_removal", "the attribute behind the router's top-k was not found")
+                return self._unsized(half, layout, layer, own, attends=False)
+            fields["num_experts_per_tok"] = top
+        elif half == "ffn":
+            ratio = ratio_without(self.tiny.config, fields["intermediate_size"], layer)
+            fields["intermediate_size"] += f" or hidden_size * {ratio}" if ratio else ""
+        same = [each for each in found if each.fields == chosen.fields]
+        for each in same:
+            for call in each.tries:
+                key = call.kinds[0]
+                if call not in self.tries.setdefault(key, []):
+                    self.tries[key].append(call)
+        self.evidence[f"{half} of layer {index}: " + ", ".join(fields)] = chosen.evidence
+        return replace(layout, sizes=fields)
+
+    def _unsized(self, half: str, layout: HalfLayout, layer: str, own: set[str], attends: bool) -> HalfLayout:
+        if half == "attention" and attends:  # every query head has keys and values of its own; `Trial.cache` checks it
+            return replace(layout, sizes={"num_key_value_heads": "num_attention_heads"}, fixed=("num_key_value_heads",))
+        if half == "attention":
+            return layout
+        # The width of a branch that no attribute sets: a multiple of the hidden size, as it is in the tiny model.
+        hidden = int(self.tiny.text.hidden_size)
+        widths = [size for name in own for size in self.shapes[layer + name] if len(self.shapes[layer + name]) > 1]
+        wide = max(widths, default=hidden)
+        factor = max(1, wide // hidden)
+        self.lacking.setdefault("ffn_intermediate", "no attribute of the config sets the width of this ffn by itself")
+        return replace(layout, sizes={"intermediate_size": f"hidden_size * {factor}"}, fixed=("intermediate_size",))
+
+    # -- outside of the layers --------------------------------------------------------------------------------------
+
+    def _outside(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        tiny, listed = self.tiny, self.listed
+        model = tiny.model
+        paths = {id(module): name for name, module in model.named_modules()}
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+        if head is None or id(embedding) not in paths:
+            raise UnsupportedModelError("the model names no input embedding or output head", expected="both")
+        head_path = paths[id(head)]
+        behind = listed.after[: listed.after.index(head_path)] if head_path in listed.after else []
+        if not behind:
+            raise UnsupportedModelError(
+                f"nothing runs between the last layer and the head {head_path}", expected="a norm behind the last layer"
+            )
+        norms = [name for name in behind if _is_norm(model.get_submodule(name))]
+        halves = [kind for half in HALVES for kind in attributes[f"{half}_kinds"].values()]
+        taken = {name for kind in halves for name in kind.names}
+        every = sorted({name for stored in self.stored for name in stored})
+        rest = [n for n in every if not any(n == t or n.startswith(f"{t}.") for t in taken)]
+        covered = [n for n in every if n not in rest]
+        layers = {type(run.module) for run in listed.runs}
+        text = next(
+            (key for key in getattr(tiny.config, "sub_configs", {}) if getattr(tiny.config, key, None) is tiny.text),
+            None,
+        )
+        outside = outer_names(tiny, listed, head_path)
+        return {
+            "decoder_layer": tuple(sorted(f"{cls.__module__}.{cls.__qualname__}" for cls in layers)),
+            "embedding_path": paths[id(embedding)],
+            "layers_path": listed.path,
+            "final_norm_path": norms[-1] if norms else behind[-1],
+            "head": head_path,
+            "checkpoint_layers": outside.layers,
+            "embedding_names": outside.embeddings,
+            "head_names": outside.head,
+            "other": prefixes(rest, covered),
+            "text_config": text if tiny.text is not tiny.config else None,
+            "extra_groups": outside.extra,
+        }
+
+    # -- trials -----------------------------------------------------------------------------------------------------
+
+    def _confirmed(self, inferred: InferredFamily) -> InferredFamily:
+        for name in ("kv_heads", "query_groups", "ffn_intermediate", "experts_removal", "expert_intermediate"):
+            if not any(name in call.kinds for calls in self.tries.values() for call in calls):
+                self.absent.setdefault(name, "no attribute of the config was found that changes such units")
+        Trial(inferred_model_family(inferred), self.tiny)  # groups and block configs have to be right, or nothing is
+        calls: list[MixinCall] = []
+        for options in self.tries.values():
+            calls += self._best(inferred, options)
+        for half in HALVES:
+            try:
+                Trial(inferred_model_family(inferred), self.tiny).no_op(half)
+            except Exception as error:  # noqa: BLE001 - a model may fail in any way without a half
+                self.lacking[f"{half}_no_op"] = reason(error)
+            if not inferred.kinds(half):
+                self.absent[f"{half}_no_op"] = f"no layer has this half: {half}"
+        try:
+            Trial(inferred_model_family(inferred), self.tiny).cache()
+        except Exception as error:  # noqa: BLE001 - a model may fail in any way with a cache
+            self.lacking["build"] = self.lacking["search"] = reason(error)
+        for call in calls:
+            for kind in call.kinds:
+                self.absent.pop(kind, None)
+        self.lacking.setdefault("hidden_size", "what the residual stream's size is coupled with is not inferred")
+        self.lacking = {name: text for name, text in self.lacking.items() if name not in self.absent}
+        attributes = {
+            **inferred.attributes,
+            "lacking": dict(sorted(self.lacking.items())),
+            "absent": dict(sorted(self.absent.items())),
+        }
+        unknown = tuple(f"{name}: {text}" for name, text in sorted(self.lacking.items()))
+        return replace(inferred, attributes=attributes, mixins=tuple(calls), evidence=self.evidence, unknown=unknown)
+
+    def _best(self, inferred: InferredFamily, options: list[MixinCall]) -> list[MixinCall]:
+        """Return the first way to prune of which most kinds hold; those that do not are declared as lacking."""
+        best: tuple[int, MixinCall, dict[str, str]] | None = None
+        for call in options:
+            faults: dict[str, str] = {}
+            for kind in call.kinds:
+                try:
+                    Trial(inferred_model_family(replace(inferred, mixins=(call,))), self.tiny).prune(kind)
+                except Exception as error:  # noqa: BLE001 - a wrong guess may fail in any way
+                    faults[kind] = reason(error)
+            if best is None or len(faults) < len(best[2]):
+                best = len(call.kinds) - len(faults), call, faults
+            if not faults:
+                break
+        if best is None:
+            return []
+        self.lacking.update(best[2])
+        return [best[1]]
+
+
+def _is_norm(module: Any) -> bool:
+    parameters = list(module.parameters())
+    return bool(parameters) and all(tensor.dim() < 2 for tensor in parameters)

@@ -1,0 +1,100 @@
+"""The list of decoder layers, found by running a model once and not by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from anyblock.errors import UnsupportedModelError
+from anyblock.modeling.no_op import hidden_states_of
+
+
+@dataclass(frozen=True)
+class LayerRun:
+    """One decoder layer with what it received and returned in a forward pass."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any
+
+
+@dataclass(frozen=True)
+class LayerList:
+    """The decoder layers.
+
+    Attributes:
+        path: module path of the list, `model.layers`.
+        runs: every layer with its call.
+        before, after: paths of the modules that ran in front of the first and behind the last layer, in order.
+    """
+
+    path: str
+    runs: list[LayerRun]
+    before: list[str]
+    after: list[str]
+
+
+@torch.no_grad()
+def find_layers(model: Any, ids: torch.Tensor, count: int) -> LayerList:
+    """Run a model on token ids `[batch, length]` and find its decoder layers.
+
+    They are the `ModuleList` of `count` modules that run in order, each on what the one before returned.
+
+    Raises:
+        UnsupportedModelError: there is none.
+    """
+    lists = {path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    members = {id(layer): (path, index) for path, layers in lists.items() for index, layer in enumerate(layers)}
+    calls: dict[str, list[tuple[int, LayerRun]]] = {path: [] for path in lists}
+    order: list[tuple[str, str]] = []
+
+    def watch(name: str, module: nn.Module) -> Any:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            order.append(("end", name))
+            if id(module) in members:
+                path, index = members[id(module)]
+                calls[path].append((index, LayerRun(module, args, kwargs, output)))
+
+        return module.register_forward_hook(hook, with_kwargs=True)
+
+    handles = [watch(name, module) for name, module in model.named_modules() if name]
+    try:
+        model(input_ids=ids, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = [
+        path
+        for path, runs in calls.items()
+        if len(lists[path]) == count and [i for i, _ in runs] == list(range(count)) and _chain(runs)
+    ]
+    if not found:
+        raise UnsupportedModelError(
+            f"{type(model).__name__}: no list of {count} modules runs as a chain of decoder layers",
+            expected="a ModuleList of num_hidden_layers layers, each run once on the output of the one before",
+        )
+    path = max(found, key=lambda name: sum(p.numel() for p in lists[name].parameters()))
+    places = [place for place, (_, name) in enumerate(order) if name.rpartition(".")[0] == path]
+    first, last = order.index(("end", f"{path}.0")), places[-1]
+    inside = f"{path}."
+    before = [name for _, name in order[:first] if not name.startswith(inside)]
+    after = [name for _, name in order[last + 1 :] if not inside.startswith(f"{name}.")]
+    return LayerList(path, [run for _, run in calls[path]], before, after)
+
+
+def first_tensor(output: Any) -> torch.Tensor:
+    """Return the hidden states from what a module returned: the tensor itself, or the first of several values."""
+    return output if isinstance(output, torch.Tensor) else output[0]
+
+
+def _chain(runs: list[tuple[int, LayerRun]]) -> bool:
+    try:
+        inputs = [hidden_states_of(run.args, run.kwargs) for _, run in runs]
+        outputs = [first_tensor(run.output) for _, run in runs]
+    except (TypeError, IndexError, KeyError):
+        return False
+    return all(torch.equal(made, taken) for made, taken in zip(outputs, inputs[1:], strict=False))

@@ -1,0 +1,215 @@
+"""A tiny configuration of any model type, small enough to build and run many times on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from anyblock.errors import UnsupportedModelError
+
+LAYERS: Final = (
+    "num_hidden_layers",
+    "n_layer",
+    "n_layers",
+    "num_layers",
+    "decoder_layers",
+    "num_decoder_layers",
+    "encoder_layers",
+    "num_encoder_layers",
+)
+SIZES: Final[Mapping[str, int]] = {
+    **dict.fromkeys(("vocab_size",), 128),
+    **dict.fromkeys(
+        ("hidden_size", "d_model", "n_embd", "emb_dim", "embed_dim", "embedding_size", "attention_hidden_size"), 32
+    ),
+    **dict.fromkeys(
+        ("intermediate_size", "ffn_dim", "d_ff", "decoder_ffn_dim", "encoder_ffn_dim", "n_inner", "dim_ff"), 48
+    ),
+    **dict.fromkeys(
+        ("ffn_hidden_size", "dense_intermediate_size", "intermediate_size_mlp", "d_inner", "mamba_d_ssm"), 48
+    ),
+    **dict.fromkeys(LAYERS, 2),
+    **dict.fromkeys(("depth", "num_blocks"), 1),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
+    **dict.fromkeys(("encoder_attention_heads", "num_decoder_attention_heads", "num_encoder_attention_heads"), 4),
+    **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "swa_num_key_value_heads"), 2),
+    **dict.fromkeys(("head_dim", "attention_head_dim", "dim_head", "swa_head_dim", "v_head_dim", "swa_v_head_dim"), 8),
+    **dict.fromkeys(
+        ("max_position_embeddings", "n_positions", "n_ctx", "max_target_positions", "max_source_positions"), 64
+    ),
+    **dict.fromkeys(("max_seq_len", "block_size", "context_length"), 64),
+    **dict.fromkeys(("moe_intermediate_size", "expert_ffn_hidden_size", "expert_dim", "expert_intermediate_size"), 16),
+    **dict.fromkeys(
+        ("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size", "shared_intermediate_size"), 24
+    ),
+    **dict.fromkeys(
+        ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts", "num_routed_experts"), 4
+    ),
+    **dict.fromkeys(
+        ("num_experts_per_tok", "moe_k", "moe_topk", "top_k_experts", "num_experts_per_token", "moe_top_k"), 2
+    ),
+    **dict.fromkeys(("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "zero_expert_num"), 1),
+    **dict.fromkeys(("first_k_dense_replace", "num_dense_layers", "n_group", "num_expert_groups", "topk_group"), 1),
+    **dict.fromkeys(("q_lora_rank",), 12),
+    **dict.fromkeys(("kv_lora_rank", "qk_nope_head_dim", "index_head_dim", "o_lora_rank"), 8),
+    **dict.fromkeys(("qk_rope_head_dim",), 4),
+    **dict.fromkeys(("index_n_heads", "index_topk", "num_ngram_heads"), 4),
+    **dict.fromkeys(("mamba_num_heads", "mamba_n_heads", "n_mamba_heads"), 4),
+    **dict.fromkeys(
+        ("mamba_head_dim", "mamba_d_head", "mamba_d_state", "ssm_state_size", "state_size", "mamba_state_size"), 8
+    ),
+    **dict.fromkeys(("n_mamba_groups", "mamba_n_groups", "mamba_ngroups", "mamba_num_groups"), 1),
+    **dict.fromkeys(("mamba_chunk_size", "chunk_size", "mamba_dt_rank", "time_step_rank"), 8),
+    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "linear_head_dim"), 8),
+    **dict.fromkeys(("linear_num_key_heads", "linear_num_heads"), 2),
+    **dict.fromkeys(("linear_num_value_heads",), 4),
+    **dict.fromkeys(("lru_width", "attention_window_size", "sliding_window", "attention_chunk_size"), 32),
+    **dict.fromkeys(("hidden_size_per_layer_input", "vocab_size_per_layer_input"), 8),
+    **dict.fromkeys(("altup_num_inputs",), 2),
+    **dict.fromkeys(("rotary_dim",), 4),
+    **dict.fromkeys(("attn_layer_period", "expert_layer_period"), 2),
+    **dict.fromkeys(("attn_layer_offset", "expert_layer_offset"), 1),
+    **dict.fromkeys(("block_multiple_of", "multiple_of"), 8),
+}
+"""The value of every configuration attribute that is a size, by the names that transformers gives them."""
+SMALLER: Final[Mapping[str, int]] = {"sliding_window": 7, "attention_window_size": 7, "vocab_size_per_layer_input": 128}
+OPTIONAL: Final = ("attention_bias", "mlp_bias", "use_bias", "add_bias_linear", "use_qkv_bias", "qkv_bias")
+"""Switches of tensors that a model may have or not; a tiny model has them."""
+DROPPED: Final = object()
+CHANGES: Final[tuple[Mapping[str, Any], ...]] = (
+    {},
+    {"qk_rope_head_dim": 8, "rotary_dim": 8, "head_dim": 8, "qk_nope_head_dim": 8},
+    {"num_key_value_heads": 4},
+    {"num_key_value_heads": 4, "qk_rope_head_dim": 8, "head_dim": 8, "rotary_dim": 8},
+    {"mamba_n_heads": 8, "num_heads": 8, "mamba_num_heads": 8, "mamba_d_ssm": 64},
+    {"mamba_n_heads": 4, "mamba_d_ssm": 32},
+    {"head_dim": DROPPED},
+    {"layer_types": DROPPED},
+    {"num_experts_per_tok": 1},
+)
+"""What is tried in turn when a model cannot be built or run with the usual sizes; `DROPPED` leaves a value out."""
+VISION: Final[Mapping[str, int]] = {
+    **dict.fromkeys(("hidden_size", "intermediate_size", "embed_dim", "out_hidden_size"), 16),
+    **dict.fromkeys(("num_hidden_layers", "depth", "layers"), 1),
+    **dict.fromkeys(("num_attention_heads", "num_heads"), 2),
+    "image_size": 28,
+    "patch_size": 14,
+}
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    """How a tiny configuration is made, as data.
+
+    Attributes:
+        config_class: dotted path of the configuration class.
+        values: what differs from the class's own defaults.
+    """
+
+    config_class: str
+    values: Mapping[str, Any]
+
+    def make(self) -> Any:
+        """Return the configuration."""
+        import copy
+
+        from anyblock.descriptors.base import import_dotted
+
+        return import_dotted(self.config_class)(**copy.deepcopy(dict(self.values)))
+
+
+def tiny_candidates(config_class: type[Any]) -> Iterator[TinyConfig]:
+    """Yield tiny configurations of a class, the one with most optional tensors first.
+
+    Raises:
+        UnsupportedModelError: the class cannot be made with its own defaults.
+    """
+    path = f"{config_class.__module__}.{config_class.__qualname__}"
+    defaults = default_config(config_class)
+    values = shrunken(defaults)
+    options = {name: True for name in OPTIONAL if getattr(defaults, name, None) is False}
+    for extra in ({**options}, {}):
+        for change in CHANGES:
+            kept = {**values, **extra, **{name: value for name, value in change.items() if name in values}}
+            yield TinyConfig(path, {name: value for name, value in kept.items() if value is not DROPPED})
+
+
+def default_config(config_class: type[Any]) -> Any:
+    """Return a class's default configuration.
+
+    Raises:
+        UnsupportedModelError: it cannot be made.
+    """
+    try:
+        return config_class()
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"{config_class.__name__}() fails: {type(error).__name__}: {error}",
+            expected="a configuration class with usable defaults",
+            hint="give a checkpoint or a config.json instead of a model_type",
+        ) from error
+
+
+def shrunken(config: Any) -> dict[str, Any]:
+    """Return what to change in a configuration to make it tiny; parts of a multimodal one become dictionaries."""
+    data = config.to_dict()
+    text = config.get_text_config()
+    if text is not config:
+        name = next(key for key in config.sub_configs if getattr(config, key, None) is text)
+        found: dict[str, Any] = {name: shrunken(text)}
+        for key in config.sub_configs:
+            if key != name and getattr(config, key, None) is not None:
+                part = getattr(config, key).to_dict()
+                found[key] = {size: value for size, value in VISION.items() if type(part.get(size)) is int}
+        return found | _tokens(data)
+    return _sizes(config, data)
+
+
+def _sizes(config: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    aliases = {alias for alias, own in config.attribute_map.items() if own in data}
+    known = {**SIZES, **SMALLER}
+    found: dict[str, Any] = {
+        name: value
+        for name, value in known.items()
+        if name in data
+        and name not in aliases
+        and (type(data[name]) is int or (data[name] is None and name in _MAY_BE_NONE))
+    }
+    old = int(getattr(config, "num_hidden_layers", 0) or 0)
+    lists = {
+        name: list(dict.fromkeys(map(_hashable, value)))
+        for name, value in data.items()
+        if isinstance(value, list) and old and len(value) == old and name not in found
+    }
+    count = max([2, *map(len, lists.values())]) if all(len(kinds) <= 4 for kinds in lists.values()) else 4
+    found.update({name: count for name in LAYERS if name in found})
+    found.update({name: [_plain(kinds[i % len(kinds)]) for i in range(count)] for name, kinds in lists.items()})
+    for name in ("mrope_section",):
+        rope = data.get("rope_parameters") or data.get("rope_scaling")
+        if isinstance(rope, dict) and name in rope:
+            found["rope_parameters"] = {**rope, name: [2, 1, 1]}
+    if data.get("is_decoder") is False:  # of models that read in both directions otherwise, and keep no cache
+        found["is_decoder"] = True
+    return found | _tokens(data, found.get("vocab_size", 128))
+
+
+def _tokens(data: Mapping[str, Any], vocabulary: int = 128) -> dict[str, Any]:
+    ids = {}
+    free = vocabulary - 1
+    for name, value in data.items():
+        if name.endswith(("_token_id", "_token_index")) and type(value) is int and value >= vocabulary:
+            ids[name] = free
+            free -= 1
+    return ids
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+_MAY_BE_NONE: Final = ("head_dim", "num_key_value_heads", "n_inner", "intermediate_size", "sliding_window")

@@ -1,0 +1,118 @@
+"""Writing the distribution: everything is made beside its place first, and moved there when it is complete."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import anyblock
+from anyblock.errors import UsageError
+from anyblock.introspection.facts import InferredFamily
+from anyblock.new_family.source import class_name, descriptor_source
+
+
+def write_distribution(inferred: InferredFamily, destination: Path, *, overwrite: bool = False) -> Path:
+    """Write a plugin distribution for an inferred family.
+
+    The same facts give the same bytes.
+
+    Raises:
+        UsageError: there is something at the destination, or ruff, which formats the code, is not installed.
+    """
+    if destination.exists() and not overwrite:
+        raise UsageError(f"{destination} exists", expected="a path at which nothing is", hint="--overwrite replaces it")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{destination.name}-", dir=destination.parent) as folder:
+        made = Path(folder) / "made"
+        for path, text in files(inferred).items():
+            (made / path).parent.mkdir(parents=True, exist_ok=True)
+            (made / path).write_text(text, encoding="utf-8")
+        _format(made)
+        if destination.exists():
+            shutil.rmtree(destination)
+        made.rename(destination)
+    return destination
+
+
+def files(inferred: InferredFamily) -> dict[str, str]:
+    """Return every file's text by its path, the code unformatted."""
+    model_type = inferred.model_type
+    name, package = model_type.replace("_", "-"), f"anyblock_{model_type.replace('-', '_').replace('.', '_')}"
+    return {
+        "pyproject.toml": _PYPROJECT.format(
+            name=name, package=package, model_type=model_type, cls=class_name(model_type), core=_core_range()
+        ),
+        "README.md": _readme(inferred, name),
+        f"src/{package}/__init__.py": descriptor_source(inferred),
+        f"src/{package}/py.typed": "",
+        "tests/test_conformance.py": _TEST.format(model_type=model_type),
+    }
+
+
+def _core_range() -> str:
+    major, minor = anyblock.__version__.split(".")[:2]
+    return f"anyblock>={major}.{minor},<{int(major) + 1}"
+
+
+def _readme(inferred: InferredFamily, name: str) -> str:
+    lines = [
+        f"# anyblock-{name}",
+        "",
+        f"An [AnyBlock](https://pypi.org/project/anyblock/) adapter for `{inferred.model_type}` models, written by",
+    ]
+    lines += [
+        f"`anyblock new-family {inferred.model_type}` from what a tiny model with random weights showed.",
+        "",
+        "## What was found",
+        "",
+    ]
+    lines += [f"- {place}: {seen}" for place, seen in inferred.evidence.items()]
+    lines += ["", "## What is not supported", ""]
+    lines += [f"- `{capability}`: {text}" for capability, text in inferred.attributes["lacking"].items()]
+    lines += ["", "## Test it", "", "```console", "$ python -m pip install -e . 'anyblock-conformance[pytest]'"]
+    lines += [f"$ anyblock conformance {inferred.model_type}", "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _format(folder: Path) -> None:
+    config = ["--isolated", "--line-length", "120", "--target-version", "py311"]
+    for command in (["check", "--fix", "--select", "I", "--quiet"], ["format", "--quiet"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, *config, str(folder)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise UsageError(
+                f"ruff cannot format the code: {done.stderr.strip()[:300]}",
+                expected="ruff in this environment",
+                hint="pip install 'anyblock[new-family]'",
+            )
+
+
+_PYPROJECT = """[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "anyblock-{name}"
+version = "0.1.0"
+description = "AnyBlock adapter for {model_type} models"
+readme = "README.md"
+requires-python = ">=3.11"
+dependencies = ["{core}"]
+
+[project.optional-dependencies]
+test = ["anyblock-conformance[pytest]>=0.1,<1"]
+
+[project.entry-points."anyblock.families"]
+{model_type} = "{package}:{cls}"
+
+[tool.hatch.build.targets.wheel]
+packages = ["src/{package}"]
+"""
+_TEST = """from anyblock_conformance.pytest import conformance_tests
+
+test_conformance = conformance_tests("{model_type}")
+"""

@@ -1,0 +1,122 @@
+"""What is inferred about architectures, and what is claimed of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
+from anyblock.errors import UnsupportedModelError, UsageError
+from anyblock.family import get_family, inferring_families
+from anyblock.introspection import InferredFamily, infer_family, infer_from
+from anyblock.introspection.model import TinyModel
+from anyblock.introspection.tiny import TinyConfig
+from anyblock.new_family import write_distribution
+from anyblock.new_family.source import descriptor_source
+
+
+@pytest.fixture(scope="module")
+def llama() -> InferredFamily:
+    return infer_family("llama")
+
+
+def test_a_plain_decoder_is_recognised(llama: InferredFamily) -> None:
+    facts = llama.attributes
+    assert facts["layers_path"] == "model.layers"
+    assert facts["final_norm_path"] == "model.norm"
+    (attention,), (ffn,) = llama.kinds("attention").values(), llama.kinds("ffn").values()
+    assert attention.names == ("input_layernorm", "self_attn")
+    assert ffn.names == ("mlp", "post_attention_layernorm")
+    assert attention.sizes == {"num_key_value_heads": "num_key_value_heads"}
+    assert ffn.sizes == {"intermediate_size": "intermediate_size"}
+    assert facts["lacking"].keys() == {"hidden_size"}
+    json.dumps(llama.to_dict())
+
+
+def test_generated_code_answers_as_the_inferred_descriptor(llama: InferredFamily) -> None:
+    from anyblock.family import ModelFamily
+    from anyblock.introspection import inferred_model_family
+
+    space: dict[str, object] = {"__name__": "generated"}
+    exec(compile(descriptor_source(llama), "generated", "exec"), space)
+    written = ModelFamily.from_descriptor(space["LlamaDescriptor"], model_type="llama")
+    inferred, config = inferred_model_family(llama), llama.tiny.make()
+    assert written.conformance_config().to_dict() == config.to_dict()
+    assert written.create_block_configs(config) == inferred.create_block_configs(config)
+    assert written.layer_name_predicates(2, config) == inferred.layer_name_predicates(2, config)
+    assert written.capabilities() == inferred.capabilities()
+    assert {k: m.layer_descriptor for k, m in written.pruning_mixins().items()} == {
+        k: m.layer_descriptor for k, m in inferred.pruning_mixins().items()
+    }
+
+
+def test_a_distribution_is_the_same_when_it_is_written_again(llama: InferredFamily, tmp_path: Path) -> None:
+    pytest.importorskip("ruff")
+    first, second = (write_distribution(llama, tmp_path / name) for name in ("one", "two"))
+    paths = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    assert [str(path) for path in paths] == [
+        "README.md",
+        "pyproject.toml",
+        "src/anyblock_llama/__init__.py",
+        "src/anyblock_llama/py.typed",
+        "tests/test_conformance.py",
+    ]
+    assert all((first / path).read_bytes() == (second / path).read_bytes() for path in paths)
+    with pytest.raises(UsageError, match="exists"):
+        write_distribution(llama, first)
+
+
+def test_what_no_adapter_serves_is_inferred_on_request_only() -> None:
+    with pytest.raises(UnsupportedModelError):
+        get_family("arcee")
+    notes: list[str] = []
+    with inferring_families(notes.append):
+        family = get_family("arcee")
+        get_family("arcee")
+    assert family.model_type == "arcee"
+    assert family.supports("ffn_intermediate")
+    assert len(notes) == 1
+    assert "no adapter for 'arcee' is installed" in notes[0]
+    with pytest.raises(UnsupportedModelError, match="no model_type"):
+        get_family("auto:arcee2")
+
+
+def test_a_residual_inside_the_branch_is_returned_by_the_no_op() -> None:
+    bloom = infer_family("bloom")
+    (attention,), (ffn,) = bloom.kinds("attention").values(), bloom.kinds("ffn").values()
+    assert attention.residuals.keys() == {"self_attention"}
+    assert ffn.residuals.keys() == {"mlp"}
+    assert ffn.sizes == {"intermediate_size": "hidden_size * 4"}
+    assert not {"attention_no_op", "ffn_no_op"} & set(bloom.attributes["lacking"])
+    assert "ffn_intermediate" in {*bloom.attributes["lacking"], *bloom.attributes["absent"]}
+
+
+def test_a_norm_that_feeds_both_halves_belongs_to_neither() -> None:
+    cohere = infer_family("cohere")
+    assert cohere.attributes["other"] == ("input_layernorm",)
+
+
+def test_an_unusual_class_from_outside_of_transformers(odd: InferredFamily) -> None:
+    (attention,), (ffn,) = odd.kinds("attention").values(), odd.kinds("ffn").values()
+    assert attention.names == ("first", "gaze")
+    assert ffn.names == ("hall", "second")
+    assert attention.sizes == {"num_key_value_heads": "ears"}
+    assert ffn.sizes == {"intermediate_size": "hall"}
+    family = get_family("auto:anyblock_odd")
+    config = odd.tiny.make()
+    block = BlockConfig(attention=AttentionConfig(num_key_value_heads=2), ffn=FFNConfig(intermediate_size=48))
+    assert family.create_block_configs(config)[0].attention == block.attention
+    assert {"attention_no_op", "ffn_no_op", "ffn_intermediate", "kv_heads"} <= {
+        name for name, capability in family.capabilities().items() if capability
+    }
+
+
+@pytest.fixture(scope="module")
+def odd() -> InferredFamily:
+    from .odd_model import OddConfig, register
+
+    register()
+    path = f"{OddConfig.__module__}.{OddConfig.__qualname__}"
+    assert infer_from(TinyModel(TinyConfig(path, {}))).model_type == "anyblock_odd"
+    return infer_family("anyblock_odd")
