@@ -77,6 +77,15 @@ def test_wheels_hold_the_package_and_nothing_else(installation: Installation) ->
         packed = zipfile.ZipFile(installation.wheels[name]).namelist()
         assert f"{name}/py.typed" in expected
         assert {entry for entry in packed if ".dist-info/" not in entry} == expected
+        assert [entry for entry in packed if entry.endswith(".dist-info/licenses/LICENSE")]
+
+
+@pytest.mark.parametrize(
+    "project", sorted(ROOT.glob("*/pyproject.toml")) + sorted(ROOT.glob("plugins/*/pyproject.toml"))
+)
+def test_every_distribution_has_the_licence(project: Path) -> None:
+    """A wheel can only hold a file of its own folder, so that each has a copy of the repository's."""
+    assert (project.parent / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
 def test_core_comes_from_the_wheel(installation: Installation) -> None:
