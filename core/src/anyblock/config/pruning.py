@@ -29,6 +29,9 @@ Size = Annotated[int | float, BeforeValidator(_size)]
 """A number of units (integer), or a fraction of the teacher's own number (0.25, `0.25x` or `25%`)."""
 
 
+_LINEAR: Final = "Offer one linear map in its place, fitted to the calibration text by least squares."
+
+
 class KindPruning(Section):
     """Candidates of one kind of pruning; the kind is the key under which this section stands."""
 
@@ -122,6 +125,7 @@ class FFNPruning(ChannelPruning):
     """Candidates for the dense ffn of a layer: narrower ones (kind `ffn_intermediate`) and its removal."""
 
     no_op: bool = Field(default=True, description="Offer to remove the whole ffn half.")
+    linear: bool = Field(default=False, description=_LINEAR)
     sizes: Annotated[tuple[Size, ...], Field(strict=False)] = Field(
         default=(0.25, 0.5, 0.75),
         description="Widths beside the teacher's own: channels (2048), fractions (0.25), `0.25x` or `25%`. Empty: none.",
@@ -139,6 +143,7 @@ class AttentionPruning(Section):
     """The removal of a layer's attention; smaller attentions are the kinds `kv_heads` and `query_groups`."""
 
     no_op: bool = Field(default=True, description="Offer to remove the whole attention half.")
+    linear: bool = Field(default=False, description=_LINEAR)
 
 
 class HiddenSizePruning(ChannelPruning):
