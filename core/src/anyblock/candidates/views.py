@@ -13,6 +13,7 @@ from anyblock.candidates.linear import LinearMaps, LinearSite
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import ExecutionError
 from anyblock.importance.statistics import Moments
+from anyblock.pruning.init_modes import POOLING, Initialisation
 from anyblock.pruning.repair import LinearFit, fit_linear
 from anyblock.pruning.repair_child import is_repairable, repair_child
 
@@ -34,6 +35,7 @@ class CandidateWeights:
         config: the language model's config.
         orders: how the units of each axis are sorted; an axis without an entry keeps its order.
         linear: the maps that replace halves; None where there are none.
+        pooled: `{kind: how}` of kinds whose units are made from several of the teacher's, see `pruning.POOLING`.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class CandidateWeights:
         config: Any,
         orders: Orders,
         linear: LinearMaps | None = None,
+        pooled: Mapping[str, str] | None = None,
     ) -> None:
         self._checkpoint = checkpoint
         self._mixins = family.pruning_mixins()
         self._config = config
         self._orders = orders
         self._linear = linear or LinearMaps()
+        self._pooled = pooled or {}
         self._sorted: dict[tuple[int, str], dict[str, torch.Tensor]] = {}
 
     def subblock(self, candidate: Candidate) -> dict[str, torch.Tensor]:
@@ -60,6 +64,16 @@ class CandidateWeights:
         if candidate.kind == LINEAR:
             return self._site(candidate).tensors(self._checkpoint.load(candidate.group), self._map(candidate))
         teacher = self._checkpoint.block_configs[candidate.layer]
+        if candidate.kind in self._pooled:
+            what = Initialisation(
+                mixin=self._mixins[candidate.kind],
+                layer_index=candidate.layer,
+                tensors=self._checkpoint.load(candidate.group),
+                block=teacher,
+                child=candidate.block_config,
+                config=self._config,
+            )
+            return POOLING[self._pooled[candidate.kind]](what)
         return self._mixins[candidate.kind].narrow(
             candidate.layer, self._sorted_half(candidate), teacher, candidate.block_config, self._config
         )
@@ -77,6 +91,8 @@ class CandidateWeights:
         """Say whether the linear map behind the candidate's removed units, or in place of a half, can be re-fitted."""
         if candidate.kind == LINEAR:
             return True
+        if candidate.kind in self._pooled:  # no inputs of the map behind them are removed
+            return False
         return candidate.kind not in (TEACHER, NO_OP) and is_repairable(self._mixins[candidate.kind])
 
     def watched_module(self, candidate: Candidate) -> str:
@@ -121,9 +137,13 @@ class CandidateWeights:
     def kept_units(self, candidate: Candidate) -> list[int] | list[list[int]]:
         """Return the indices in the teacher of the units that the candidate keeps, in the child's order.
 
-        Where every expert has its own order of channels there is one list an expert.
+        Where every expert has its own order of channels there is one list an expert. Of a unit that is the mean of several
+        there is the list of these.
         """
         mixin, teacher = self._mixins[candidate.kind], self._checkpoint.block_configs[candidate.layer]
+        if pooled := self._pooled.get(candidate.kind):
+            groups = torch.arange(mixin.size(teacher)).reshape(candidate.size, -1)
+            return (groups if pooled == "average" else groups[:, 0]).tolist()
         places = mixin.kept(teacher, candidate.size, self._config)
         order = self._orders.get((candidate.layer, candidate.kind))
         if order is None:

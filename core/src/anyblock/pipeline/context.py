@@ -85,12 +85,17 @@ class RunContext:
 
     def weights(self, orders: Orders) -> CandidateWeights:
         """Return the candidates' weights, as views of the teacher whose units are sorted by `orders`."""
-        return CandidateWeights(self.teacher, self.family, self.text_config, orders, self.linear)
+        return CandidateWeights(self.teacher, self.family, self.text_config, orders, self.linear, self.pooled)
+
+    @property
+    def pooled(self) -> dict[str, str]:
+        """See `CandidateWeights`."""
+        return self.config.pruning.pooled_kinds()
 
     def choices_key(self, orders: Orders) -> dict[str, str]:
         """Return what identifies the content of all candidates' weights, beside the teacher."""
         found = {f"{layer}|{kind}": digest(order.tolist()) for (layer, kind), order in sorted(orders.items())}
-        return found | ({"linear": self.linear.key} if self.linear.key else {})
+        return found | ({"linear": self.linear.key} if self.linear.key else {}) | self.pooled
 
     @property
     def execution(self) -> dict[str, str]:

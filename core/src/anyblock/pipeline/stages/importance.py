@@ -90,12 +90,15 @@ def linear_maps(context: RunContext) -> LinearMaps:
 def stream_order(context: RunContext) -> torch.Tensor:
     """Return the channels of the residual stream, most important first, int64 `[hidden]`; the sweep has to be finished.
 
-    A channel's score is the sum over the layers of what the hook found there.
+    A channel's score is the sum over the layers of what the hook found there. With `init: truncate` the order is the model's.
     """
+    import torch
     from safetensors.torch import load_file
 
-    scores = load_file(context.run.result(STAGE, _FILE))
     settings = context.config.pruning.hidden_size
+    if settings is not None and settings.init == "truncate":
+        return torch.arange(int(context.source.text_config.hidden_size))
+    scores = load_file(context.run.result(STAGE, _FILE))
     mixin = context.family.pruning_mixins()[HiddenSizePruningMixIn.kind]
     hook = (settings and settings.hook) or mixin.supported_hooks()[0].__name__
     mine = [values.double() for name, values in scores.items() if name.split("|")[1:] == [mixin.kind, hook]]
@@ -113,6 +116,8 @@ def hook_plans(config: RunConfig, source: Source) -> list[HookPlan]:
     plans: list[HookPlan] = []
     for kind, settings in config.pruning.kinds().items():
         mixin = mixins.get(kind)
+        if settings.init != "importance":  # nothing is chosen
+            continue
         if mixin is None or not any(mixin.applies_to(block) for block in source.block_configs):
             continue
         selecting = settings.hook or mixin.supported_hooks()[0].__name__
