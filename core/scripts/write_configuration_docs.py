@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from anyblock.config.budget import base_units
 from anyblock.config.guide.keys import GUIDE_KEYS
-from anyblock.config.guide.tables import CONSTRAINTS, METHODS, OBJECTIVES
+from anyblock.config.guide.tables import CONSTRAINTS, METHODS, OBJECTIVES, REFUSED_MODES
 from anyblock.config.registry import (
     REFERENCE_FAMILIES,
     REFERENCE_HOOKS,
@@ -124,8 +124,7 @@ CONSTRAINTS
 
 - The reference removes and leaves it at that; here the weights that remain are re-fitted, unless
   `pruning.repair.method` is `none`.
-- Units are always chosen by their scores. `mlp_init_mode: Truncate`, `gqa_init_mode: AverageKV` and the random modes
-  are refused where they would decide something.
+- The modes of initialisation that are not in the table are refused where they would decide something: REFUSED.
 - Objectives are refused apart from OBJECTIVES.
 """
 
@@ -216,6 +215,7 @@ def _guide() -> str:
         "CONSTRAINTS": _table(
             ("constraint", "budget", "unit"), [(f"`{a}`", f"`{b}`", unit) for a, (b, unit) in CONSTRAINTS.items()]
         ),
+        "REFUSED": "; ".join(f"`{mode}`, {why}" for mode, why in REFUSED_MODES.items()),
         "OBJECTIVES": ", ".join(f"`{theirs}` (`{ours}`)" for theirs, ours in OBJECTIVES.items()),
     }
     text = _GUIDE

@@ -1,7 +1,7 @@
 """`BlockConfig`: the architecture of one block (one decoder layer).
 
 The field names and the JSON form are those of NVIDIA ModelOpt's checkpoints (DESIGN section 5), so either system reads
-what the other wrote. `num_attention_heads` is our addition: it is written only when it is set.
+what the other wrote. `num_attention_heads` is our addition: it is written only when it is set, as `replace_with_linear` is.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from anyblock.errors import ConfigError, nearest
 
 # Fields that ModelOpt writes and that mean nothing beyond their neutral value here.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "replace_with_linear": (False, None),
     "sparsify": (None,),
     "weights_precision": ("bf16", "fp16", "fp32", "bfloat16", "float16", "float32", None),
     "llama4": (None,),
     "parallel_blocks": (None,),
 }
+_ALONE = ("no_op", "replace_with_linear")  # a half of which one of these is true has no sizes
 _T = TypeVar("_T")
 
 
@@ -54,36 +54,49 @@ class MoEConfig:
 class AttentionConfig:
     """The token mixer of a block.
 
-    A no-op has no other field. `num_key_value_heads` is None for a mixer without such heads (Mamba, linear attention);
-    `num_attention_heads` is None while the layer keeps the model's own number of query heads.
+    A no-op has no other field, nor has one that a linear map replaces. `num_key_value_heads` is None for a mixer without
+    such heads (Mamba, linear attention); `num_attention_heads` is None while the layer keeps the model's own number of
+    query heads.
     """
 
     no_op: bool = False
     num_key_value_heads: int | None = None
     num_attention_heads: int | None = None
     mamba: MambaConfig | None = None
+    replace_with_linear: bool = False
 
     def __post_init__(self) -> None:
-        if self.no_op and (self.num_key_value_heads or self.num_attention_heads or self.mamba):
-            raise ConfigError("a no-op attention has sizes", expected="no_op alone")
+        sized = bool(self.num_key_value_heads or self.num_attention_heads or self.mamba)
+        _check_alone("attention", no_op=self.no_op, linear=self.replace_with_linear, sized=sized)
+
+    @property
+    def removed(self) -> bool:
+        """Whether nothing of the teacher's attention is left: a no-op, or a linear map in its place."""
+        return self.no_op or self.replace_with_linear
 
 
 @dataclass(frozen=True, kw_only=True)
 class FFNConfig:
-    """The feed-forward half of a block: a no-op, dense (`intermediate_size`) or sparse (`moe`)."""
+    """The feed-forward half of a block: a no-op, a linear map, dense (`intermediate_size`) or sparse (`moe`)."""
 
     no_op: bool = False
     intermediate_size: int | None = None
     moe: MoEConfig | None = None
+    replace_with_linear: bool = False
 
     def __post_init__(self) -> None:
-        if self.no_op and (self.intermediate_size is not None or self.moe is not None):
-            raise ConfigError("a no-op ffn has sizes", expected="no_op alone")
-        if not self.no_op and (self.intermediate_size is None) == (self.moe is None):
+        sized = self.intermediate_size is not None or self.moe is not None
+        _check_alone("ffn", no_op=self.no_op, linear=self.replace_with_linear, sized=sized)
+        if not self.removed and (self.intermediate_size is None) == (self.moe is None):
             raise ConfigError(
                 f"an ffn has intermediate_size={self.intermediate_size} and moe={self.moe}",
-                expected="exactly one of intermediate_size (dense) and moe (sparse), or no_op",
+                expected="exactly one of intermediate_size (dense) and moe (sparse), or no_op, or replace_with_linear",
             )
+
+    @property
+    def removed(self) -> bool:
+        """Whether nothing of the teacher's ffn is left: a no-op, or a linear map in its place."""
+        return self.no_op or self.replace_with_linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +107,15 @@ class BlockConfig:
     ffn: FFNConfig
 
     def with_attention(self, **changes: Any) -> Self:
-        """Return a copy whose attention has these fields changed; `no_op=True` clears the others."""
-        attention = AttentionConfig(no_op=True) if changes.get("no_op") else replace(self.attention, **changes)
+        """Return a copy whose attention has these fields changed; `no_op` and `replace_with_linear` clear the others."""
+        alone = _only_field(changes)
+        attention = _alone(AttentionConfig, alone) if alone else replace(self.attention, **changes)
         return replace(self, attention=attention)
 
     def with_ffn(self, **changes: Any) -> Self:
-        """Return a copy whose ffn has these fields changed; `no_op=True` clears the others."""
-        ffn = FFNConfig(no_op=True) if changes.get("no_op") else replace(self.ffn, **changes)
+        """Return a copy whose ffn has these fields changed; `no_op` and `replace_with_linear` clear the others."""
+        alone = _only_field(changes)
+        ffn = _alone(FFNConfig, alone) if alone else replace(self.ffn, **changes)
         return replace(self, ffn=ffn)
 
     def with_moe(self, **changes: Any) -> Self:
@@ -114,10 +129,13 @@ class BlockConfig:
         return replace(self, ffn=replace(self.ffn, moe=replace(self.ffn.moe, **changes)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form; a field that ModelOpt does not know is left out while it is None."""
+        """Return the JSON form; `num_attention_heads` and `replace_with_linear` are left out while they are not set."""
         data = asdict(self)
         if data["attention"]["num_attention_heads"] is None:
             del data["attention"]["num_attention_heads"]
+        for half in data.values():
+            if not half["replace_with_linear"]:
+                del half["replace_with_linear"]
         return data
 
     @classmethod
@@ -148,9 +166,9 @@ def block_configs_from_json(data: object, *, where: str = "block_configs") -> li
 
 def _attention(data: object, where: str) -> AttentionConfig:
     found = _mapping(data, where)
-    if found.get("no_op"):
+    if alone := _only_field(found, where):
         _refuse_unknown(found, _names(AttentionConfig), where)
-        return AttentionConfig(no_op=True)
+        return _alone(AttentionConfig, alone)
     mamba = found.get("mamba")
     built: dict[str, Any] = {"mamba": None if mamba is None else _flat(MambaConfig, mamba, f"{where}.mamba")}
     return _flat(AttentionConfig, {**found, **built}, where)
@@ -158,9 +176,9 @@ def _attention(data: object, where: str) -> AttentionConfig:
 
 def _ffn(data: object, where: str) -> FFNConfig:
     found = _mapping(data, where)
-    if found.get("no_op"):
+    if alone := _only_field(found, where):
         _refuse_unknown(found, _names(FFNConfig), where)
-        return FFNConfig(no_op=True)
+        return _alone(FFNConfig, alone)
     moe = found.get("moe")
     built: dict[str, Any] = {"moe": None if moe is None else _flat(MoEConfig, moe, f"{where}.moe")}
     return _flat(FFNConfig, {**found, **built}, where)
@@ -170,19 +188,43 @@ def _flat(cls: type[_T], data: object, where: str) -> _T:
     found = _mapping(data, where)
     known = _names(cls)
     _refuse_unknown(found, known, where)
-    values = {name: found[name] for name in known if name in found}
+    values = {name: found[name] for name in known - set(_ALONE) if name in found}
     for name, value in values.items():
         if value is None or isinstance(value, MambaConfig | MoEConfig):
             continue
-        wanted = bool if name == "no_op" else int
-        if type(value) is not wanted or (wanted is int and value < 1):
-            raise ConfigError(
-                f"{where}.{name} is {value!r}", expected="true or false" if wanted is bool else "an integer above 0"
-            )
+        if type(value) is not int or value < 1:
+            raise ConfigError(f"{where}.{name} is {value!r}", expected="an integer above 0")
     try:
         return cls(**values)
     except TypeError as error:
         raise ConfigError(f"{where}: {error}", expected="every required field") from error
+
+
+def _only_field(found: Mapping[str, Any], where: str = "") -> str | None:
+    """Return which of the fields that stand alone is true; the others say nothing then, as ModelOpt writes them.
+
+    Raises:
+        ConfigError: both are, or one is neither true nor false.
+    """
+    for name in _ALONE:
+        if found.get(name) not in (None, False, True) or type(found.get(name)) is int:
+            raise ConfigError(f"{where}.{name} is {found[name]!r}", expected="true or false")
+    true = [name for name in _ALONE if found.get(name)]
+    if len(true) > 1:
+        raise ConfigError(f"{where} has {' and '.join(true)}", expected="one of the two")
+    return true[0] if true else None
+
+
+def _alone(cls: type[_T], field: str) -> _T:
+    return cls(**{field: True})
+
+
+def _check_alone(half: str, *, no_op: bool, linear: bool, sized: bool) -> None:
+    if no_op and linear:
+        raise ConfigError(f"the {half} is a no-op and a linear map", expected="one of the two")
+    if (no_op or linear) and sized:
+        text = "a no-op" if no_op else "a linear"
+        raise ConfigError(f"{text} {half} has sizes", expected=f"{'no_op' if no_op else 'replace_with_linear'} alone")
 
 
 def _names(cls: type[Any]) -> set[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from anyblock.config import load_config
+from anyblock.config.budget import Bound, parse_bound
 from anyblock.config.guide.keys import GUIDE_KEYS
 from anyblock.config.guide.tables import CONSTRAINTS, FIXED, SWITCHED_OFF
 from anyblock.config.registry import NameRegistry
@@ -361,8 +362,14 @@ REFUSED = [
         "scoring.eval_sample: unknown key; did you mean 'scoring.eval_samples'",
     ),
     ("pruning: {eval_samples: 3, fnn: {}}", "pruning.fnn: unknown key.*'pruning.ffn'"),
-    ("pruning: {intermediate_size_list: [8], mlp_init_mode: Truncate}", "is Truncate, and ffn_intermediate are chosen"),
-    ("pruning: {n_heads_in_group_list: [8], gqa_init_mode: AverageKV}", "is AverageKV"),
+    (
+        "pruning: {intermediate_size_list: [8], mlp_init_mode: Random}",
+        "is Random, which is no init.*random weights would",
+    ),
+    ("pruning: {n_heads_in_group_list: [8], gqa_init_mode: Degrouping}", "is Degrouping, .*more key-value heads"),
+    ("pruning: {n_heads_in_group_list: [8], gqa_init_mode: AvrageKV}", "is AvrageKV, .*AverageKV"),
+    ("pruning: {n_heads_in_group_list: [8], gqa_init_mode: CopyAsIs}", "is CopyAsIs, .*own size"),
+    ("pruning: {num_experts_to_keep_list: [2], mlp_init_mode: ConcatExpertsIntoDenseFFN}", "is ConcatExpertsInto"),
     ("pruning: {intermediate_size_list: [1.5]}", "a fraction lies between"),
     ("pruning: {intermediate_size_list: 8}", "pruning.ffn.sizes: input should be a valid tuple"),
     ("pruning: {eval_samples: 3, ffn: {sizes: [4]}, intermediate_size_list: [8]}", "contradicts .*pruning.ffn.sizes"),
@@ -454,21 +461,24 @@ def test_no_file_can_name_an_arbitrary_object(
 def test_every_constraint_is_a_budget_that_can_be_read(
     write, registry: NameRegistry, constraint: str, cost: str, unit: str
 ) -> None:
-    config = pruning(write, registry, f"mip: {{human_constraints: {{{constraint}: 40}}}}")
-    (bound,) = config.search.bounds()
+    def read(constraints: str) -> Bound:
+        """The bound as it was written; that a throughput becomes a latency later is tested with budgets."""
+        config = pruning(write, registry, f"mip: {{{constraints}}}")
+        (bound,) = (parse_bound(name, value) for name, value in config.search.budget.items())
+        assert len(config.search.bounds()) == 1
+        return bound
+
+    bound = read(f"human_constraints: {{{constraint}: 40}}")
     side = bound.lower if cost == "throughput" else bound.upper
     assert bound.cost == cost
     assert side is not None
     assert side.value == 40 * {"MiB": 2**20, "s": 1000}.get(unit, 1)
-    both = pruning(write, registry, f"mip: {{mip_constraints: [{{{constraint}: [20, 40]}}]}}")
-    (bound,) = both.search.bounds()
+    bound = read(f"mip_constraints: [{{{constraint}: [20, 40]}}]")
     assert bound.lower is not None
     assert bound.upper is not None
     assert bound.lower.value * 2 == bound.upper.value
-    (bound,) = pruning(write, registry, f"mip: {{mip_constraints: {{{constraint}: [null, 40]}}}}").search.bounds()
-    assert bound.lower is None
-    (bound,) = pruning(write, registry, f"mip: {{mip_constraints: {{{constraint}: [20, null]}}}}").search.bounds()
-    assert bound.upper is None
+    assert read(f"mip_constraints: {{{constraint}: [null, 40]}}").lower is None
+    assert read(f"mip_constraints: {{{constraint}: [20, null]}}").upper is None
 
 
 @pytest.mark.parametrize("key", sorted(key for key, entry in GUIDE_KEYS.items() if entry.has_no_effect))

@@ -1,18 +1,23 @@
-"""One pass over the calibration text that fills every importance hook."""
+"""One pass over the calibration text that fills every importance hook and fits linear maps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from anyblock.calibration.batches import Batches
 from anyblock.errors import UsageError
-from anyblock.importance.hook import HookContext, ImportanceHook
+from anyblock.importance.hook import ActivationStatistic, HookContext, ImportanceHook
+from anyblock.importance.statistics import LinearFitStatistic
 from anyblock.progress import SILENT, Progress
+from anyblock.pruning.repair import fit_linear
+
+HELD_OUT_EVERY: Final = 4
+"""Every so-manieth batch judges a fit instead of taking part in it; of two or three batches, the last."""
 
 if TYPE_CHECKING:
     from anyblock.modeling.layerwise import LayerwiseModel
@@ -46,6 +51,7 @@ def sweep_importance(
     plans: Sequence[HookPlan],
     batches: Batches,
     *,
+    linear: Mapping[tuple[int, str], str] | None = None,
     partial: Path | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, torch.Tensor]:
@@ -55,16 +61,25 @@ def sweep_importance(
         engine: the teacher.
         plans: which hooks to fill.
         batches: the calibration text, in the order in which hooks see it.
+        linear: `{(layer, half): module inside the layer}` to fit one linear map to.
         partial: folder in which each finished layer's scores are kept; a later call goes on behind them.
         progress: where to report; the unit is tokens through one layer.
 
     Returns:
-        `{"layer|kind|hook": scores}`, float32 [units], higher is more important.
+        `{"layer|kind|hook": scores}`, float32 [units], higher is more important, and `{"layer|half|linear": map}`, float32
+        [hidden, hidden].
 
     Raises:
-        UsageError: a hook has no such target module, or refuses its options.
+        UsageError: a hook has no such target module, or refuses its options; or there are too few batches to fit a map.
     """
     from safetensors.torch import load_file, save_file
+
+    if linear and len(batches) < 2:
+        raise UsageError(
+            f"{len(batches)} calibration batch is too few to fit linear maps with",
+            expected="at least two batches: one to fit on, one to judge by",
+            hint="give more text, lower data.batch_size, or leave out pruning.attention.linear and pruning.ffn.linear",
+        )
 
     scores: dict[str, torch.Tensor] = {}
     prepared = [engine.prepare(ids) for ids in batches]
@@ -72,7 +87,10 @@ def sweep_importance(
     with progress.task("Calibrating", total=batches.tokens * engine.num_layers, unit="layer tokens") as advance:
         for index in range(engine.num_layers):
             kept = None if partial is None else partial / f"{index}.safetensors"
-            attached = {} if kept is not None and kept.is_file() else _attach(engine, index, plans, len(batches))
+            attached: dict[str, ActivationStatistic] = {}
+            if kept is None or not kept.is_file():
+                attached.update(_attach(engine, index, plans, len(batches)))
+                attached.update(_attach_fits(engine, index, linear or {}, len(batches)))
             handles = [hook.attach() for hook in attached.values()]
             try:
                 for position, batch in enumerate(prepared):
@@ -81,7 +99,7 @@ def sweep_importance(
             finally:
                 for handle in handles:
                     handle.remove()
-            found = {name: hook.scores().contiguous() for name, hook in attached.items()}
+            found = {name: _result(statistic) for name, statistic in attached.items()}
             if kept is not None and kept.is_file():
                 found = load_file(kept)
             elif kept is not None and found:
@@ -91,6 +109,25 @@ def sweep_importance(
                 whole.replace(kept)
             scores.update(found)
     return scores
+
+
+def _result(statistic: ActivationStatistic) -> torch.Tensor:
+    if isinstance(statistic, ImportanceHook):
+        return statistic.scores().contiguous()
+    assert isinstance(statistic, LinearFitStatistic)
+    return fit_linear(statistic.fit, statistic.held_out).weight.float().contiguous()
+
+
+def _attach_fits(
+    engine: LayerwiseModel, index: int, linear: Mapping[tuple[int, str], str], num_batches: int
+) -> dict[str, LinearFitStatistic]:
+    context = HookContext(engine.config, engine.block_configs[index], index, num_batches)
+    every = min(HELD_OUT_EVERY, num_batches)
+    return {
+        f"{layer}|{half}|linear": LinearFitStatistic(engine.use(index).get_submodule(module), context, every)
+        for (layer, half), module in linear.items()
+        if layer == index
+    }
 
 
 def _attach(

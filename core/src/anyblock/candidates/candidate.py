@@ -11,6 +11,8 @@ Half = Literal["attention", "ffn"]
 HALVES: Final[tuple[Half, ...]] = ("attention", "ffn")
 TEACHER: Final = "teacher"
 NO_OP: Final = "no_op"
+LINEAR: Final = "linear"
+_NAMED: Final = (TEACHER, NO_OP, LINEAR)
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class Candidate:
     Attributes:
         layer: the layer's index.
         half: which subblock it replaces.
-        kind: `teacher` (unchanged), `no_op`, or the pruning kind that makes it.
-        size: the units it keeps (channels, heads, experts); 0 for a no-op.
+        kind: `teacher` (unchanged), `no_op`, `linear` (one linear map in its place), or the pruning kind that makes it.
+        size: the units it keeps (channels, heads, experts); 0 for `no_op` and `linear`.
         block_config: the whole block, in which only this half differs from the teacher's.
     """
 
@@ -38,8 +40,8 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """Its name within the group, the same in every layer: `teacher`, `no_op` or `kind=size`."""
-        return self.kind if self.kind in (TEACHER, NO_OP) else f"{self.kind}={self.size}"
+        """Its name within the group, the same in every layer: `teacher`, `no_op`, `linear` or `kind=size`."""
+        return self.kind if self.kind in _NAMED else f"{self.kind}={self.size}"
 
     @property
     def key(self) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from anyblock.blocks import BlockConfig
-from anyblock.candidates.candidate import HALVES, NO_OP, TEACHER, Candidate
+from anyblock.candidates.candidate import HALVES, LINEAR, NO_OP, TEACHER, Candidate
 from anyblock.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def list_candidates(
     block_configs: Sequence[BlockConfig],
     sizes: Mapping[str, Callable[[int], Sequence[int]]],
     no_op_halves: Sequence[str],
+    linear_halves: Collection[tuple[int, str]] = (),
 ) -> list[Candidate]:
     """Return every candidate, the teacher's own subblocks first in each group.
 
@@ -28,6 +29,7 @@ def list_candidates(
         block_configs: the teacher's blocks.
         sizes: `{pruning kind: function}` that turns the teacher's number of units into the sizes to offer.
         no_op_halves: the halves that may be removed as a whole.
+        linear_halves: the halves, by layer, that one linear map may replace.
 
     Raises:
         UnsupportedModelError: the family has no such pruning kind.
@@ -65,7 +67,9 @@ def list_candidates(
                         continue  # meant for the layers that have so many
                     mixin.check_size(block, size, config)
                     found.append(Candidate(layer, half, kind, size, mixin.resize(block, size, config)))
+            change = block.with_attention if half == "attention" else block.with_ffn
+            if (layer, half) in linear_halves:
+                found.append(Candidate(layer, half, LINEAR, 0, change(replace_with_linear=True)))
             if half in no_op_halves:
-                changed = block.with_attention(no_op=True) if half == "attention" else block.with_ffn(no_op=True)
-                found.append(Candidate(layer, half, NO_OP, 0, changed))
+                found.append(Candidate(layer, half, NO_OP, 0, change(no_op=True)))
     return found

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from anyblock.blocks import BlockConfig
-from anyblock.candidates.candidate import HALVES, NO_OP, TEACHER, Candidate
+from anyblock.candidates.candidate import HALVES, LINEAR, NO_OP, TEACHER, Candidate
+from anyblock.candidates.linear import LinearMaps, LinearSite
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import ExecutionError
 from anyblock.importance.statistics import Moments
-from anyblock.pruning.repair import LinearFit
+from anyblock.pruning.init_modes import POOLING, Initialisation
+from anyblock.pruning.repair import LinearFit, fit_linear
 from anyblock.pruning.repair_child import is_repairable, repair_child
 
 if TYPE_CHECKING:
@@ -32,13 +34,25 @@ class CandidateWeights:
         family: whose mixins sort and narrow.
         config: the language model's config.
         orders: how the units of each axis are sorted; an axis without an entry keeps its order.
+        linear: the maps that replace halves; None where there are none.
+        pooled: `{kind: how}` of kinds whose units are made from several of the teacher's, see `pruning.POOLING`.
     """
 
-    def __init__(self, checkpoint: SubblockCheckpoint, family: ModelFamily, config: Any, orders: Orders) -> None:
+    def __init__(
+        self,
+        checkpoint: SubblockCheckpoint,
+        family: ModelFamily,
+        config: Any,
+        orders: Orders,
+        linear: LinearMaps | None = None,
+        pooled: Mapping[str, str] | None = None,
+    ) -> None:
         self._checkpoint = checkpoint
         self._mixins = family.pruning_mixins()
         self._config = config
         self._orders = orders
+        self._linear = linear or LinearMaps()
+        self._pooled = pooled or {}
         self._sorted: dict[tuple[int, str], dict[str, torch.Tensor]] = {}
 
     def subblock(self, candidate: Candidate) -> dict[str, torch.Tensor]:
@@ -47,7 +61,19 @@ class CandidateWeights:
             return {}
         if candidate.kind == TEACHER:
             return self._checkpoint.load(candidate.group)
+        if candidate.kind == LINEAR:
+            return self._site(candidate).tensors(self._checkpoint.load(candidate.group), self._map(candidate))
         teacher = self._checkpoint.block_configs[candidate.layer]
+        if candidate.kind in self._pooled:
+            what = Initialisation(
+                mixin=self._mixins[candidate.kind],
+                layer_index=candidate.layer,
+                tensors=self._checkpoint.load(candidate.group),
+                block=teacher,
+                child=candidate.block_config,
+                config=self._config,
+            )
+            return POOLING[self._pooled[candidate.kind]](what)
         return self._mixins[candidate.kind].narrow(
             candidate.layer, self._sorted_half(candidate), teacher, candidate.block_config, self._config
         )
@@ -62,11 +88,20 @@ class CandidateWeights:
         return tensors
 
     def is_repairable(self, candidate: Candidate) -> bool:
-        """Say whether the linear map behind the candidate's removed units can be re-fitted."""
+        """Say whether the linear map behind the candidate's removed units, or in place of a half, can be re-fitted."""
+        if candidate.kind == LINEAR:
+            return True
+        if candidate.kind in self._pooled:  # no inputs of the map behind them are removed
+            return False
         return candidate.kind not in (TEACHER, NO_OP) and is_repairable(self._mixins[candidate.kind])
 
     def watched_module(self, candidate: Candidate) -> str:
-        """Return the module inside the layer whose inputs the candidate's units are, for instance `mlp.down_proj`."""
+        """Return the module inside the layer whose inputs the candidate's units are, for instance `mlp.down_proj`.
+
+        Of a linear map it is the whole module that it replaces.
+        """
+        if candidate.kind == LINEAR:
+            return self._site(candidate).module
         return self._mixins[candidate.kind].hook_target(candidate.layer)
 
     def repaired(
@@ -76,9 +111,12 @@ class CandidateWeights:
 
         Args:
             candidate: a repairable one.
-            fit: moments of the map's inputs in the teacher's own order of units.
+            fit: moments of the map's inputs in the teacher's own order of units; of a linear half, of the outputs too.
             held_out: the same of other tokens, by which the ridge is chosen.
         """
+        if candidate.kind == LINEAR:
+            fitted = fit_linear(fit, held_out, start=self._map(candidate))
+            return self._site(candidate).tensors(self._checkpoint.load(candidate.group), fitted.weight), fitted
         mixin = self._mixins[candidate.kind]
         teacher = self._checkpoint.block_configs[candidate.layer]
         order = self._orders.get((candidate.layer, candidate.kind))
@@ -99,14 +137,24 @@ class CandidateWeights:
     def kept_units(self, candidate: Candidate) -> list[int] | list[list[int]]:
         """Return the indices in the teacher of the units that the candidate keeps, in the child's order.
 
-        Where every expert has its own order of channels there is one list an expert.
+        Where every expert has its own order of channels there is one list an expert. Of a unit that is the mean of several
+        there is the list of these.
         """
         mixin, teacher = self._mixins[candidate.kind], self._checkpoint.block_configs[candidate.layer]
+        if pooled := self._pooled.get(candidate.kind):
+            groups = torch.arange(mixin.size(teacher)).reshape(candidate.size, -1)
+            return (groups if pooled == "average" else groups[:, 0]).tolist()
         places = mixin.kept(teacher, candidate.size, self._config)
         order = self._orders.get((candidate.layer, candidate.kind))
         if order is None:
             return places.tolist()
         return mixin.sorted_order(order, self._config)[..., places].tolist()
+
+    def _site(self, candidate: Candidate) -> LinearSite:
+        return self._linear.sites[candidate.layer, candidate.half]
+
+    def _map(self, candidate: Candidate) -> torch.Tensor:
+        return self._linear.weights[candidate.layer, candidate.half]
 
     def _sorted_half(self, candidate: Candidate) -> dict[str, torch.Tensor]:
         key = (candidate.layer, candidate.kind)
@@ -132,7 +180,12 @@ class CandidateWeights:
 
 
 def candidate_shapes(
-    family: ModelFamily, config: Any, teacher: BlockConfig, candidate: Candidate, tensors: Mapping[str, torch.Tensor]
+    family: ModelFamily,
+    config: Any,
+    teacher: BlockConfig,
+    candidate: Candidate,
+    tensors: Mapping[str, torch.Tensor],
+    linear: LinearMaps | None = None,
 ) -> Mapping[str, torch.Tensor]:
     """Return the candidate's own half on the meta device.
 
@@ -142,10 +195,15 @@ def candidate_shapes(
         teacher: the teacher's block.
         candidate: the candidate.
         tensors: the teacher's half on the meta device.
+        linear: where linear maps go.
     """
     if candidate.kind == NO_OP:
         return {}
     if candidate.kind == TEACHER:
         return tensors
+    if candidate.kind == LINEAR and linear is not None:
+        width = int(config.hidden_size)
+        map_ = torch.empty(width, width, device="meta")
+        return linear.sites[candidate.layer, candidate.half].tensors(tensors, map_)
     mixin = family.pruning_mixins()[candidate.kind]
     return mixin.narrow(candidate.layer, tensors, teacher, candidate.block_config, config)

@@ -29,6 +29,9 @@ Size = Annotated[int | float, BeforeValidator(_size)]
 """A number of units (integer), or a fraction of the teacher's own number (0.25, `0.25x` or `25%`)."""
 
 
+_LINEAR: Final = "Offer one linear map in its place, fitted to the calibration text by least squares."
+
+
 class KindPruning(Section):
     """Candidates of one kind of pruning; the kind is the key under which this section stands."""
 
@@ -53,6 +56,11 @@ class KindPruning(Section):
     target: str | None = Field(
         default=None,
         description="Module of the layer that the hook watches, for instance `mlp.down_proj`. `null`: the mixin's own.",
+    )
+
+    init: Literal["importance", "truncate"] = Field(
+        default="importance",
+        description="`importance`: keep the units that the hook ranks best. `truncate`: keep the first ones; no hook is filled.",
     )
 
     @property
@@ -118,10 +126,23 @@ class HeadsPruning(KindPruning):
         return bool(self.sizes or self.heads_per_group)
 
 
+class KVHeadsPruning(HeadsPruning):
+    """Candidates with fewer key-value heads for all query heads."""
+
+    init: Literal["importance", "truncate", "average", "first"] = Field(  # type: ignore[assignment]
+        default="importance",
+        description=(
+            "`importance`: keep the heads that the hook ranks best. `truncate`: keep the first ones. `average`: every head "
+            "is the mean of the neighbours that it stands for. `first`: it is the first of them."
+        ),
+    )
+
+
 class FFNPruning(ChannelPruning):
     """Candidates for the dense ffn of a layer: narrower ones (kind `ffn_intermediate`) and its removal."""
 
     no_op: bool = Field(default=True, description="Offer to remove the whole ffn half.")
+    linear: bool = Field(default=False, description=_LINEAR)
     sizes: Annotated[tuple[Size, ...], Field(strict=False)] = Field(
         default=(0.25, 0.5, 0.75),
         description="Widths beside the teacher's own: channels (2048), fractions (0.25), `0.25x` or `25%`. Empty: none.",
@@ -139,6 +160,7 @@ class AttentionPruning(Section):
     """The removal of a layer's attention; smaller attentions are the kinds `kv_heads` and `query_groups`."""
 
     no_op: bool = Field(default=True, description="Offer to remove the whole attention half.")
+    linear: bool = Field(default=False, description=_LINEAR)
 
 
 class HiddenSizePruning(ChannelPruning):
@@ -173,7 +195,7 @@ class PruningConfig(Section):
 
     ffn: FFNPruning = Field(default_factory=FFNPruning, description="The dense ffn: narrower ones and its removal.")
     attention: AttentionPruning = Field(default_factory=AttentionPruning, description="The removal of the attention.")
-    kv_heads: HeadsPruning | None = Field(
+    kv_heads: KVHeadsPruning | None = Field(
         default=None, description="Fewer key-value heads, all query heads kept. `null`: not offered."
     )
     query_groups: HeadsPruning | None = Field(
@@ -209,6 +231,10 @@ class PruningConfig(Section):
         """Return `{kind: settings}` for every kind that offers sizes, core's kinds first."""
         found = {kind: getattr(self, field) for kind, field in CORE_KINDS.items()} | self.other
         return {kind: settings for kind, settings in found.items() if settings is not None and settings.offers}
+
+    def pooled_kinds(self) -> dict[str, str]:
+        """Return `{kind: init}` of the kinds whose units are made from several of the teacher's."""
+        return {kind: own.init for kind, own in self.kinds().items() if own.init not in ("importance", "truncate")}
 
 
 CORE_KINDS = {

@@ -57,11 +57,12 @@ def attention_cache(config: Any, block_config: BlockConfig, layer_index: int) ->
     `sliding_window` in use, and chunked when it has an `attention_chunk_size`. A windowed layer keeps `window - 1` past
     tokens; a layer that reuses another one's keys and values (`kv_sharing_modes`) keeps none.
 
-    A removed attention counts as nothing, although a child run by transformers keeps two numbers a token in its place.
+    A removed attention, or one that is a linear map, counts as nothing, although a child run by transformers keeps two
+    numbers a token in its place.
     """
     heads = block_config.attention.num_key_value_heads
     sharing = getattr(config, "kv_sharing_modes", None)
-    if block_config.attention.no_op or heads is None or (sharing and sharing[layer_index] == "reuse"):
+    if block_config.attention.removed or heads is None or (sharing and sharing[layer_index] == "reuse"):
         return CacheSpec()
     window = _window(config, layer_index)
     # A window of one token would keep none, but transformers slices with -0 then and keeps all.

@@ -109,10 +109,12 @@ def subblock_costs(
         spec = family.cache_spec(config, block_config, layer_index)
         cache = spec.bytes(scenario.length, dtype_bytes(scenario.cache_dtype)) * scenario.batch_size
         heads = attention.num_key_value_heads or 0
-        return _costs(weights.params, weights.bytes, cache=cache, kv_heads=heads, attention_layers=not attention.no_op)
+        return _costs(
+            weights.params, weights.bytes, cache=cache, kv_heads=heads, attention_layers=not attention.removed
+        )
     experts = ffn.moe.num_local_experts if ffn.moe else 0
     active = active_params(tensors, ffn.moe)
-    return _costs(weights.params, weights.bytes, active=active, ffn_layers=not ffn.no_op, experts=experts)
+    return _costs(weights.params, weights.bytes, active=active, ffn_layers=not ffn.removed, experts=experts)
 
 
 def fixed_costs(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from anyblock.export.directory import write_directory
 from anyblock.export.format import ExportFormat
-from anyblock.export.uniform import by_layer, layer_differences, text_part
+from anyblock.export.uniform import by_layer, layer_differences, linear_obstacles, text_part
 
 if TYPE_CHECKING:
     from anyblock.checkpoint.subblocks import SubblockCheckpoint
@@ -24,10 +24,10 @@ class AnyModelFormat(ExportFormat):
     summary: ClassVar[str] = "for vLLM with AnyModel (pull request 36512) and ModelOpt's deployments"
 
     def obstacles(self, child: SubblockCheckpoint, family: ModelFamily) -> list[str]:
-        """See `ExportFormat.obstacles`: the configuration must name a stock architecture."""
+        """See `ExportFormat.obstacles`: the configuration must name a stock architecture, and no half be a linear map."""
         if len(child.config.get("architectures") or ()) != 1:
             return [f"its architectures are {child.config.get('architectures')}; the form needs the name of one"]
-        return []
+        return linear_obstacles(child)
 
     def write(self, child: SubblockCheckpoint, family: ModelFamily, directory: Path) -> None:
         """See `ExportFormat.write`."""

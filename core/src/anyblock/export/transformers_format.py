@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anyblock.checkpoint.subblocks import SubblockCheckpoint
     from anyblock.family import ModelFamily
 
-_CODE: Final = ("modeling_anyblock.py", "layer_scope.py", "layer_config.py", "no_op.py")
+_CODE: Final = ("modeling_anyblock.py", "layer_scope.py", "layer_config.py", "no_op.py", "linear_half.py")
 _AUTO: Final = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
 
 
@@ -24,8 +24,8 @@ class TransformersFormat(ExportFormat):
     """A Hugging Face directory with the code that builds its layers; a stock one where all layers are alike.
 
     `anyblock_layers` in the configuration says for every layer what its constructor sees and which of its modules are
-    no-ops. `per_layer_config` says the same in transformers' own terms, so that a stock class, which does not build layers
-    from it yet, refuses the checkpoint instead of filling it up with random weights.
+    no-ops or linear maps. `per_layer_config` says the same in transformers' own terms, so that a stock class, which does
+    not build layers from it yet, refuses the checkpoint instead of filling it up with random weights.
     """
 
     summary: ClassVar[str] = "AutoModelForCausalLM.from_pretrained(OUT, trust_remote_code=True), without AnyBlock"
@@ -66,7 +66,7 @@ def _config(child: SubblockCheckpoint, family: ModelFamily) -> dict[str, Any]:
 
 
 def _per_layer_config(child: SubblockCheckpoint, family: ModelFamily) -> list[dict[str, Any]]:
-    """Return the differences of every layer, with sizes of 1 for removed halves, and without what transformers refuses.
+    """Return the differences of every layer, with sizes of 1 for removed and linear halves, and without what transformers refuses.
 
     A stock class reads only sizes, and would build a removed half, were it not for them.
     """
@@ -75,7 +75,8 @@ def _per_layer_config(child: SubblockCheckpoint, family: ModelFamily) -> list[di
     for layer, block, unpruned in zip(differences, child.block_configs, whole, strict=True):
         removed = set(family.block_config_to_layer_overrides(unpruned))
         removed -= set(family.block_config_to_layer_overrides(block))
-        layer |= dict.fromkeys(sorted(removed), 1) if "skip" in layer else {}
+        gone = "skip" in layer or block.attention.replace_with_linear or block.ffn.replace_with_linear
+        layer |= dict.fromkeys(sorted(removed), 1) if gone else {}
     try:
         trial = copy.deepcopy(child.config)
         text_part(trial, family)["per_layer_config"] = by_layer(differences)
@@ -96,7 +97,7 @@ def _built_layers(child: SubblockCheckpoint, family: ModelFamily) -> tuple[list[
 
     import transformers
 
-    from anyblock.modeling.no_op import NO_OPS
+    from anyblock.modeling.linear_half import STAND_INS, options_of
     from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 
     model = build_skeleton(family, load_hf_config(child.path), child.block_configs)
@@ -106,13 +107,13 @@ def _built_layers(child: SubblockCheckpoint, family: ModelFamily) -> tuple[list[
     for cls in family.decoder_layer_cls():
         if getattr(sys.modules[stock.__module__], cls.__name__, None) is not cls:
             raise UnsupportedModelError(f"{cls.__name__} is not in {stock.__module__}")
-    kinds = {cls: kind for kind, cls in NO_OPS.items()}
+    kinds = {cls: kind for kind, cls in STAND_INS.items()}
     layers: list[dict[str, Any]] = []
     differences = layer_differences(child, family)
     for index, block in enumerate(child.block_configs):
         layer = model.get_submodule(family.layer_block_name(index))
         no_ops = {
-            name: {"kind": kinds[type(module)], "returns": getattr(module, "returns", 1)}
+            name: {"kind": kinds[type(module)], **options_of(module)}
             for name, module in layer.named_children()
             if type(module) in kinds
         }

@@ -66,6 +66,16 @@ def layer_differences(child: SubblockCheckpoint, family: ModelFamily) -> list[di
     return differences
 
 
+def linear_obstacles(child: SubblockCheckpoint) -> list[str]:
+    """Return, for a form that has no linear maps in place of halves, what the child has of them."""
+    return [
+        f"layer {index} has a linear map in place of its {half}, which the form cannot say"
+        for index, block in enumerate(child.block_configs)
+        for half in ("attention", "ffn")
+        if getattr(block, half).replace_with_linear
+    ]
+
+
 def by_layer(differences: list[dict[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Return `{layer index: differences}` of the layers that have any, in order."""
     return {str(index): layer for index, layer in enumerate(differences) if layer}

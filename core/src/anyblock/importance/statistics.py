@@ -12,6 +12,7 @@ from torch import nn
 from anyblock.errors import UsageError
 from anyblock.importance.hook import ActivationStatistic, HookContext
 from anyblock.importance.linear import as_tokens, input_tokens, linear_weight
+from anyblock.modeling.no_op import hidden_states_of
 
 _TOKENS: Final = 2048
 
@@ -80,7 +81,7 @@ class GramStatistic(ActivationStatistic):
         """Add the outer products of all tokens' inputs to one of the parts."""
         held_out = self._holds_out()
         gram = self.held_out_gram if held_out else self.gram
-        inputs = input_tokens(args, kwargs)
+        inputs = self._inputs(args, kwargs)
         for block in torch.split(inputs, _TOKENS):
             x = block.to(gram.dtype)
             if x.device == gram.device:
@@ -101,6 +102,9 @@ class GramStatistic(ActivationStatistic):
 
     def _input_size(self, module: nn.Module) -> int:
         return linear_weight(module).shape[1]
+
+    def _inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
+        return input_tokens(args, kwargs)
 
 
 class LinearFitStatistic(GramStatistic):
@@ -146,7 +150,7 @@ class LinearFitStatistic(GramStatistic):
         held_out = self._holds_out()
         cross = self.held_out_cross if held_out else self.cross
         pairs = zip(
-            torch.split(input_tokens(args, kwargs), _TOKENS), torch.split(as_tokens(output), _TOKENS), strict=True
+            torch.split(self._inputs(args, kwargs), _TOKENS), torch.split(as_tokens(output), _TOKENS), strict=True
         )
         for x, y in pairs:
             cross += (y.to(cross.dtype).t() @ x.to(cross.dtype)).cpu()
@@ -154,3 +158,6 @@ class LinearFitStatistic(GramStatistic):
 
     def _input_size(self, module: nn.Module) -> int:
         return int(self.context.config.hidden_size)
+
+    def _inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
+        return as_tokens(hidden_states_of(args, kwargs))

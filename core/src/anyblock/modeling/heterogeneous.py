@@ -11,6 +11,7 @@ from torch import nn
 from anyblock.blocks import BlockConfig
 from anyblock.errors import UnsupportedModelError
 from anyblock.modeling.layer_scope import INDEX_NAMES, find_layer_index, layer_scope
+from anyblock.modeling.linear_half import replace_by_linear
 
 if TYPE_CHECKING:
     from anyblock.family import ModelFamily
@@ -21,11 +22,12 @@ def heterogeneous(family: ModelFamily, block_configs: Sequence[BlockConfig]) -> 
     """Within this scope, and in this thread only, the family's decoder layers are built from `block_configs`.
 
     Each layer's constructor receives a config of its own (`block_config_to_layer_overrides`), and a half that is a no-op
-    is removed right after construction. The layer's index is read from the constructor's arguments. Nothing stays
-    patched afterwards.
+    is removed right after construction, or a linear map put in its place. The layer's index is read from the
+    constructor's arguments. Nothing stays patched afterwards.
 
     Raises:
-        UnsupportedModelError: a layer's constructor has no index argument, or an index beyond `block_configs`.
+        UnsupportedModelError: a layer's constructor has no index argument, or an index beyond `block_configs`; or a half
+            cannot be replaced by a linear map.
     """
     overrides = [family.block_config_to_layer_overrides(block) for block in block_configs]
 
@@ -38,17 +40,31 @@ def heterogeneous(family: ModelFamily, block_configs: Sequence[BlockConfig]) -> 
                 f"{cls.__name__} is built with index {index}, but there are {len(block_configs)} block configs",
                 expected="one block config for every decoder layer",
             )
-        return overrides[index], lambda layer: _remove_no_ops(family, layer, block_configs[index])
+        width = _hidden_size(arguments)
+        return overrides[index], lambda layer: _replace_halves(family, layer, block_configs[index], width)
 
     with layer_scope(family.decoder_layer_cls(), plan):
         yield
 
 
-def _remove_no_ops(family: ModelFamily, layer: nn.Module, block: BlockConfig) -> None:
-    if block.attention.no_op:
-        family.attn_no_op_post_init(layer)
-    if block.ffn.no_op:
-        family.mlp_no_op_post_init(layer)
+def _replace_halves(family: ModelFamily, layer: nn.Module, block: BlockConfig, width: int) -> None:
+    halves = ((block.attention, family.attn_no_op_post_init), (block.ffn, family.mlp_no_op_post_init))
+    for half, remove in halves:
+        if half.no_op:
+            remove(layer)
+        elif half.replace_with_linear:
+            try:
+                replace_by_linear(layer, remove, width)
+            except NotImplementedError as error:
+                raise UnsupportedModelError(
+                    f"{family.model_type} cannot have a linear map in place of this half: {error}",
+                    expected="a half that is one module between norms",
+                ) from error
+
+
+def _hidden_size(arguments: Mapping[str, Any]) -> int:
+    config = next((value for value in arguments.values() if hasattr(value, "hidden_size")), None)
+    return int(getattr(config, "hidden_size", 0))
 
 
 def layer_index(cls: type[nn.Module], arguments: Mapping[str, Any]) -> int:

@@ -1,7 +1,7 @@
 """Stock transformers classes whose decoder layers differ in shape, built from what `config.json` says about each layer.
 
-AnyBlock's export puts this file, `layer_scope`, `layer_config` and `no_op` beside the weights, where transformers runs
-them with `trust_remote_code=True`. They need torch and transformers, and not AnyBlock.
+AnyBlock's export puts this file, `layer_scope`, `layer_config`, `no_op` and `linear_half` beside the weights, where
+transformers runs them with `trust_remote_code=True`. They need torch and transformers, and not AnyBlock.
 
 `modeling_anyblock.LlamaForCausalLM` is a subclass of transformers' `LlamaForCausalLM`, and so on for every other name.
 """
@@ -16,7 +16,7 @@ import transformers
 from torch import nn
 
 from .layer_scope import find_layer_index, layer_scope
-from .no_op import NO_OPS
+from .linear_half import STAND_INS
 
 
 def __getattr__(name: str) -> type[Any]:
@@ -78,4 +78,5 @@ def _plan(
 
 def _remove(layer: nn.Module, no_ops: Mapping[str, Mapping[str, Any]]) -> None:
     for name, no_op in no_ops.items():
-        setattr(layer, name, NO_OPS[no_op["kind"]].replacing(getattr(layer, name), returns=no_op["returns"]))
+        options = {key: value for key, value in no_op.items() if key != "kind"}
+        setattr(layer, name, STAND_INS[no_op["kind"]].replacing(getattr(layer, name), **options))

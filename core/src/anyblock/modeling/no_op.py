@@ -39,7 +39,7 @@ class NoOpAttention(nn.Module):
         if cache is not None and self.layer_idx is not None:
             entry = hidden.new_zeros(hidden.shape[0], 1, hidden.shape[1], 1)
             cache.update(entry, entry, self.layer_idx)
-        return _in_form(torch.zeros_like(hidden), self.returns)
+        return in_form(torch.zeros_like(hidden), self.returns)
 
 
 class NoOpFFN(nn.Module):
@@ -60,7 +60,7 @@ class NoOpFFN(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return zeros of the hidden states' shape, in the replaced module's form."""
-        return _in_form(torch.zeros_like(hidden_states_of(args, kwargs)), self.returns)
+        return in_form(torch.zeros_like(hidden_states_of(args, kwargs)), self.returns)
 
 
 class NoOpResidual(NoOpAttention):
@@ -85,7 +85,7 @@ class NoOpResidual(NoOpAttention):
         """Return the residual, in the replaced module's form."""
         super().forward(*args, **kwargs)
         residual = kwargs[self.argument] if self.argument in kwargs else args[int(self.argument)]
-        return _in_form(residual, self.returns)
+        return in_form(residual, self.returns)
 
 
 class NoOpNorm(nn.Identity):
@@ -152,5 +152,6 @@ def layer_index_of(module: nn.Module) -> int | None:
     return next((index for index in found if isinstance(index, int)), None)
 
 
-def _in_form(value: torch.Tensor, returns: int) -> Any:
+def in_form(value: torch.Tensor, returns: int) -> Any:
+    """Return `value` as a module does that returns so many values: bare, or first in a tuple padded with None."""
     return value if returns == 1 else (value, *[None] * (returns - 1))

@@ -19,11 +19,11 @@ from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.narrow import narrowed_source
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.source import read_source
-from anyblock.pipeline.stages.candidates import CostedCandidates, keep_candidates, plan_candidates
+from anyblock.pipeline.stages.candidates import CostedCandidates, keep_candidates, linear_places, plan_candidates
 from anyblock.pipeline.stages.child import run_child
 from anyblock.pipeline.stages.data import TokenData
 from anyblock.pipeline.stages.hidden_size import run_hidden_size
-from anyblock.pipeline.stages.importance import hook_plans, run_importance, stream_order
+from anyblock.pipeline.stages.importance import hook_plans, linear_maps, run_importance, stream_order
 from anyblock.pipeline.stages.latency import LATENCY, run_latency
 from anyblock.pipeline.stages.latency_check import run_latency_check
 from anyblock.pipeline.stages.quality import run_evaluation
@@ -86,7 +86,9 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
         trust_remote_code=config.trust_remote_code,
     )
     narrow = narrowed_source(config, source)
-    costed = plan_candidates(config, source) if narrow is None else plan_candidates(config, narrow, source)
+    linear = linear_places(config, source)
+    model = (source,) if narrow is None else (narrow, source)
+    costed = plan_candidates(config, *model, linear=linear)
     check_reachable(costed, config.search.bounds(), later=(LATENCY,))
     plans = hook_plans(config, source)
     data = TokenData(config, source.path, run)
@@ -95,10 +97,11 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
         keep_candidates(run, costed)
         tokens = data.batches()
         teacher = run_teacher(config, run, source, progress)
-        context = RunContext(config, run, source, teacher, source.family, progress)
+        context = RunContext(config, run, source, teacher, source.family, progress, linear=linear)
         if narrow is None:
             costed = _timed(context, costed)
         orders = run_importance(context, plans, tokens["calibration"])
+        context.linear = linear_maps(context)
         if narrow is not None:
             context = run_hidden_size(context, narrow, stream_order(context))
             costed = _timed(context, costed)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import anyblock
+from anyblock.candidates.linear import LinearMaps
+from anyblock.candidates.views import CandidateWeights, Orders
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
 from anyblock.modeling.device import compute_dtype, resolve_device, stored_dtype
-from anyblock.pipeline.run_folder import RunFolder
+from anyblock.pipeline.run_folder import RunFolder, digest
 from anyblock.pipeline.source import Source
 from anyblock.progress import Progress
 
@@ -34,6 +36,7 @@ class RunContext:
         progress: where stages report.
         before: the run with the model as it was given, where the hidden size was cut; None otherwise.
         stream: the channels of the residual stream that are kept, by their places in the model as it was given.
+        linear: the halves that linear maps can replace; after the calibration with the maps.
     """
 
     config: RunConfig
@@ -44,6 +47,7 @@ class RunContext:
     progress: Progress
     before: RunContext | None = None
     stream: tuple[int, ...] | None = None
+    linear: LinearMaps = field(default_factory=LinearMaps)
 
     @property
     def original(self) -> RunContext:
@@ -78,6 +82,20 @@ class RunContext:
     def text_config(self) -> Any:
         """The language model's part of the configuration."""
         return self.family.language_model_config(self.hf_config)
+
+    def weights(self, orders: Orders) -> CandidateWeights:
+        """Return the candidates' weights, as views of the teacher whose units are sorted by `orders`."""
+        return CandidateWeights(self.teacher, self.family, self.text_config, orders, self.linear, self.pooled)
+
+    @property
+    def pooled(self) -> dict[str, str]:
+        """See `CandidateWeights`."""
+        return self.config.pruning.pooled_kinds()
+
+    def choices_key(self, orders: Orders) -> dict[str, str]:
+        """Return what identifies the content of all candidates' weights, beside the teacher."""
+        found = {f"{layer}|{kind}": digest(order.tolist()) for (layer, kind), order in sorted(orders.items())}
+        return found | ({"linear": self.linear.key} if self.linear.key else {}) | self.pooled
 
     @property
     def execution(self) -> dict[str, str]:

@@ -5,7 +5,7 @@ from anyblock.pruning.experts import ExpertRemovalLayerDescriptor, ExpertRemoval
 from anyblock.pruning.ffn import FFNIntermediateLayerDescriptor, FFNIntermediatePruningMixIn
 from anyblock.pruning.heads import KVHeadsLayerDescriptor, KVHeadsPruningMixIn, QueryGroupsPruningMixIn
 from anyblock.pruning.hidden import HiddenSizeLayerDescriptor, HiddenSizePruningMixIn
-from anyblock.pruning.init_modes import INIT_MODES, Initialisation
+from anyblock.pruning.init_modes import INIT_MODES, POOLING, Initialisation
 from anyblock.pruning.latent import LatentHeadsLayerDescriptor, LatentHeadsPruningMixIn
 from anyblock.pruning.layouts import (
     attention_mixins,
@@ -25,6 +25,7 @@ from anyblock.pruning.repair_child import repair_child
 
 __all__ = [
     "INIT_MODES",
+    "POOLING",
     "ExpertIntermediateLayerDescriptor",
     "ExpertIntermediatePruningMixIn",
     "ExpertRemovalLayerDescriptor",

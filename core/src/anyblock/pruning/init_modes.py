@@ -135,6 +135,8 @@ INIT_MODES: Final[dict[str, Callable[[Initialisation], dict[str, torch.Tensor]]]
     "ExpertRemoval": remove_experts,
 }
 """The modes by the reference's names."""
+POOLING: Final = {"average": average_kv, "first": first_kv}
+"""The modes in which a unit of the child is made from several of the teacher's, by the names that configurations use."""
 
 
 def _check_kind(what: Initialisation, wanted: type[PruningMixIn]) -> None:

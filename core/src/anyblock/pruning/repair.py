@@ -85,18 +85,22 @@ def repair_removal(
     return LinearFit(result, ridge, plain / total if total else 0.0, error / total if total else 0.0)
 
 
-def fit_linear(fit: Moments, held_out: Moments, *, ridges: Sequence[float] = RIDGES) -> LinearFit:
-    """Fit one matrix from inputs to outputs, to stand in for a whole subblock: `W = Σ y xᵀ (Σ x xᵀ + λI)⁻¹`.
+def fit_linear(
+    fit: Moments, held_out: Moments, *, start: torch.Tensor | None = None, ridges: Sequence[float] = RIDGES
+) -> LinearFit:
+    """Fit one matrix from inputs to outputs, to stand in for a whole subblock.
 
-    The `λ` with the smallest error on `held_out` is taken, and the zero matrix where none does better.
+    With `C = Σ x xᵀ` it is `W = W0 + (Σ y xᵀ - W0 C) (C + λI)⁻¹`, the minimiser of `Σ ‖y - W x‖² + λ ‖W - W0‖²`. The `λ`
+    with the smallest error on `held_out` is taken, and `W0` where none does better.
 
     Args:
         fit: moments with outputs (`LinearFitStatistic.fit`).
         held_out: the same of other tokens.
+        start: `W0`, `[out, in]`; None is the zero matrix.
         ridges: see `repair_removal`.
 
     Returns:
-        The fit; its weight is `[out, in]`, float64, and its plain error is that of the zero matrix.
+        The fit; its weight is `[out, in]`, float64, and its plain error is that of `W0`.
 
     Raises:
         UsageError: sizes that do not agree, moments of no tokens, or without outputs.
@@ -106,12 +110,21 @@ def fit_linear(fit: Moments, held_out: Moments, *, ridges: Sequence[float] = RID
         _check(moments, fit.inputs.shape[0])
         if moments.cross is None or moments.outputs is None:
             raise UsageError("moments without outputs", expected="moments that LinearFitStatistic collected")
-        return _Problem(moments.inputs.double(), moments.cross.double(), moments.outputs)
+        gram, cross = moments.inputs.double(), moments.cross.double()
+        whole = _Problem(gram, cross, moments.outputs)
+        return whole if origin is None else _Problem(gram, cross - origin @ gram, whole.error(origin))
 
+    origin = None if start is None else start.to(device="cpu", dtype=torch.float64)
     judge = problem(held_out)
     change, ridge, error, plain = _best(problem(fit), judge, ridges)
-    weight = torch.zeros_like(judge.cross) if change is None else change
-    return LinearFit(weight, ridge, 1.0, error / plain if plain else 0.0)
+    weight = torch.zeros_like(judge.cross) if origin is None else origin
+    total = held_out.outputs
+    return LinearFit(
+        weight if change is None else weight + change,
+        ridge,
+        plain / total if total else 0.0,
+        error / total if total else 0.0,
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.blocks import BlockConfig
-from anyblock.candidates.candidate import HALVES, NO_OP, TEACHER, Candidate
+from anyblock.candidates.candidate import HALVES, LINEAR, NO_OP, TEACHER, Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.atomic import atomic_directory
 from anyblock.checkpoint.carry import carry, companions
@@ -86,7 +86,7 @@ def realize(
             elif candidate.kind != NO_OP:
                 tensors = weights.subblock(candidate)
                 writer.write(group, {name: repaired.get(name, tensor) for name, tensor in tensors.items()})
-                if candidate.kind != TEACHER:
+                if candidate.kind not in (TEACHER, LINEAR):
                     kept[group] = {"kind": candidate.kind, "units": weights.kept_units(candidate)}
             advance(1)
         record = {"origin": origin, "kept_units": kept}

@@ -6,24 +6,21 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import torch
 from torch import nn
 
 from anyblock.calibration.batches import Batches
-from anyblock.candidates.candidate import HALVES, Candidate
+from anyblock.calibration.sweep import HELD_OUT_EVERY
+from anyblock.candidates.candidate import HALVES, LINEAR, Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.errors import UsageError
 from anyblock.importance.hook import HookContext
-from anyblock.importance.statistics import GramStatistic
+from anyblock.importance.statistics import GramStatistic, LinearFitStatistic
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.variants import LayerVariants
 from anyblock.progress import SILENT, Progress
 from anyblock.realize.realize import child_blocks
-
-HELD_OUT_EVERY: Final = 4
-"""Every so-manieth batch judges the fit instead of taking part in it."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +152,8 @@ class _Sweep:
         module = layer.get_submodule(self.weights.watched_module(candidate))
         block = self.engine.block_configs[candidate.layer]
         context = HookContext(self.engine.config, block, candidate.layer, len(batches))
-        statistic = GramStatistic(module, context, held_out_every=self.held_out_every)
+        statistic_of = LinearFitStatistic if candidate.kind == LINEAR else GramStatistic
+        statistic = statistic_of(module, context, held_out_every=self.held_out_every)
         handle = statistic.attach()
         try:
             self._run(candidate.layer, layer, hidden, batches)

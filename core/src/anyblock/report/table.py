@@ -22,8 +22,8 @@ def bar(share: float, cells: int = _BAR_CELLS) -> str:
 
 def attention_text(attention: AttentionConfig, teacher: AttentionConfig) -> str:
     """Say what is left of a layer's attention, for instance `2 of 8 kv heads`, `mamba, 6 of 8 heads` or `no-op`."""
-    if attention.no_op:
-        return "no-op"
+    if attention.removed:
+        return "no-op" if attention.no_op else "linear map"
     if attention.mamba is not None:
         heads = _of(attention.mamba.num_heads, teacher.mamba.num_heads if teacher.mamba else None)
         return f"mamba, {heads} heads"
@@ -38,8 +38,8 @@ def attention_text(attention: AttentionConfig, teacher: AttentionConfig) -> str:
 
 def ffn_text(ffn: FFNConfig, teacher: FFNConfig) -> str:
     """Say what is left of a layer's ffn, for instance `96 of 128`, `4 of 8 experts x 192`, or `no-op`."""
-    if ffn.no_op:
-        return "no-op"
+    if ffn.removed:
+        return "no-op" if ffn.no_op else "linear map"
     if ffn.moe is None:
         return _of(ffn.intermediate_size or 0, teacher.intermediate_size)
     before = teacher.moe
@@ -49,8 +49,8 @@ def ffn_text(ffn: FFNConfig, teacher: FFNConfig) -> str:
 
 
 def attention_share(attention: AttentionConfig, teacher: AttentionConfig) -> float:
-    """Return the kept share of key-value heads (of Mamba heads, of latent attention's), 0 for a no-op, else 1."""
-    if attention.no_op:
+    """Return the kept share of key-value heads (of Mamba heads, of latent attention's), 0 for a no-op or a linear map, else 1."""
+    if attention.removed:
         return 0.0
     if attention.mamba is not None and teacher.mamba is not None:
         return attention.mamba.num_heads / teacher.mamba.num_heads
@@ -64,7 +64,7 @@ def attention_share(attention: AttentionConfig, teacher: AttentionConfig) -> flo
 
 
 def ffn_share(ffn: FFNConfig, teacher: FFNConfig) -> float:
-    """Return the kept share of ffn channels, over all experts where it is sparse; 0 for a no-op."""
+    """Return the kept share of ffn channels, over all experts where it is sparse; 0 for a no-op or a linear map."""
     width, before = _channels(ffn), _channels(teacher)
     return width / before if before else (1.0 if width else 0.0)
 

@@ -93,7 +93,7 @@ class DeepseekV3Descriptor(BlockScaledStorage, SparseDescriptor):
     @hookimpl
     def cache_spec(self, config: Any, block_config: BlockConfig, layer_index: int) -> CacheSpec:
         """See `FamilySpec.cache_spec`: the latent vector, and one rotated key that all heads share."""
-        if block_config.attention.no_op:
+        if block_config.attention.removed:
             return CacheSpec()
         return CacheSpec(per_token=config.kv_lora_rank + config.qk_rope_head_dim)
 

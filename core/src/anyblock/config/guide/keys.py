@@ -72,9 +72,15 @@ GUIDE_KEYS: Final[Mapping[str, Key]] = {
     "pruning.n_heads_in_group_list": Key("pruning.kv_heads.heads_per_group"),
     "pruning.num_experts_to_keep_list": Key("pruning.experts_removal.sizes"),
     "pruning.hidden_size_list": Key("pruning.hidden_size.sizes"),
-    "pruning.mlp_init_mode": Key(doc="Checked: `PruneByActivationsLog` for channels, `ExpertRemoval` for experts."),
-    "pruning.gqa_init_mode": Key(doc="Checked: `PruneKVHeads` when heads are pruned."),
-    "pruning.hidden_size_init_mode": Key(doc="Checked: `PruneByChannelRanking` when the hidden size is pruned."),
+    "pruning.mlp_init_mode": Key(
+        "pruning.KIND.init", "`PruneByActivationsLog`, `ExpertRemoval`: `importance`; `Truncate`: `truncate`."
+    ),
+    "pruning.gqa_init_mode": Key(
+        "pruning.kv_heads.init", "`PruneKVHeads`: `importance`; `AverageKV`: `average`; `FirstKV`: `first`."
+    ),
+    "pruning.hidden_size_init_mode": Key(
+        "pruning.hidden_size.init", "`PruneByChannelRanking`: `importance`; `Truncate`: `truncate`."
+    ),
     "pruning.mlp_init_config_yaml.expert_scores_key": Key(
         "pruning.experts_removal.hook_options.metric", "`expert_ranks_mse`: `mse`; `expert_ranks_cosine`: `cosine`."
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from anyblock.config.guide.tables import INIT_MODES, METHODS, SIZE_LISTS
+from anyblock.config.guide.tables import INIT_MODES, METHODS, REFUSED_MODES, SIZE_LISTS
 from anyblock.config.guide.translation import Translation
 from anyblock.config.pruning import CORE_KINDS
 from anyblock.config.tree import KeyPath
@@ -32,7 +32,7 @@ def translate_pruning(guide: Translation) -> None:
     kind = kind or (SIZE_LISTS[lists[0]][0] if len(lists) == 1 else None)
     kinds = [kind] if kind else [SIZE_LISTS[name][0] for name in lists]
     for each in kinds:
-        _check_mode(guide, each)
+        _mode(guide, each)
     if kinds and "ffn_intermediate" not in kinds:
         guide.default(("pruning", "ffn", "sizes"), [])
     _hook(guide, kind)
@@ -72,16 +72,20 @@ def _sizes(guide: Translation, name: str, kind: str | None) -> None:
     guide.put((*_section(own or SIZE_LISTS[name][0]), target), guide.get(f"pruning.{name}"), f"pruning.{name}")
 
 
-def _check_mode(guide: Translation, kind: str) -> None:
+def _mode(guide: Translation, kind: str) -> None:
     if kind not in INIT_MODES:
         return
     key, modes = INIT_MODES[kind]
     mode = guide.text(f"pruning.{key}")
-    if mode is not None and mode not in modes:
+    if mode is None:
+        return
+    if mode not in modes:
         raise ConfigError(
-            f"{guide.place(f'pruning.{key}')} is {mode}, and {kind} are chosen by their scores here",
+            f"{guide.place(f'pruning.{key}')} is {mode}, which is no initialisation of {kind} here",
             expected=" or ".join(sorted(modes)),
+            hint=REFUSED_MODES.get(mode) or nearest(mode, modes),
         )
+    guide.put((*_section(kind), "init"), modes[mode], f"pruning.{key}")
 
 
 def _hook(guide: Translation, kind: str | None) -> None:

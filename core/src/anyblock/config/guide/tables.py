@@ -45,15 +45,26 @@ SIZE_LISTS: Final[Mapping[str, tuple[str, ...]]] = {
     "hidden_size_list": ("hidden_size",),
 }
 """`{list of sizes: kinds of pruning it can belong to}`, the first where no mixin says which."""
-INIT_MODES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
-    "ffn_intermediate": ("mlp_init_mode", frozenset({"PruneByActivationsLog"})),
-    "expert_intermediate": ("mlp_init_mode", frozenset({"PruneByActivationsLog", "MoEChannelPruning"})),
-    "experts_removal": ("mlp_init_mode", frozenset({"ExpertRemoval"})),
-    "kv_heads": ("gqa_init_mode", frozenset({"PruneKVHeads"})),
-    "query_groups": ("gqa_init_mode", frozenset({"PruneKVHeads"})),
-    "hidden_size": ("hidden_size_init_mode", frozenset({"PruneByChannelRanking"})),
+_TRUNCATE: Final = {"Truncate": "truncate"}
+INIT_MODES: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
+    "ffn_intermediate": ("mlp_init_mode", {"PruneByActivationsLog": "importance", **_TRUNCATE}),
+    "expert_intermediate": (
+        "mlp_init_mode",
+        {"PruneByActivationsLog": "importance", "MoEChannelPruning": "importance", **_TRUNCATE},
+    ),
+    "experts_removal": ("mlp_init_mode", {"ExpertRemoval": "importance", **_TRUNCATE}),
+    "kv_heads": ("gqa_init_mode", {"PruneKVHeads": "importance", "AverageKV": "average", "FirstKV": "first"}),
+    "query_groups": ("gqa_init_mode", {"PruneKVHeads": "importance"}),
+    "hidden_size": ("hidden_size_init_mode", {"PruneByChannelRanking": "importance", **_TRUNCATE}),
 }
-"""`{kind of pruning: (key, values that mean what is done here)}`."""
+"""`{kind of pruning: (key, {its value: the kind's init here})}`."""
+REFUSED_MODES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("Random", "RandomKV", "RandomBlock"), "nothing is trained here, so random weights would stay"),
+    "CopyAsIs": "it copies a half of the teacher's own size, which is offered in any case",
+    "Degrouping": "it makes more key-value heads, and a child has at most the teacher's",
+    "ConcatExpertsIntoDenseFFN": "the reference has no run that uses it either",
+}
+"""`{mode of the reference that is not here: why}`."""
 FIXED: Final[Mapping[str, tuple[object, str]]] = {
     "mip.bigger_is_better": (False, "scores measure harm here, so the smallest is looked for"),
     "skip_realize_model": (False, "`anyblock search` looks for a child without writing it"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,11 +10,13 @@ from typing import Any
 from anyblock.blocks import BlockConfig, block_configs_from_json
 from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.candidates.library import list_candidates
+from anyblock.candidates.linear import LinearMaps, linear_sites
 from anyblock.candidates.views import candidate_shapes
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.schema import RunConfig
 from anyblock.costs.model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
 from anyblock.costs.names import CandidateCosts
+from anyblock.modeling.skeleton import load_hf_config
 from anyblock.pipeline.run_folder import RunFolder, read_json
 from anyblock.pipeline.source import Source
 from anyblock.pruning.hidden import HiddenSizePruningMixIn
@@ -68,20 +70,23 @@ class CostedCandidates:
         return cls(block_configs_from_json(data["blocks"]), candidates, costs, data["fixed"], data.get("original"))
 
 
-def plan_candidates(config: RunConfig, source: Source, original: Source | None = None) -> CostedCandidates:
+def plan_candidates(
+    config: RunConfig, source: Source, original: Source | None = None, *, linear: LinearMaps | None = None
+) -> CostedCandidates:
     """List the candidates and count their costs from shapes.
 
     Args:
         config: the run's configuration.
         source: the model that candidates are made from.
         original: the model as it was given, where `source` has a smaller hidden size.
+        linear: the halves that linear maps may replace.
 
     Raises:
         UsageError: a size that the family cannot have.
     """
     family, text_config = source.family, source.text_config
     scenario = scenario_of(config, source)
-    candidates = _list(config, source)
+    candidates = _list(config, source, linear.sites if linear else {})
     costs = {
         candidate.key: subblock_costs(
             family,
@@ -90,7 +95,12 @@ def plan_candidates(config: RunConfig, source: Source, original: Source | None =
             candidate.layer,
             candidate.half,
             candidate_shapes(
-                family, text_config, source.block_configs[candidate.layer], candidate, source.shapes[candidate.group]
+                family,
+                text_config,
+                source.block_configs[candidate.layer],
+                candidate,
+                source.shapes[candidate.group],
+                linear,
             ),
             scenario,
         )
@@ -101,6 +111,20 @@ def plan_candidates(config: RunConfig, source: Source, original: Source | None =
     if original is not None:
         before = model_costs(family, original.config, original.block_configs, original.shapes, scenario).total
     return CostedCandidates(source.block_configs, candidates, costs, fixed, before)
+
+
+def linear_places(config: RunConfig, source: Source) -> LinearMaps:
+    """Return the halves that linear maps may replace; none unless the run asks for them.
+
+    Raises:
+        UnsupportedModelError: it asks for them, and the adapter cannot have them.
+    """
+    pruning = config.pruning
+    halves = [half for half, own in (("attention", pruning.attention), ("ffn", pruning.ffn)) if own.linear]
+    if not halves:
+        return LinearMaps()
+    hf_config = load_hf_config(source.path, trust_remote_code=config.trust_remote_code)
+    return LinearMaps(linear_sites(source.family, hf_config, source.block_configs, source.shapes, halves))
 
 
 def keep_candidates(run: RunFolder, costed: CostedCandidates) -> None:
@@ -128,7 +152,7 @@ def scenario_of(config: RunConfig, source: Source) -> Scenario:
     return Scenario(batch_size=config.search.batch, length=config.search.length, cache_dtype=cache_dtype)
 
 
-def _list(config: RunConfig, source: Source) -> list[Candidate]:
+def _list(config: RunConfig, source: Source, linear: Collection[tuple[int, str]]) -> list[Candidate]:
     pruning, family = config.pruning, source.family
     mixins = family.pruning_mixins()
     query_heads = getattr(source.text_config, "num_attention_heads", None)
@@ -143,4 +167,4 @@ def _list(config: RunConfig, source: Source) -> list[Candidate]:
     }
     removable = [half for half, settings in (("attention", pruning.attention), ("ffn", pruning.ffn)) if settings.no_op]
     supported = [half for half in removable if family.supports(f"{half}_no_op")]
-    return list_candidates(family, source.text_config, source.block_configs, sizes, supported)
+    return list_candidates(family, source.text_config, source.block_configs, sizes, supported, linear)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.pipeline.context import RunContext
-from anyblock.pipeline.run_folder import digest, fingerprint_of, read_json
+from anyblock.pipeline.run_folder import fingerprint_of, read_json
 from anyblock.realize.realize import origin_of, realize
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def run_child(
         {
             "teacher": context.teacher.fingerprint(),
             "chosen": [candidate.to_dict() for candidate in chosen],
-            "orders": {f"{layer}|{kind}": digest(order.tolist()) for (layer, kind), order in sorted(orders.items())},
+            "orders": context.choices_key(orders),
             "repair": repair_key,
             "stream": context.stream,
         },
@@ -55,7 +54,7 @@ def run_child(
             realize(
                 context.teacher,
                 chosen,
-                CandidateWeights(context.teacher, context.family, context.text_config, orders),
+                context.weights(orders),
                 output,
                 repaired=repaired,
                 stream=context.stream,

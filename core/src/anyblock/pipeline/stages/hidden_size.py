@@ -58,6 +58,7 @@ def run_hidden_size(context: RunContext, narrow: Source, order: torch.Tensor) ->
         teacher=SubblockCheckpoint.open(output),
         before=context,
         stream=tuple(stream.tolist()),
+        linear=context.linear.within(stream.tolist()),
     )
 
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from anyblock.calibration.batches import Batches
 from anyblock.calibration.sweep import HookPlan, sweep_importance
+from anyblock.candidates.linear import LinearMaps
 from anyblock.config.schema import RunConfig
 from anyblock.errors import UsageError, nearest
 from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.run_folder import file_digest
 from anyblock.pipeline.source import Source
 from anyblock.pruning.hidden import HiddenSizePruningMixIn
 from anyblock.pruning.ordering import best_first
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 STAGE = "3-importance"
 _FILE = "scores.safetensors"
+_MAPS = "linear.safetensors"
 
 
 def run_importance(
@@ -31,6 +34,7 @@ def run_importance(
     """
     from safetensors.torch import load_file, save_file
 
+    sites = context.linear.sites
     stage = context.run.stage(
         STAGE,
         {
@@ -38,15 +42,24 @@ def run_importance(
             "tokens": batches.key,
             "batch_size": batches.batch_size,
             "hooks": [[plan.kind, plan.name, plan.target, plan.options] for plan in plans],
+            **({"linear": [list(place) for place in sites]} if sites else {}),
             "execution": context.execution,
         },
     )
-    if not stage.skipped and plans:
+    if not stage.skipped and (plans or sites):
         with stage.run() as folder:
-            scores = sweep_importance(
-                context.engine, plans, batches, partial=folder / ".layers", progress=context.progress
+            found = sweep_importance(
+                context.engine,
+                plans,
+                batches,
+                linear={place: site.module for place, site in sites.items()},
+                partial=folder / ".layers",
+                progress=context.progress,
             )
-            save_file(scores, folder / _FILE)
+            maps = {name: found.pop(name) for name in [name for name in found if name.endswith("|linear")]}
+            save_file(found, folder / _FILE)
+            if maps:
+                save_file(maps, folder / _MAPS)
     if not plans:
         return {}
     scores = load_file(context.run.result(STAGE, _FILE))
@@ -60,15 +73,32 @@ def run_importance(
     return orders
 
 
+def linear_maps(context: RunContext) -> LinearMaps:
+    """Return the linear maps that the sweep fitted; it has to be finished."""
+    from safetensors.torch import load_file
+
+    sites = context.linear.sites
+    if not sites:
+        return context.linear
+    path = context.run.result(STAGE, _MAPS)
+    found = load_file(path)
+    return LinearMaps(
+        sites, {(layer, half): found[f"{layer}|{half}|linear"] for layer, half in sites}, file_digest(path)
+    )
+
+
 def stream_order(context: RunContext) -> torch.Tensor:
     """Return the channels of the residual stream, most important first, int64 `[hidden]`; the sweep has to be finished.
 
-    A channel's score is the sum over the layers of what the hook found there.
+    A channel's score is the sum over the layers of what the hook found there. With `init: truncate` the order is the model's.
     """
+    import torch
     from safetensors.torch import load_file
 
-    scores = load_file(context.run.result(STAGE, _FILE))
     settings = context.config.pruning.hidden_size
+    if settings is not None and settings.init == "truncate":
+        return torch.arange(int(context.source.text_config.hidden_size))
+    scores = load_file(context.run.result(STAGE, _FILE))
     mixin = context.family.pruning_mixins()[HiddenSizePruningMixIn.kind]
     hook = (settings and settings.hook) or mixin.supported_hooks()[0].__name__
     mine = [values.double() for name, values in scores.items() if name.split("|")[1:] == [mixin.kind, hook]]
@@ -86,6 +116,8 @@ def hook_plans(config: RunConfig, source: Source) -> list[HookPlan]:
     plans: list[HookPlan] = []
     for kind, settings in config.pruning.kinds().items():
         mixin = mixins.get(kind)
+        if settings.init != "importance":  # nothing is chosen
+            continue
         if mixin is None or not any(mixin.applies_to(block) for block in source.block_configs):
             continue
         selecting = settings.hook or mixin.supported_hooks()[0].__name__

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
-from anyblock.candidates.candidate import NO_OP, Candidate
+from anyblock.candidates.candidate import LINEAR, Candidate
 from anyblock.candidates.views import CandidateWeights, candidate_shapes
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.schema import RunConfig, SearchConfig
@@ -117,13 +117,18 @@ def _shapes(context: RunContext, costed: CostedCandidates) -> tuple[dict[str, st
     shapes: dict[str, Shape] = {}
     for candidate in costed.candidates:
         layer, teacher = candidate.layer, costed.blocks[candidate.layer]
-        if candidate.kind == NO_OP or getattr(candidate.block_config, candidate.half).no_op:
+        if getattr(candidate.block_config, candidate.half).no_op:
             keys[candidate.key] = ""
             continue
         alone = _alone(context, candidate)
         tensors = dict(
             candidate_shapes(
-                context.family, context.text_config, teacher, candidate, context.source.shapes[candidate.group]
+                context.family,
+                context.text_config,
+                teacher,
+                candidate,
+                context.source.shapes[candidate.group],
+                context.linear,
             )
         )
         tensors |= context.source.shapes.get(f"block_{layer}_other", {})
@@ -152,6 +157,13 @@ def _alone(context: RunContext, candidate: Candidate) -> Any:
 
 
 def _tensors(context: RunContext, weights: CandidateWeights, candidate: Candidate) -> dict[str, Any]:
-    tensors = weights.subblock(candidate)
+    import torch
+
+    if candidate.kind == LINEAR:  # before the calibration, and a map takes equally long whatever its values are
+        site = context.linear.sites[candidate.layer, candidate.half]
+        width = int(context.text_config.hidden_size)
+        tensors = site.tensors(context.teacher.load(candidate.group), torch.eye(width))
+    else:
+        tensors = weights.subblock(candidate)
     group = f"block_{candidate.layer}_other"
     return tensors | context.teacher.load(group) if group in context.teacher.groups else tensors

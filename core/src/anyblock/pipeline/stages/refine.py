@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Final
 
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.errors import BudgetError
 from anyblock.pipeline.context import RunContext
-from anyblock.pipeline.run_folder import RunFolder, digest, read_json
+from anyblock.pipeline.run_folder import RunFolder, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
 from anyblock.pipeline.stages.solution import build_problem, chosen_candidates
 from anyblock.scoring.around import Surroundings
@@ -82,7 +81,7 @@ def run_refine(
             "teacher": context.teacher.fingerprint(),
             "original": context.original.teacher.fingerprint(),
             "candidates": [[candidate.key, costed.costs[candidate.key]] for candidate in costed.candidates],
-            "orders": {f"{layer}|{kind}": digest(order.tolist()) for (layer, kind), order in sorted(orders.items())},
+            "orders": context.choices_key(orders),
             "tokens": batches.key,
             "batch_size": batches.batch_size,
             "start": solution.choices,
@@ -117,7 +116,7 @@ def _refine(
     solution: Solution,
     path: Path,
 ) -> _State:
-    weights = CandidateWeights(context.teacher, context.family, context.text_config, orders)
+    weights = context.weights(orders)
     surroundings = Surroundings(
         context.engine,
         weights,

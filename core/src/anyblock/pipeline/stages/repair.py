@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import TEACHER, Candidate
-from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.pipeline.context import RunContext
-from anyblock.pipeline.run_folder import RunFolder, digest, file_digest, read_json
+from anyblock.pipeline.run_folder import RunFolder, file_digest, read_json
 from anyblock.realize.repair import RepairLine, repair
 
 if TYPE_CHECKING:
@@ -37,14 +36,14 @@ def run_repair(
         {
             "teacher": context.teacher.fingerprint(),
             "chosen": [candidate.to_dict() for candidate in chosen],
-            "orders": {f"{layer}|{kind}": digest(order.tolist()) for (layer, kind), order in sorted(orders.items())},
+            "orders": context.choices_key(orders),
             "tokens": batches.key,
             "batch_size": batches.batch_size,
             "execution": context.execution,
         },
     )
     if not stage.skipped:
-        weights = CandidateWeights(context.teacher, context.family, context.text_config, orders)
+        weights = context.weights(orders)
         changed = [candidate for candidate in chosen if candidate.kind != TEACHER]
         with stage.run() as folder:
             tensors, lines = repair(

@@ -13,7 +13,7 @@ from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.pipeline.context import RunContext
-from anyblock.pipeline.run_folder import RunFolder, digest, read_json
+from anyblock.pipeline.run_folder import RunFolder, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
 from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, sample_for_exact
 from anyblock.scoring.replace_one import score_candidates
@@ -35,7 +35,7 @@ def run_scores(context: RunContext, costed: CostedCandidates, orders: Orders, ba
         {
             "teacher": context.teacher.fingerprint(),
             "candidates": [candidate.to_dict() for candidate in candidates],
-            "orders": {f"{layer}|{kind}": digest(order.tolist()) for (layer, kind), order in sorted(orders.items())},
+            "orders": context.choices_key(orders),
             "tokens": batches.key,
             "batch_size": batches.batch_size,
             "settings": settings.to_dict(),
@@ -44,7 +44,7 @@ def run_scores(context: RunContext, costed: CostedCandidates, orders: Orders, ba
         },
     )
     if not stage.skipped:
-        weights = CandidateWeights(context.teacher, context.family, context.text_config, orders)
+        weights = context.weights(orders)
         with stage.run() as folder:
             scores = (
                 _estimated(context, candidates, weights, batches, folder)
