@@ -12,6 +12,7 @@ import torch
 from anyblock.calibration.batches import Batches
 from anyblock.errors import UsageError
 from anyblock.importance.hook import HookContext, ImportanceHook
+from anyblock.modeling.spool import IN_MEMORY, Spool
 from anyblock.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def sweep_importance(
     batches: Batches,
     *,
     partial: Path | None = None,
+    spool: Spool = IN_MEMORY,
     progress: Progress = SILENT,
 ) -> dict[str, torch.Tensor]:
     """Run the teacher layer by layer with all hooks attached to the layer that runs.
@@ -56,6 +58,7 @@ def sweep_importance(
         plans: which hooks to fill.
         batches: the calibration text, in the order in which hooks see it.
         partial: folder in which each finished layer's scores are kept; a later call goes on behind them.
+        spool: where hidden states are kept.
         progress: where to report; the unit is tokens through one layer.
 
     Returns:
@@ -67,8 +70,7 @@ def sweep_importance(
     from safetensors.torch import load_file, save_file
 
     scores: dict[str, torch.Tensor] = {}
-    prepared = [engine.prepare(ids) for ids in batches]
-    hidden = [batch.hidden for batch in prepared]
+    prepared, hidden = engine.prepare_all(batches, spool)
     with progress.task("Calibrating", total=batches.tokens * engine.num_layers, unit="layer tokens") as advance:
         for index in range(engine.num_layers):
             kept = None if partial is None else partial / f"{index}.safetensors"

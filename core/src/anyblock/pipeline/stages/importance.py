@@ -44,7 +44,12 @@ def run_importance(
     if not stage.skipped and plans:
         with stage.run() as folder:
             scores = sweep_importance(
-                context.engine, plans, batches, partial=folder / ".layers", progress=context.progress
+                context.engine,
+                plans,
+                batches,
+                partial=folder / ".layers",
+                spool=context.spool(folder),
+                progress=context.progress,
             )
             save_file(scores, folder / _FILE)
     if not plans:
