@@ -244,30 +244,6 @@ def test_a_cache_that_cannot_be_written_is_found(tmp_path, monkeypatch):
     assert (section.findings, section.facts["cached_models"]) == ([], 1)
 
 
-def test_memory_is_that_of_the_container(tmp_path, monkeypatch):
-    write(tmp_path / "meminfo", "MemTotal:       16000000 kB\nMemFree: 1 kB\nMemAvailable:    8000000 kB\n")
-    monkeypatch.setattr(machine, "_MEMINFO", tmp_path / "meminfo")
-    limit, usage = tmp_path / "memory.max", tmp_path / "memory.current"
-    monkeypatch.setattr(machine, "_CGROUPS", ((limit, usage),))
-    assert machine.memory() == (16_000_000 * 1024, 8_000_000 * 1024)
-    write(limit, "max\n")
-    write(usage, "100\n")
-    assert machine.memory() == (16_000_000 * 1024, 8_000_000 * 1024)
-    write(limit, "1000\n")
-    assert machine.memory() == (1000, 900)
-    write(usage, "2000\n")
-    assert machine.memory() == (1000, 0)
-
-
-def test_memory_without_proc_is_asked_of_the_system(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "_MEMINFO", tmp_path / "absent")
-    monkeypatch.setattr(machine, "_CGROUPS", ())
-    total, available = machine.memory()
-    assert total is not None
-    assert total > 1 << 28
-    assert available is None
-
-
 def test_a_full_disk_is_found(monkeypatch):
     usage = machine.shutil.disk_usage(".")
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: usage._replace(free=5 << 20))

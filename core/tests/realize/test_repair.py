@@ -14,6 +14,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import UsageError
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.spool import Spool
 from anyblock.realize.realize import realize
 from anyblock.realize.repair import repair
 from transformers import AutoModelForCausalLM
@@ -76,12 +77,17 @@ def test_held_out_error_never_rises_and_the_work_can_be_continued(
     units = MIXINS[kind].size(teacher.block_configs[0])
     orders = {(layer, kind): torch.arange(units - 1, -1, -1) for layer in (0, 2)}
     weights = CandidateWeights(teacher, FAMILY, engine.config, orders)
-    whole, lines = repair(engine, chosen, weights, batches, partial=tmp_path)
+    in_memory, lines = repair(engine, chosen, weights, batches)
+    found, same = repair(engine, chosen, weights, batches, partial=tmp_path / "parts", spool=Spool(tmp_path / "spool"))
+    assert same == lines
+    whole = dict(found)
+    assert whole.keys() == in_memory.keys()
+    assert all(torch.equal(whole[name], tensor) for name, tensor in in_memory.items())
     assert len(lines) == 2
     assert all(line.error <= line.plain_error for line in lines)
     assert any(line.ridge is not None for line in lines)
-    (tmp_path / "2.safetensors").unlink()
-    again, same = repair(engine, chosen, weights, batches, partial=tmp_path)
+    (tmp_path / "parts" / "2.safetensors").unlink()
+    again, same = repair(engine, chosen, weights, batches, partial=tmp_path / "parts")
     assert same == lines
     assert again.keys() == whole.keys()
     assert all(torch.equal(again[name], whole[name]) for name in whole)

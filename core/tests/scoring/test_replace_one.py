@@ -15,6 +15,7 @@ from anyblock.errors import ExecutionError, UnsupportedModelError, UsageError
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.load import load_model
+from anyblock.modeling.spool import Spool
 from anyblock.realize.realize import child_blocks, realize
 from anyblock.scoring.replace_one import score_candidates
 from torch.nn import functional
@@ -119,9 +120,11 @@ def test_the_teachers_own_shape_scores_zero(setup: Setup) -> None:
 def test_done_scores_are_not_computed_again_and_the_spool_changes_nothing(setup: Setup, tmp_path: Path) -> None:
     whole = setup.score("kl")
     first = list(whole)[: len(whole) // 2]
-    rest = setup.score("kl", done=first, spool=tmp_path / "spool")
+    spool = Spool(tmp_path / "spool")
+    rest = setup.score("kl", done=first, spool=spool)
     assert {key: whole[key] for key in first} | rest == whole
-    assert any((tmp_path / "spool").iterdir())
+    assert next(spool._numbers) > 0, "nothing went to a file"
+    assert not any((tmp_path / "spool").iterdir()), "what is no longer used is removed"
 
 
 def test_a_number_that_is_not_finite_names_the_candidate(setup: Setup) -> None:

@@ -13,6 +13,7 @@ from anyblock.calibration.batches import Batches
 from anyblock.errors import UsageError
 from anyblock.importance.hook import ActivationStatistic, HookContext, ImportanceHook
 from anyblock.importance.statistics import LinearFitStatistic
+from anyblock.modeling.spool import IN_MEMORY, Spool
 from anyblock.progress import SILENT, Progress
 from anyblock.pruning.repair import fit_linear
 
@@ -53,6 +54,7 @@ def sweep_importance(
     *,
     linear: Mapping[tuple[int, str], str] | None = None,
     partial: Path | None = None,
+    spool: Spool = IN_MEMORY,
     progress: Progress = SILENT,
 ) -> dict[str, torch.Tensor]:
     """Run the teacher layer by layer with all hooks attached to the layer that runs.
@@ -63,6 +65,7 @@ def sweep_importance(
         batches: the calibration text, in the order in which hooks see it.
         linear: `{(layer, half): module inside the layer}` to fit one linear map to.
         partial: folder in which each finished layer's scores are kept; a later call goes on behind them.
+        spool: where hidden states are kept.
         progress: where to report; the unit is tokens through one layer.
 
     Returns:
@@ -82,8 +85,7 @@ def sweep_importance(
         )
 
     scores: dict[str, torch.Tensor] = {}
-    prepared = [engine.prepare(ids) for ids in batches]
-    hidden = [batch.hidden for batch in prepared]
+    prepared, hidden = engine.prepare_all(batches, spool)
     with progress.task("Calibrating", total=batches.tokens * engine.num_layers, unit="layer tokens") as advance:
         for index in range(engine.num_layers):
             kept = None if partial is None else partial / f"{index}.safetensors"

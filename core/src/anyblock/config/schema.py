@@ -172,6 +172,44 @@ class EvaluationConfig(Section):
     )
 
 
+class MemoryConfig(Section):
+    """How much memory the run itself takes; it changes no result."""
+
+    limit: int | str | None = Field(
+        default=None,
+        description=(
+            "Memory that the process may take in all: bytes, or a text such as `8GiB`. `null`: what is available when the "
+            "run starts, within the limits of its control groups."
+        ),
+    )
+    max_resident: Positive | None = Field(
+        default=None,
+        description="Layers whose weights are held at once. `null`: all, or as many as there is room for.",
+    )
+
+    @model_validator(mode="after")
+    def _limit_is_a_quantity(self) -> Self:
+        try:
+            _ = self.limit_bytes
+        except ConfigError as error:
+            raise ValueError(in_one_line(error)) from error
+        return self
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """`limit` in bytes.
+
+        Raises:
+            ConfigError: it is no quantity.
+        """
+        if self.limit is None:
+            return None
+        bound = parse_bound("memory", self.limit)
+        if bound.upper is None or bound.lower is not None or bound.upper.relative:
+            raise ConfigError(f"limit is {self.limit!r}", expected="a number of bytes, or a text such as 8GiB")
+        return int(bound.upper.value)
+
+
 class RunConfig(Section):
     """One run: a teacher, a text, the candidates, the budget, and where the child goes."""
 
@@ -200,6 +238,7 @@ class RunConfig(Section):
     scoring: ScoringConfig = Field(default_factory=ScoringConfig, description="How candidates are scored.")
     search: SearchConfig = Field(default_factory=SearchConfig, description="Which child is looked for.")
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="What is measured in the end.")
+    memory: MemoryConfig = Field(default_factory=MemoryConfig, description="How much memory the run itself takes.")
 
     def fingerprint(self, *sections: str) -> str:
         """Return a content hash of these keys or dotted sections (`data`, `pruning.ffn`); of everything without any.

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 WHOLE: Final = "model"
 """The key of the whole teacher."""
-_TOGETHER: Final = 12
-"""Shapes that are timed against one another, with their weights held at once; an interruption loses at most these."""
+TOGETHER: Final = 12
+"""Shapes that are timed against one another; an interruption loses at most these."""
 
 Tensors = Mapping[str, "torch.Tensor"]
 
@@ -79,6 +79,7 @@ class ShapeTimes:
         conditions: everything else that decides about times (versions, dtype); JSON data.
         path: the file; times of other conditions in it are kept.
         repeats: see `measure`.
+        together: shapes that are timed against one another, with their weights held at once.
         progress: where to report.
     """
 
@@ -90,11 +91,13 @@ class ShapeTimes:
         conditions: Mapping[str, Any],
         path: Path,
         repeats: int,
+        together: int = TOGETHER,
         progress: Progress,
     ) -> None:
         self._engine = engine
         self._scenario = scenario
         self._path = path
+        self._together = together
         self._options: dict[str, Any] = {"device": engine.device, "repeats": repeats, "progress": progress}
         self._where = json.dumps(
             {
@@ -129,8 +132,8 @@ class ShapeTimes:
                 only={shape.layer for shape in missing.values()},
             )
             names = list(missing)
-            for start in range(0, len(names), _TOGETHER):  # itertools.batched needs Python 3.12
-                keys = names[start : start + _TOGETHER]
+            for start in range(0, len(names), self._together):  # itertools.batched needs Python 3.12
+                keys = names[start : start + self._together]
                 with _lent(self._engine, [missing[key] for key in keys], recording) as calls:
                     self._time(dict(zip(keys, calls, strict=True)))
         outside: dict[str, Callable[[], SubblockCalls]] = {fixed: self._fixed}

@@ -11,10 +11,10 @@ from torch import nn
 from anyblock.calibration.batches import Batches
 from anyblock.calibration.text import read_text, tokenize
 from anyblock.calibration.tokenizer import load_tokenizer
-from anyblock.errors import InputError, UsageError
+from anyblock.errors import UsageError
 from anyblock.evaluation.metrics import TokenMetrics
 from anyblock.evaluation.result import EvaluationResult, ModelFigures
-from anyblock.evaluation.runner import Runner
+from anyblock.evaluation.runner import Runner, check_vocabularies
 from anyblock.evaluation.windows import windows
 from anyblock.progress import SILENT, Progress
 
@@ -70,7 +70,7 @@ def evaluate(
         )
     child = Runner(_loaded(model, device, dtype), "child" if teacher is not None else "model")
     reference = None if teacher is None else Runner(_loaded(teacher, device, dtype), "teacher")
-    _check_vocabularies(child, reference)
+    check_vocabularies(child, reference)
     if tokens.dim() == 2:
         ids = labels = tokens
     else:
@@ -151,16 +151,6 @@ def _loaded(model: Model, device: torch.device | str, dtype: torch.dtype | str |
 
     loaded: nn.Module = load_model(model, device=device, dtype=dtype)
     return loaded
-
-
-def _check_vocabularies(child: Runner, teacher: Runner | None) -> None:
-    if teacher is None or child.vocabulary is None or teacher.vocabulary is None:
-        return
-    if child.vocabulary != teacher.vocabulary:
-        raise InputError(
-            f"the teacher has a vocabulary of {teacher.vocabulary} tokens and the child one of {child.vocabulary}",
-            expected="the same vocabulary",
-        )
 
 
 def _block_size(child: Runner, teacher: Runner | None, tokens: int) -> int:

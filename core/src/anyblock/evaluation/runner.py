@@ -66,18 +66,12 @@ class Runner:
             ExecutionError: the device has not enough memory.
         """
         ids = ids.to(self.device)
-        try:
-            with torch.no_grad():
-                synchronize(self.device)
-                start = time.perf_counter()
-                output = self.model(input_ids=ids, use_cache=False)
-                synchronize(self.device)
-                self._timed.append((ids.numel(), time.perf_counter() - start))
-        except torch.OutOfMemoryError as error:
-            raise ExecutionError(
-                f"{self.device} has not enough memory to run the {self.name} on {list(ids.shape)} tokens",
-                hint="lower the batch size or the block size, or choose another device",
-            ) from error
+        with enough_memory(self.device, self.name, list(ids.shape)), torch.no_grad():
+            synchronize(self.device)
+            start = time.perf_counter()
+            output = self.model(input_ids=ids, use_cache=False)
+            synchronize(self.device)
+            self._timed.append((ids.numel(), time.perf_counter() - start))
         logits = output if isinstance(output, torch.Tensor) else output.logits
         if not isinstance(logits, torch.Tensor):
             raise InputError(f"the {self.name} returns {type(logits).__name__}", expected="logits")
@@ -109,3 +103,39 @@ class Runner:
             yield
         finally:
             self.model.train(training)
+
+
+@contextmanager
+def enough_memory(device: torch.device, name: str, shape: list[int]) -> Iterator[None]:
+    """Say what did not fit when torch finds too little memory.
+
+    Args:
+        device: where the model runs.
+        name: how the error calls the model.
+        shape: of the batch.
+
+    Raises:
+        ExecutionError: the device has not enough memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ExecutionError(
+            f"{device} has not enough memory to run the {name} on {shape} tokens",
+            hint="lower the batch size or the block size, or choose another device",
+        ) from error
+
+
+def check_vocabularies(child: Runner, teacher: Runner | None) -> None:
+    """Refuse models whose predictions are not over the same tokens.
+
+    Raises:
+        InputError: the vocabularies differ in size.
+    """
+    if teacher is None or child.vocabulary is None or teacher.vocabulary is None:
+        return
+    if child.vocabulary != teacher.vocabulary:
+        raise InputError(
+            f"the teacher has a vocabulary of {teacher.vocabulary} tokens and the child one of {child.vocabulary}",
+            expected="the same vocabulary",
+        )

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import ExecutionError
 from anyblock.modeling.no_op import hidden_states_of
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config
+from anyblock.modeling.spool import Spool, SpooledTensors
 from anyblock.modeling.weights import WeightMap
 
 if TYPE_CHECKING:
@@ -136,6 +137,21 @@ class LayerwiseModel:
             )
         return Batch(input_ids=input_ids, hidden=taps.first, calls=taps.calls)
 
+    def prepare_all(self, batches: Iterable[torch.Tensor], spool: Spool) -> tuple[list[Batch], SpooledTensors]:
+        """Prepare every batch and give the first layer's inputs to the spool; the batches then only have their shape.
+
+        Args:
+            batches: token ids, [batch, length] each.
+            spool: where hidden states are kept.
+        """
+        prepared: list[Batch] = []
+        hidden = spool.collect()
+        for ids in batches:
+            batch = self.prepare(ids)
+            hidden.append(batch.hidden)
+            prepared.append(replace(batch, hidden=batch.hidden.to("meta")))
+        return prepared, hidden
+
     def run(self, index: int, hidden: torch.Tensor, batch: Batch, *, layer: nn.Module | None = None) -> torch.Tensor:
         """Run layer `index`, or a variant of it, on hidden states [batch, length, hidden]; returns the same shape."""
         if layer is None:
@@ -190,6 +206,11 @@ class LayerwiseModel:
         self._resident[index] = None
         self._resident.move_to_end(index)
         return self.layers[index]
+
+    def release(self) -> None:
+        """Give back the weights of all layers; a layer that is used again is loaded again."""
+        for index in list(self._resident):
+            self._drop(index)
 
     def _drop(self, index: int) -> None:
         del self._resident[index]

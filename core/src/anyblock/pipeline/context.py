@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyblock
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from anyblock.family import ModelFamily
     from anyblock.modeling.layerwise import LayerwiseModel
+    from anyblock.modeling.memory import MemoryPlan
+    from anyblock.modeling.spool import Spool
 
 
 @dataclass
@@ -67,9 +70,35 @@ class RunContext:
     @cached_property
     def engine(self) -> LayerwiseModel:
         """The teacher, ready to run layer by layer; built when a stage first needs it."""
+        return self.engine_of(self.teacher)
+
+    def engine_of(self, checkpoint: SubblockCheckpoint) -> LayerwiseModel:
+        """Return the teacher or a child, ready to run layer by layer, with as many layers in memory as there is room for."""
         from anyblock.modeling.layerwise import LayerwiseModel
 
-        return LayerwiseModel(self.teacher, self.family, device=self.device, dtype=self.dtype)
+        return LayerwiseModel(
+            checkpoint, self.family, device=self.device, dtype=self.dtype, max_resident=self.memory.max_resident
+        )
+
+    @cached_property
+    def memory(self) -> MemoryPlan:
+        """How much may be held at once: what the run's `memory` settings say, or what there is room for at the start."""
+        from anyblock.modeling.memory import plan_memory, weight_sizes
+
+        settings = self.config.memory
+        layers, outside = weight_sizes(self.teacher, self.dtype)
+        plan = plan_memory(
+            layers, outside, device=self.device, limit=settings.limit_bytes, max_resident=settings.max_resident
+        )
+        if not plan.whole:
+            self.progress.note(f"weights of at most {plan.max_resident} of {plan.layers} layers are held at once")
+        return plan
+
+    def spool(self, stage: Path) -> Spool:
+        """Return where a stage that works in this folder keeps hidden states; what a killed run left there is removed."""
+        spool = self.memory.spool(stage / ".spool")
+        spool.close()
+        return spool
 
     @cached_property
     def hf_config(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,10 +14,12 @@ from anyblock.calibration.batches import Batches
 from anyblock.calibration.sweep import HELD_OUT_EVERY
 from anyblock.candidates.candidate import HALVES, LINEAR, Candidate
 from anyblock.candidates.views import CandidateWeights
+from anyblock.checkpoint.tensor_files import TensorFiles
 from anyblock.errors import UsageError
 from anyblock.importance.hook import HookContext
 from anyblock.importance.statistics import GramStatistic, LinearFitStatistic
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
+from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.modeling.variants import LayerVariants
 from anyblock.progress import SILENT, Progress
 from anyblock.realize.realize import child_blocks
@@ -48,8 +50,9 @@ def repair(
     batches: Batches,
     *,
     partial: Path | None = None,
+    spool: Spool = IN_MEMORY,
     progress: Progress = SILENT,
-) -> tuple[dict[str, torch.Tensor], list[RepairLine]]:
+) -> tuple[Mapping[str, torch.Tensor], list[RepairLine]]:
     """Re-fit the map behind the removed units of every chosen subblock, layer by layer.
 
     Each half is fitted to what the teacher's half would do with the inputs that it gets in the child, so that errors of
@@ -60,7 +63,9 @@ def repair(
         chosen: at most one candidate a subblock.
         weights: their weights.
         batches: calibration text; every fourth batch (or the second of two or three) is held out to judge by.
-        partial: folder in which finished layers are kept; a later call goes on behind them.
+        partial: folder in which finished layers are kept; a later call goes on behind them, and
+            the result is mapped from it. None holds all repaired tensors in memory.
+        spool: where hidden states are kept.
         progress: where to report; the unit is tokens through one layer.
 
     Returns:
@@ -76,19 +81,24 @@ def repair(
             hint="give more text, lower data.batch_size, or set pruning.repair.method=none",
         )
     sweep = _Sweep(engine, chosen, weights, min(HELD_OUT_EVERY, len(batches)))
-    prepared = [engine.prepare(ids) for ids in batches]
-    hidden = [batch.hidden for batch in prepared]
+    prepared, hidden = engine.prepare_all(batches, spool)
+    repaired: dict[str, torch.Tensor] = {}
+    lines: list[RepairLine] = []
     with progress.task("Repairing", total=batches.tokens * engine.num_layers, unit="layer tokens") as advance:
         for index in range(engine.num_layers):
             found = _load(partial, index)
             if found is None:
                 found = sweep.fit_layer(index, hidden, prepared)
                 _save(partial, index, found)
-            sweep.repaired.update(found.tensors)
-            sweep.lines.extend(found.lines)
-            hidden = sweep.run_child(index, hidden, prepared)
+            lines.extend(found.lines)
+            if partial is None:
+                repaired.update(found.tensors)
+            for position, output in enumerate(sweep.run_child(index, hidden, prepared, found.tensors)):
+                hidden[position] = output
             advance(batches.tokens)
-    return sweep.repaired, sweep.lines
+    if partial is None:
+        return repaired, lines
+    return TensorFiles([_file(partial, index) for index in range(engine.num_layers)]), lines
 
 
 @dataclass(frozen=True)
@@ -110,10 +120,8 @@ class _Sweep:
             replace(child, ffn=block.ffn) for block, child in zip(engine.block_configs, self.child, strict=True)
         ]
         self.variants = LayerVariants(engine, [list(pair) for pair in zip(self.child, self.before_ffn, strict=True)])
-        self.repaired: dict[str, torch.Tensor] = {}
-        self.lines: list[RepairLine] = []
 
-    def fit_layer(self, index: int, hidden: Sequence[torch.Tensor], batches: Sequence[Batch]) -> _Fitted:
+    def fit_layer(self, index: int, hidden: SpooledTensors, batches: Sequence[Batch]) -> _Fitted:
         """Fit both halves of a layer; the ffn sees what the repaired attention gives."""
         found: dict[str, torch.Tensor] = {}
         lines: list[RepairLine] = []
@@ -133,21 +141,25 @@ class _Sweep:
             found.update({name: t.contiguous() for name, t in tensors.items() if not torch.equal(t, plain[name])})
         return _Fitted(found, lines)
 
-    def run_child(self, index: int, hidden: Sequence[torch.Tensor], batches: Sequence[Batch]) -> list[torch.Tensor]:
-        """Run the child's own layer."""
+    def run_child(
+        self, index: int, hidden: SpooledTensors, batches: Sequence[Batch], repaired: Mapping[str, torch.Tensor]
+    ) -> Iterator[torch.Tensor]:
+        """Run the child's own layer with its repaired tensors, one batch after the other."""
         if self.child[index] == self.engine.block_configs[index]:
-            return self._run(index, None, hidden, batches)
-        tensors = self._block_tensors(index, set(HALVES), self.repaired)
+            yield from self._run(index, None, hidden, batches)
+            return
+        tensors = self._block_tensors(index, set(HALVES), repaired)
         with self.variants.layer(index, self.child[index], tensors) as layer:
-            return self._run(index, layer, hidden, batches)
+            yield from self._run(index, layer, hidden, batches)
 
     def _run(
-        self, index: int, layer: nn.Module | None, hidden: Sequence[torch.Tensor], batches: Sequence[Batch]
-    ) -> list[torch.Tensor]:
-        return [self.engine.run(index, h, b, layer=layer) for h, b in zip(hidden, batches, strict=True)]
+        self, index: int, layer: nn.Module | None, hidden: SpooledTensors, batches: Sequence[Batch]
+    ) -> Iterator[torch.Tensor]:
+        for position, batch in enumerate(batches):
+            yield self.engine.run(index, hidden[position], batch, layer=layer)
 
     def _collect(
-        self, candidate: Candidate, layer: nn.Module, hidden: Sequence[torch.Tensor], batches: Sequence[Batch]
+        self, candidate: Candidate, layer: nn.Module, hidden: SpooledTensors, batches: Sequence[Batch]
     ) -> GramStatistic:
         module = layer.get_submodule(self.weights.watched_module(candidate))
         block = self.engine.block_configs[candidate.layer]
@@ -156,7 +168,8 @@ class _Sweep:
         statistic = statistic_of(module, context, held_out_every=self.held_out_every)
         handle = statistic.attach()
         try:
-            self._run(candidate.layer, layer, hidden, batches)
+            for _ in self._run(candidate.layer, layer, hidden, batches):
+                pass
         finally:
             handle.remove()
         return statistic
@@ -179,10 +192,9 @@ class _Sweep:
 def _load(folder: Path | None, index: int) -> _Fitted | None:
     from safetensors import safe_open
 
-    path = None if folder is None else folder / f"{index}.safetensors"
-    if path is None or not path.is_file():
+    if folder is None or not _file(folder, index).is_file():
         return None
-    with safe_open(path, framework="pt") as file:
+    with safe_open(_file(folder, index), framework="pt") as file:
         lines = json.loads(file.metadata()["lines"])
         return _Fitted({name: file.get_tensor(name) for name in file.keys()}, [RepairLine(**line) for line in lines])  # noqa: SIM118
 
@@ -195,4 +207,8 @@ def _save(folder: Path | None, index: int, fitted: _Fitted) -> None:
     folder.mkdir(exist_ok=True)
     whole = folder / f"{index}.tmp"
     save_file(fitted.tensors, whole, {"lines": json.dumps([asdict(line) for line in fitted.lines])})
-    whole.replace(folder / f"{index}.safetensors")
+    whole.replace(_file(folder, index))
+
+
+def _file(folder: Path, index: int) -> Path:
+    return folder / f"{index}.safetensors"

@@ -8,7 +8,7 @@ Both gradients are carried backwards through the child's layers once; each candi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -21,12 +21,12 @@ from anyblock.candidates.candidate import HALVES, Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.errors import ExecutionError
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
+from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.modeling.variants import LayerVariants
 from anyblock.progress import SILENT, Progress
 from anyblock.realize.realize import child_blocks
 from anyblock.scoring.gradients import divergence_gradients, input_gradients, probe_gradients
 from anyblock.scoring.replace_one import TeacherTrace
-from anyblock.scoring.targets import Spool
 
 Choice = Sequence[Candidate]
 """One candidate for each subblock, the teacher's own among them."""
@@ -42,6 +42,7 @@ class Surroundings:
         probes: draws at every token.
         seed: of the draws.
         reference: the model that children are compared with, where it is not the teacher that they are made from.
+        spool: where hidden states, gradients and the teacher's logits are kept.
         progress: where to report.
     """
 
@@ -54,6 +55,7 @@ class Surroundings:
         probes: int,
         seed: int,
         reference: LayerwiseModel | None = None,
+        spool: Spool = IN_MEMORY,
         progress: Progress = SILENT,
     ) -> None:
         self._engine = engine
@@ -61,11 +63,13 @@ class Surroundings:
         self._probes = probes
         self._seed = seed
         self._progress = progress
-        trace = TeacherTrace(reference or engine, batches, metric="kl", spool=Spool(None), progress=progress)
-        self._batches = trace.batches
+        self._spool = spool
+        trace = TeacherTrace(reference or engine, batches, metric="kl", spool=spool, progress=progress)
+        self._batches, self._first = trace.batches, trace.inputs[0]
         self._targets = trace.targets
         if reference is not None:
-            self._batches = [engine.prepare(ids) for ids in batches]
+            reference.release()
+            self._batches, self._first = engine.prepare_all(batches, spool)
             pairs = zip(self._targets, self._batches, strict=True)
             self._targets = [target.seen_by(engine, batch) for target, batch in pairs]
 
@@ -73,9 +77,9 @@ class Surroundings:
     def divergence(self, choice: Choice) -> float:
         """Return the KL(teacher || child) of this child, in nats a token, on the scoring text."""
         child = _Child(self._engine, self._weights, choice, [[] for _ in range(self._engine.num_layers)])
-        hidden = [batch.hidden for batch in self._batches]
+        hidden = self._first
         for index in range(self._engine.num_layers):
-            hidden = child.run(index, hidden, self._batches)
+            hidden = self._spool.collect(child.run(index, hidden, self._batches))
         return self._mean(hidden)
 
     def neighbours(self, choice: Choice, candidates: Sequence[Candidate]) -> dict[str, float]:
@@ -95,20 +99,20 @@ class Surroundings:
             if candidate.key not in chosen:
                 others[candidate.layer].append(candidate)
         child = _Child(engine, self._weights, choice, others)
-        inputs = [[batch.hidden for batch in self._batches]]
+        inputs = [self._first]
         with torch.no_grad():
             for index in range(layers):
-                inputs.append(child.run(index, inputs[-1], self._batches))
+                inputs.append(self._spool.collect(child.run(index, inputs[-1], self._batches)))
         generator = torch.Generator().manual_seed(self._seed)
-        slopes = [
-            divergence_gradients(engine, target, batch, hidden)
+        gradients = self._spool.collect(
+            torch.cat(
+                [
+                    divergence_gradients(engine, target, batch, hidden)[None],
+                    probe_gradients(engine, batch, hidden, self._probes, generator),
+                ]
+            )
             for target, batch, hidden in zip(self._targets, self._batches, inputs[-1], strict=True)
-        ]
-        probes = [
-            probe_gradients(engine, batch, hidden, self._probes, generator)
-            for batch, hidden in zip(self._batches, inputs[-1], strict=True)
-        ]
-        gradients = [torch.cat([slope[None], probe]) for slope, probe in zip(slopes, probes, strict=True)]
+        )
         found = dict.fromkeys(chosen, 0.0)
         total = sum(map(len, others))
         with self._progress.task("Scoring around the child", total=total, unit="candidates") as advance:
@@ -117,10 +121,10 @@ class Surroundings:
                     found[candidate.key] = self._change(child, candidate, inputs, gradients)
                     advance(1)
                 with child.layer(index) as layer:
-                    gradients = [
+                    gradients = self._spool.collect(
                         input_gradients(engine, index, batch, hidden, gradient, layer=layer)
                         for batch, hidden, gradient in zip(self._batches, inputs[index], gradients, strict=True)
-                    ]
+                    )
         return found
 
     @torch.no_grad()
@@ -128,8 +132,8 @@ class Surroundings:
         self,
         child: _Child,
         candidate: Candidate,
-        inputs: Sequence[Sequence[torch.Tensor]],
-        gradients: Sequence[torch.Tensor],
+        inputs: Sequence[SpooledTensors],
+        gradients: SpooledTensors,
     ) -> float:
         index = candidate.layer
         total, tokens = 0.0, 0
@@ -142,7 +146,7 @@ class Surroundings:
             raise ExecutionError(f"{candidate.key}: the estimated change is {total}", hint="try dtype=float32")
         return total / tokens
 
-    def _mean(self, hidden: Sequence[torch.Tensor]) -> float:
+    def _mean(self, hidden: SpooledTensors) -> float:
         pairs = [target.distance(states) for target, states in zip(self._targets, hidden, strict=True)]
         return sum(value for value, _ in pairs) / sum(tokens for _, tokens in pairs)
 
@@ -170,14 +174,15 @@ class _Child:
     def run(
         self,
         index: int,
-        hidden: Sequence[torch.Tensor],
+        hidden: SpooledTensors,
         batches: Sequence[Batch],
         *,
         instead: Candidate | None = None,
-    ) -> list[torch.Tensor]:
-        """Run the child's layer, or the one with `instead` for its half."""
+    ) -> Iterator[torch.Tensor]:
+        """Run the child's layer, or the one with `instead` for its half, one batch after the other."""
         with self.layer(index, instead=instead) as layer:
-            return [self._engine.run(index, h, b, layer=layer) for h, b in zip(hidden, batches, strict=True)]
+            for states, batch in zip(hidden, batches, strict=True):
+                yield self._engine.run(index, states, batch, layer=layer)
 
     def layer(self, index: int, *, instead: Candidate | None = None) -> AbstractContextManager[nn.Module]:
         """Lend the child's layer."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,11 +23,11 @@ from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.errors import ExecutionError
 from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.modeling.variants import LayerVariants
 from anyblock.progress import SILENT, Progress
 from anyblock.scoring.gradients import input_gradients, probe_gradients
 from anyblock.scoring.replace_one import TeacherTrace
-from anyblock.scoring.targets import Spool
 
 
 def estimate_scores(
@@ -41,7 +40,7 @@ def estimate_scores(
     seed: int = 0,
     done: Collection[str] = (),
     record: Callable[[Candidate, float], None],
-    spool: Path | None = None,
+    spool: Spool = IN_MEMORY,
     progress: Progress = SILENT,
 ) -> None:
     """Estimate each candidate's KL(teacher || child), in nats a token, when it is the only change.
@@ -55,7 +54,7 @@ def estimate_scores(
         seed: of the draws.
         done: keys that have an estimate already.
         record: receives each estimate as soon as it is known.
-        spool: folder for hidden states; None keeps them in memory.
+        spool: where hidden states and gradients are kept.
         progress: where to report; the unit is candidates.
 
     Raises:
@@ -68,12 +67,12 @@ def estimate_scores(
     for candidate in waiting:
         by_layer[candidate.layer].append(candidate)
     variants = LayerVariants(engine, [[candidate.block_config for candidate in layer] for layer in by_layer])
-    trace = TeacherTrace(engine, batches, metric="mse", spool=Spool(spool), progress=progress)
+    trace = TeacherTrace(engine, batches, metric="mse", spool=spool, progress=progress)
     generator = torch.Generator().manual_seed(seed)
-    gradients = [
+    gradients = spool.collect(
         probe_gradients(engine, batch, hidden, probes, generator)
         for batch, hidden in zip(trace.batches, trace.inputs[-1], strict=True)
-    ]
+    )
     first = min(candidate.layer for candidate in waiting)
     with progress.task("Estimating scores", total=len(candidates), unit="candidates") as advance:
         advance(len(candidates) - len(waiting))
@@ -83,15 +82,13 @@ def estimate_scores(
                     record(candidate, _divergence(candidate, layer, trace, gradients))
                 advance(1)
             if index > first:
-                gradients = [
+                gradients = spool.collect(
                     input_gradients(engine, index, batch, hidden, gradient)
                     for batch, hidden, gradient in zip(trace.batches, trace.inputs[index], gradients, strict=True)
-                ]
+                )
 
 
-def _divergence(
-    candidate: Candidate, layer: torch.nn.Module, trace: TeacherTrace, gradients: Sequence[torch.Tensor]
-) -> float:
+def _divergence(candidate: Candidate, layer: torch.nn.Module, trace: TeacherTrace, gradients: SpooledTensors) -> float:
     total, tokens = 0.0, 0
     for position, batch in enumerate(trace.batches):
         child = trace.engine.run(candidate.layer, trace.inputs[candidate.layer][position], batch, layer=layer)

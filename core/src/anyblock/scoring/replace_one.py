@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 
 import torch
 
@@ -11,10 +10,11 @@ from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.errors import AnyBlockError, ExecutionError
-from anyblock.modeling.layerwise import Batch, LayerwiseModel
+from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.modeling.variants import LayerVariants
 from anyblock.progress import SILENT, Progress
-from anyblock.scoring.targets import LOCAL_METRICS, Metric, Spool, TeacherTargets
+from anyblock.scoring.targets import LOCAL_METRICS, Metric, TeacherTargets
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def score_candidates(
     metric: Metric = "kl",
     done: Collection[str] = (),
     record: Callable[[Candidate, float], None],
-    spool: Path | None = None,
+    spool: Spool = IN_MEMORY,
     progress: Progress = SILENT,
 ) -> None:
     """Score each candidate as the only change to the teacher.
@@ -45,7 +45,7 @@ def score_candidates(
             square of the teacher's).
         done: keys that have a score already.
         record: receives each score as soon as it is known, so that an interrupted run can go on.
-        spool: folder for hidden states and teacher logits; None keeps them in memory.
+        spool: where hidden states and teacher logits are kept.
         progress: where to report; the unit is candidates.
 
     Raises:
@@ -58,7 +58,7 @@ def score_candidates(
     for candidate in waiting:
         by_layer[candidate.layer].append(candidate)
     variants = LayerVariants(engine, [[candidate.block_config for candidate in layer] for layer in by_layer])
-    trace = TeacherTrace(engine, batches, metric=metric, spool=Spool(spool), progress=progress)
+    trace = TeacherTrace(engine, batches, metric=metric, spool=spool, progress=progress)
     with progress.task(f"Scoring candidates ({metric})", total=len(candidates), unit="candidates") as advance:
         advance(len(candidates) - len(waiting))
         for layer in by_layer:
@@ -90,19 +90,17 @@ class TeacherTrace:
     ) -> None:
         self.engine = engine
         self.metric = metric
-        self.batches: list[Batch] = []
-        self.inputs: list[list[torch.Tensor]] = [[] for _ in range(engine.num_layers + 1)]
+        self.spool = spool
         self.targets: list[TeacherTargets] = []
         total = batches.tokens * (engine.num_layers + 1)
         with progress.task("Running the teacher", total=total, unit="layer tokens") as advance:
-            for ids in batches:
-                batch = engine.prepare(ids)
-                self.batches.append(batch)
-                self.inputs[0].append(spool.keep(batch.hidden))
+            self.batches, first = engine.prepare_all(batches, spool)
+            self.inputs: list[SpooledTensors] = [first]
             for index in range(engine.num_layers):
+                self.inputs.append(spool.collect())
                 for position, batch in enumerate(self.batches):
                     hidden = engine.run(index, self.inputs[index][position], batch)
-                    self.inputs[index + 1].append(spool.keep(hidden))
+                    self.inputs[-1].append(hidden)
                     advance(batch.input_ids.numel())
             for batch, hidden in zip(self.batches, self.inputs[-1], strict=True):
                 if metric not in LOCAL_METRICS:
@@ -112,16 +110,22 @@ class TeacherTrace:
     def score(self, index: int, module: torch.nn.Module) -> float:
         """Return the metric, per token, of the model in which `module` stands in for layer `index`."""
         total, count = 0.0, 0
+        local = self.metric in LOCAL_METRICS
+        hidden = self.spool.collect()
         for position, batch in enumerate(self.batches):
-            hidden = self.engine.run(index, self.inputs[index][position], batch, layer=module)
-            if self.metric in LOCAL_METRICS:
-                teacher = self.inputs[index + 1][position].float()
-                total += float((hidden.float() - teacher).square().sum(dtype=torch.float64))
-                count += float(teacher.square().sum(dtype=torch.float64))  # type: ignore[assignment]
+            output = self.engine.run(index, self.inputs[index][position], batch, layer=module)
+            if not local:
+                hidden.append(output)
                 continue
-            for later in range(index + 1, self.engine.num_layers):
-                hidden = self.engine.run(later, hidden, batch)
-            value, tokens = self.targets[position].distance(hidden)
+            teacher = self.inputs[index + 1][position].float()
+            total += float((output.float() - teacher).square().sum(dtype=torch.float64))
+            count += float(teacher.square().sum(dtype=torch.float64))  # type: ignore[assignment]
+        # All batches go through a layer before the next one, whose weights may have to be loaded for it.
+        for later in range(self.engine.num_layers if local else index + 1, self.engine.num_layers):
+            for position, batch in enumerate(self.batches):
+                hidden[position] = self.engine.run(later, hidden[position], batch)
+        for target, states in zip(self.targets, hidden, strict=True):
+            value, tokens = target.distance(states)
             total, count = total + value, count + tokens
         if not count:
             raise ExecutionError("the teacher's output is zero everywhere", hint="the checkpoint's weights are damaged")

@@ -5,42 +5,19 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, Literal, Self
 
 import torch
 
 from anyblock.errors import ExecutionError, UsageError
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
+from anyblock.modeling.spool import Spool
 
 Metric = Literal["kl", "cosine", "lm_loss", "mse"]
 LOCAL_METRICS: Final = ("mse",)
 """Metrics that compare a block's own output, so that no later layer has to run."""
 CHUNK_ELEMENTS: Final = 1 << 25
 """Logits held in float32 at a time: 128 MiB a copy."""
-
-
-@dataclass
-class Spool:
-    """Where large intermediate tensors live: in memory, or in files of a folder that the system pages as it needs.
-
-    Attributes:
-        folder: None keeps everything in memory.
-    """
-
-    folder: Path | None = None
-    _count: int = field(default=0, repr=False)
-
-    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return a tensor of the same content that the spool holds."""
-        if self.folder is None:
-            return tensor.clone() if tensor._base is not None else tensor
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{self._count}.bin"
-        self._count += 1
-        kept = torch.from_file(str(path), shared=True, size=tensor.numel(), dtype=tensor.dtype).view(tensor.shape)
-        return kept.copy_(tensor)
 
 
 class TeacherTargets:
@@ -60,12 +37,14 @@ class TeacherTargets:
         self._engine = engine
         self._batch = batch
         self._metric = metric
-        self._final = spool.keep(engine.final_hidden(hidden, batch)) if metric == "cosine" else None
-        self._chunks: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._final = spool.collect([engine.final_hidden(hidden, batch)] if metric == "cosine" else [])
+        self._logits = spool.collect()
+        self._norms: list[torch.Tensor] = []
         if metric == "kl":
             for part in self._parts():
                 logits = engine.logits(hidden, batch, keep=part)
-                self._chunks.append((spool.keep(logits), logits.float().logsumexp(-1)))
+                self._logits.append(logits)
+                self._norms.append(logits.float().logsumexp(-1))
 
     def seen_by(self, engine: LayerwiseModel, batch: Batch) -> Self:
         """Return the same targets for children of another model, for instance one with a smaller hidden size.
@@ -74,7 +53,7 @@ class TeacherTargets:
             engine: whose stock tail turns the children's hidden states into logits.
             batch: the same tokens as that engine prepared them.
         """
-        if self._final is not None:
+        if len(self._final):
             raise UsageError(
                 "final hidden states of two models cannot be compared", expected="the metric kl or lm_loss"
             )
@@ -89,9 +68,8 @@ class TeacherTargets:
             ExecutionError: the result is not finite.
         """
         if self._metric == "cosine":
-            assert self._final is not None
             final = self._engine.final_hidden(hidden, self._batch)
-            near = torch.nn.functional.cosine_similarity(final.float(), self._final.float(), dim=-1)
+            near = torch.nn.functional.cosine_similarity(final.float(), self._final[0].float(), dim=-1)
             return _finite(float((1 - near).sum(dtype=torch.float64)), self._metric), near.numel()
         if self._metric == "lm_loss":
             return self._loss(hidden)
@@ -112,7 +90,7 @@ class TeacherTargets:
         Args:
             hidden: a child's last hidden states, [batch, length, hidden].
         """
-        for part, (teacher, norm) in zip(self._parts(), self._chunks, strict=True):
+        for part, teacher, norm in zip(self._parts(), self._logits, self._norms, strict=True):
             child = self._engine.logits(hidden, self._batch, keep=part).float()
             kept = teacher.float()  # the stored tensor itself when it is float32: not to be written to
             weighted = ((kept - norm[..., None]).exp_() * (kept - child)).sum(-1)

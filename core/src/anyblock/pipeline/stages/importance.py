@@ -54,6 +54,7 @@ def run_importance(
                 batches,
                 linear={place: site.module for place, site in sites.items()},
                 partial=folder / ".layers",
+                spool=context.spool(folder),
                 progress=context.progress,
             )
             maps = {name: found.pop(name) for name in [name for name in found if name.endswith("|linear")]}

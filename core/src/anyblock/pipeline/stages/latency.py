@@ -16,7 +16,7 @@ from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.schema import RunConfig, SearchConfig
 from anyblock.costs.device import describe_device
 from anyblock.costs.latency import FIXED, LatencyModel, LatencyScenario
-from anyblock.costs.shapes import WHOLE, Shape, ShapeTimes, shape_key
+from anyblock.costs.shapes import TOGETHER, WHOLE, Shape, ShapeTimes, shape_key
 from anyblock.errors import UnsupportedModelError
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, digest, read_json
@@ -53,7 +53,9 @@ def run_latency(context: RunContext, costed: CostedCandidates) -> CostedCandidat
         for group, tensors in context.source.shapes.items()
         if not group.startswith("block_")
     }
-    fixed, whole = digest(outside), digest(context.teacher.fingerprint())
+    # A teacher that does not fit into memory is not timed as a whole; the sum of its parts then stands for it.
+    plan = context.memory
+    fixed, whole = digest(outside), digest(context.teacher.fingerprint()) if plan.whole else None
     repeats = context.config.search.timing_rounds
     stage = context.run.stage(
         STAGE,
@@ -75,14 +77,17 @@ def run_latency(context: RunContext, costed: CostedCandidates) -> CostedCandidat
                 conditions=context.execution,
                 path=context.run.path / _TIMES,
                 repeats=repeats,
+                together=TOGETHER if plan.max_resident is None else min(TOGETHER, 2 * plan.max_resident),
                 progress=context.progress,
             )
             model = times.measure(shapes, fixed=fixed, whole=whole)
-            parts = [key for key in (keys[c.key] for c in costed.candidates if c.kind == "teacher") if key]
-            model = model.calibrated(parts, model.subblocks[WHOLE])
-            context.progress.note(
-                f"{len(shapes)} distinct subblocks timed; the teacher takes {model.factor:.3f} times the sum of its parts"
+            if whole is not None:
+                parts = [key for key in (keys[c.key] for c in costed.candidates if c.kind == "teacher") if key]
+                model = model.calibrated(parts, model.subblocks[WHOLE])
+            told = (
+                "does not fit into memory" if whole is None else f"takes {model.factor:.3f} times the sum of its parts"
             )
+            context.progress.note(f"{len(shapes)} distinct subblocks timed; the teacher {told}")
             write_json_atomic(folder / _FILE, {"model": model.to_dict(), "keys": keys})
     return with_latency(context.run, costed)
 

@@ -45,9 +45,9 @@ class LatencyCheck:
 def run_latency_check(
     context: RunContext, child: SubblockCheckpoint, predicted: Mapping[str, float]
 ) -> LatencyCheck | None:
-    """Time the realised child as a whole and compare; None when nothing was timed before."""
+    """Time the realised child as a whole and compare; None when nothing was timed, or models do not fit into memory."""
     found = read_latency(context.run)
-    if not wants_latency(context.config) or found is None:
+    if not wants_latency(context.config) or found is None or not context.memory.whole:
         return None
     model = found[0]
     stage = context.run.stage(
@@ -78,5 +78,7 @@ def run_latency_check(
 
 
 def read_latency_check(context: RunContext) -> LatencyCheck | None:
-    """Read the finished check; None when no budget asked for latency."""
-    return LatencyCheck(**read_json(context.run.result(CHECK, _FILE))) if wants_latency(context.config) else None
+    """Read the finished check; None when no budget asked for latency, or models do not fit into memory."""
+    if not wants_latency(context.config) or not context.memory.whole:
+        return None
+    return LatencyCheck(**read_json(context.run.result(CHECK, _FILE)))

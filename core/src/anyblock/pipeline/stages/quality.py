@@ -5,7 +5,7 @@ from __future__ import annotations
 from anyblock.calibration.batches import Batches
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.evaluation.evaluate import evaluate
+from anyblock.evaluation.layerwise import evaluate_layerwise
 from anyblock.evaluation.result import EvaluationResult
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
@@ -28,12 +28,11 @@ def run_evaluation(context: RunContext, child: SubblockCheckpoint, batches: Batc
     )
     if not stage.skipped:
         with stage.run() as folder:
-            result = evaluate(
-                child.path,
-                data=batches,
-                teacher=context.original.teacher.path,
-                device=context.device,
-                dtype=context.dtype,
+            result = evaluate_layerwise(
+                context.engine_of(child),
+                ids=batches.ids,
+                teacher=context.original.engine,
+                spool=context.spool(folder),
                 progress=context.progress,
             )
             write_json_atomic(folder / "evaluation.json", result.to_dict())

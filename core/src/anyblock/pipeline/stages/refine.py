@@ -124,6 +124,7 @@ def _refine(
         probes=context.config.scoring.probes,
         seed=context.config.seed,
         reference=None if context.before is None else context.before.engine,
+        spool=context.spool(path.parent),
         progress=context.progress,
     )
     state = _load(path)

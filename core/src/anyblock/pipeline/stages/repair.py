@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.checkpoint.atomic import write_json_atomic
+from anyblock.checkpoint.tensor_files import TensorFiles
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, file_digest, read_json
 from anyblock.realize.repair import RepairLine, repair
@@ -25,12 +26,10 @@ _LINES = "repair.json"
 
 def run_repair(
     context: RunContext, chosen: Sequence[Candidate], orders: Orders, batches: Batches
-) -> tuple[dict[str, torch.Tensor], str]:
+) -> tuple[Mapping[str, torch.Tensor], str]:
     """Return the repaired tensors by name, and what identifies them; nothing when the repair is switched off."""
     if context.config.pruning.repair.method == "none":
         return {}, "none"
-    from safetensors.torch import load_file, save_file
-
     stage = context.run.stage(
         STAGE,
         {
@@ -46,13 +45,16 @@ def run_repair(
         weights = context.weights(orders)
         changed = [candidate for candidate in chosen if candidate.kind != TEACHER]
         with stage.run() as folder:
-            tensors, lines = repair(
-                context.engine, changed, weights, batches, partial=folder / ".layers", progress=context.progress
+            partial = folder / ".layers"
+            spool = context.spool(folder)
+            _, lines = repair(
+                context.engine, changed, weights, batches, partial=partial, spool=spool, progress=context.progress
             )
-            save_file(tensors, folder / _WEIGHTS)
+            (folder / _WEIGHTS).unlink(missing_ok=True)
+            TensorFiles(sorted(partial.glob("*.safetensors"))).join(folder / _WEIGHTS)
             write_json_atomic(folder / _LINES, [asdict(line) for line in lines])
     path = context.run.result(STAGE, _WEIGHTS)
-    return load_file(path), file_digest(path)
+    return TensorFiles([path]), file_digest(path)
 
 
 def read_repair(run: RunFolder) -> list[RepairLine]:

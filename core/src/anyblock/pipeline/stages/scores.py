@@ -79,6 +79,7 @@ def _exact(
             metric=context.config.scoring.metric,
             done=set(scores),
             record=record,
+            spool=context.spool(folder),
             progress=context.progress,
         )
     return {candidate.key: scores[candidate.key] for candidate in candidates}
@@ -98,6 +99,7 @@ def _estimated(
             seed=context.config.seed,
             done=set(estimates),
             record=record,
+            spool=context.spool(folder),
             progress=context.progress,
         )
     sample = sample_for_exact(candidates, estimates, settings.exact_sample)
