@@ -77,5 +77,7 @@ def _plan(
 
 
 def _remove(layer: nn.Module, no_ops: Mapping[str, Mapping[str, Any]]) -> None:
-    for name, no_op in no_ops.items():
-        setattr(layer, name, NO_OPS[no_op["kind"]].replacing(getattr(layer, name), returns=no_op["returns"]))
+    for path, no_op in no_ops.items():
+        options = {name: value for name, value in no_op.items() if name != "kind"}
+        owner, _, name = path.rpartition(".")
+        setattr(layer.get_submodule(owner), name, NO_OPS[no_op["kind"]].replacing(layer.get_submodule(path), **options))
