@@ -129,6 +129,16 @@ def faults(session: nox.Session) -> None:
     session.run(shared(session, "pytest"), "-m", "faults or not faults", *chosen, env=ONE_THREAD)
 
 
+@nox.session(requires=["workspace"])
+def gguf(session: nox.Session) -> None:
+    """Run GGUF exports in llama.cpp, which is built once (minutes), and of the child named after `--` as well."""
+    session.install("llama-cpp-python>=0.3.36", env={"CMAKE_BUILD_PARALLEL_LEVEL": "1"})
+    environment = {**ONE_THREAD, "ANYBLOCK_LLAMA_CPP": f"{session.bin}/python"}
+    if session.posargs:
+        environment["ANYBLOCK_GGUF_CHILD"] = str(Path(session.posargs[0]).resolve())
+    session.run(shared(session, "pytest"), "-rP", "core/tests/export/test_llama_cpp.py", env=environment, external=True)
+
+
 @nox.session(venv_backend="none", requires=["workspace"])
 def conformance(session: nox.Session) -> None:
     """Run the conformance suite on the tiny model of every family, or of those named after `--`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from anyblock.checkpoint.view import config_view
 from anyblock.errors import ConfigError, UnsupportedModelError
+from anyblock.export.built_layers import built_layers
 from anyblock.export.directory import write_directory
 from anyblock.export.format import ExportFormat
 from anyblock.export.uniform import by_layer, layer_differences, text_part, uniform_config
@@ -35,7 +36,7 @@ class TransformersFormat(ExportFormat):
         if uniform_config(child, family) is not None:
             return []
         try:
-            _built_layers(child, family)
+            built_layers(child, family)
         except UnsupportedModelError as error:
             return [error.what]
         return []
@@ -54,13 +55,11 @@ class TransformersFormat(ExportFormat):
 
 
 def _config(child: SubblockCheckpoint, family: ModelFamily) -> dict[str, Any]:
-    layers, stock = _built_layers(child, family)
-    config = copy.deepcopy(child.config)
-    config["architectures"] = [stock]
+    entries = built_layers(child, family)
+    (stock,) = entries["architectures"]
+    config = copy.deepcopy(child.config) | entries
     config["auto_map"] = config.get("auto_map", {}) | dict.fromkeys(_AUTO, f"modeling_anyblock.{stock}")
     config["block_configs"] = [block.to_dict() for block in child.block_configs]
-    config["anyblock_layer_classes"] = [cls.__name__ for cls in family.decoder_layer_cls()]
-    config["anyblock_layers"] = layers
     text_part(config, family)["per_layer_config"] = by_layer(_per_layer_config(child, family))
     return config
 
@@ -85,39 +84,3 @@ def _per_layer_config(child: SubblockCheckpoint, family: ModelFamily) -> list[di
         for layer in differences:
             layer.pop("num_attention_heads", None)
     return differences
-
-
-def _built_layers(child: SubblockCheckpoint, family: ModelFamily) -> tuple[list[dict[str, Any]], str]:
-    """Return what `modeling_anyblock` reads of every layer, and the name of the stock class.
-
-    Raises:
-        UnsupportedModelError: the adapter builds layers in another way than `modeling_anyblock` can.
-    """
-    import sys
-
-    import transformers
-
-    from anyblock.modeling.linear_half import STAND_INS, options_of
-    from anyblock.modeling.skeleton import build_skeleton, load_hf_config
-
-    model = build_skeleton(family, load_hf_config(child.path), child.block_configs)
-    stock = type(model)
-    if getattr(transformers, stock.__name__, None) is not stock:
-        raise UnsupportedModelError(f"{stock.__name__} is no class of transformers")
-    for cls in family.decoder_layer_cls():
-        if getattr(sys.modules[stock.__module__], cls.__name__, None) is not cls:
-            raise UnsupportedModelError(f"{cls.__name__} is not in {stock.__module__}")
-    kinds = {cls: kind for kind, cls in STAND_INS.items()}
-    layers: list[dict[str, Any]] = []
-    differences = layer_differences(child, family)
-    for index, block in enumerate(child.block_configs):
-        layer = model.get_submodule(family.layer_block_name(index))
-        no_ops = {
-            name: {"kind": kinds[type(module)], **options_of(module)}
-            for name, module in layer.named_children()
-            if type(module) in kinds
-        }
-        if "skip" in differences[index] and not no_ops:
-            raise UnsupportedModelError(f"the adapter removes a half of layer {index} with modules of its own")
-        layers.append({"config": dict(family.block_config_to_layer_overrides(block)), "no_ops": no_ops})
-    return layers, stock.__name__

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from torch import nn
 
-from .no_op import NO_OPS, NoOpAttention, NoOpFFN, NoOpNorm, hidden_states_of, in_form, layer_index_of
+from .no_op import NO_OPS, NoOpAttention, NoOpFFN, NoOpNorm, NoOpResidual, hidden_states_of, in_form, layer_index_of
 
 
 class LinearAttention(NoOpAttention):
@@ -69,11 +69,12 @@ STAND_INS: Final[dict[str, type[StandIn]]] = {
 """All modules that stand in for a half's own, by the names that exported configurations use."""
 
 
-def options_of(module: nn.Module) -> dict[str, int]:
+def options_of(module: nn.Module) -> dict[str, Any]:
     """Return what `replacing` needs to make this stand-in again, besides the module that it replaces."""
     linear = getattr(module, "linear", None)
     width = {"width": linear.in_features} if isinstance(linear, nn.Linear) else {}
-    return {"returns": getattr(module, "returns", 1), **width}
+    argument = {"argument": module.argument} if isinstance(module, NoOpResidual) else {}
+    return {"returns": getattr(module, "returns", 1), **argument, **width}
 
 
 def replace_by_linear(layer: nn.Module, remove: Callable[[nn.Module], object], width: int) -> None:

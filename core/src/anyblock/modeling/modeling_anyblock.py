@@ -77,6 +77,9 @@ def _plan(
 
 
 def _remove(layer: nn.Module, no_ops: Mapping[str, Mapping[str, Any]]) -> None:
-    for name, no_op in no_ops.items():
-        options = {key: value for key, value in no_op.items() if key != "kind"}
-        setattr(layer, name, STAND_INS[no_op["kind"]].replacing(getattr(layer, name), **options))
+    for path, no_op in no_ops.items():
+        options = {name: value for name, value in no_op.items() if name != "kind"}
+        owner, _, name = path.rpartition(".")
+        setattr(
+            layer.get_submodule(owner), name, STAND_INS[no_op["kind"]].replacing(layer.get_submodule(path), **options)
+        )

@@ -119,6 +119,7 @@ class NoOpTypedNorm(NoOpNorm):
 NO_OPS: Final[dict[str, type[NoOpAttention | NoOpFFN | NoOpNorm]]] = {
     "attention": NoOpAttention,
     "ffn": NoOpFFN,
+    "residual": NoOpResidual,
     "norm": NoOpNorm,
     "typed_norm": NoOpTypedNorm,
 }

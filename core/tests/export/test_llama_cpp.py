@@ -1,0 +1,131 @@
+"""GGUF exports in llama.cpp: `nox -s gguf` builds it, and names its interpreter in ANYBLOCK_LLAMA_CPP.
+
+Logits are compared with those of the child in float32. llama.cpp rounds activations to 16 bits (F16) or to 8 bits (Q8_0)
+before each product with a matrix, and Q8_0 rounds the weights as well: the root mean square of the difference stays below
+`TOLERANCE` times the logits' standard deviation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from anyblock import export_child, load_model
+
+from .gguf_children import CASES, child_of, tokenizer_like
+
+PYTHON = os.environ.get("ANYBLOCK_LLAMA_CPP")
+pytestmark = pytest.mark.skipif(PYTHON is None, reason="`nox -s gguf` runs these")
+ASSET = Path(__file__).parents[1] / "assets" / "tiny-llama"
+TOLERANCE = {"gguf": 0.003, "gguf-q8_0": 0.1}
+PROMPT = [464, 12, 99, 3, 7, 21, 55, 100, 2, 9]
+TEXTS = [
+    "Once upon a time there was a little dog.",
+    "  two  spaces\tand\na line \n\n  \r\n end  ",
+    "I've told you; we'll see. DON'T! It'S he'd 'll",
+    "3.14159 and 1234567890, 2nd, x2, 1,000",
+    "naïve café — Straße, Ёлка, 我想在apple工作1314151天～, ٣٤٥, 🚀🦙 e\u0301",
+    "a<|endoftext|>b",
+    "",
+]
+
+
+def llama_cpp(folder: Path, exported: Path, **request: Any) -> dict[str, Any]:
+    (file,) = exported.glob("*.gguf")
+    (folder / "request.json").write_text(json.dumps({"file": str(file), **request}))
+    script = Path(__file__).with_name("run_llama_cpp.py")
+    command = [PYTHON, str(script), str(folder / "request.json"), str(folder / "answer.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(np.load(folder / "answer.npz"))
+
+
+def compare(child: Path, form: str, folder: Path, *, prompt: list[int], new: int) -> tuple[float, float]:
+    """Return the difference of logits in units of their standard deviation, and the share of equal tokens."""
+    found = llama_cpp(folder, export_child(child, folder / form, form), prompt=prompt, new=new)
+    model = load_model(child, dtype="float32")
+    ids = torch.tensor([prompt])
+    with torch.no_grad():
+        logits = model(ids).logits[0]
+        written = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new, do_sample=False
+        )
+    apart = (torch.from_numpy(found["logits"]) - logits) / logits.std()
+    rms, worst = apart.square().mean().sqrt(), apart.abs().max()
+    same = np.mean(found["greedy"] == written[0, len(prompt) :].numpy())
+    print(f"{form}: rms {rms:.2g}, at most {worst:.2g} standard deviations; {same:.0%} of {new} greedy tokens equal")
+    return float(rms), float(same)
+
+
+@pytest.mark.parametrize("form", TOLERANCE)
+@pytest.mark.parametrize("name", CASES)
+def test_logits_and_greedy_tokens_are_the_childs(name, form, tmp_path):
+    child = child_of(tmp_path, CASES[name])
+    apart, same = compare(child, form, tmp_path, prompt=PROMPT, new=16)
+    assert apart < TOLERANCE[form]
+    assert same == 1 or form == "gguf-q8_0"
+
+
+def test_a_trained_child(trained_child, tmp_path):
+    for form, tolerance in TOLERANCE.items():
+        apart, same = compare(trained_child, form, tmp_path, prompt=PROMPT, new=32)
+        assert apart < tolerance
+        assert same == 1
+
+
+@pytest.mark.skipif("ANYBLOCK_GGUF_CHILD" not in os.environ, reason="`nox -s gguf -- CHILD` names one")
+def test_the_child_that_was_named(tmp_path):
+    from anyblock.calibration.tokenizer import load_tokenizer
+
+    child = Path(os.environ["ANYBLOCK_GGUF_CHILD"])
+    text = "The sky looks blue because"
+    for form, tolerance in TOLERANCE.items():
+        apart, same = compare(child, form, tmp_path, prompt=load_tokenizer(child)(text)["input_ids"], new=32)
+        assert apart < tolerance
+        assert same == 1 or form == "gguf-q8_0"
+    compare_tokens(child, tmp_path)
+
+
+def compare_tokens(child: Path, folder: Path) -> None:
+    from anyblock.calibration.tokenizer import load_tokenizer
+
+    found = llama_cpp(folder, export_child(child, folder / "tokens", "gguf"), texts=TEXTS)
+    tokenizer = load_tokenizer(child)
+    for index, text in enumerate(TEXTS):
+        assert found[f"text_{index}"].tolist() == tokenizer(text)["input_ids"], text
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def split(pattern: str) -> dict[str, Any]:
+    first = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [first, BYTES]}
+
+
+DIGITS = {
+    "type": "Sequence",
+    "pretokenizers": [{"type": "Digits", "individual_digits": True}, BYTES | {"use_regex": True}],
+}
+PRE_TOKENIZERS = {
+    "gpt-2": {},
+    "smollm": {"pre_tokenizer": DIGITS},
+    "llama-bpe": {"pre_tokenizer": split(LLAMA3), "model": {"ignore_merges": True}},
+    "qwen2": {"pre_tokenizer": split(QWEN2)},
+}
+
+
+@pytest.mark.parametrize("name", PRE_TOKENIZERS)
+def test_texts_become_the_same_tokens(name, tmp_path):
+    tokenizer = tokenizer_like(ASSET, tmp_path / "tokenizer", **PRE_TOKENIZERS[name])
+    compare_tokens(child_of(tmp_path, {"removed": {1: ("ffn",)}}, tokenizer), tmp_path)
