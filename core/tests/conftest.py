@@ -28,6 +28,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(line)
 
 
+TRAINED = Path(__file__).parent / "assets" / "tiny-llama"
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The reference material beside the repository; tests that ask for it are skipped where it is absent."""
@@ -94,3 +97,35 @@ def teacher_dir(llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def ids() -> torch.Tensor:
     """Token ids [2, 24] of the tiny vocabulary."""
     return torch.randint(0, 96, (2, 24), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def trained_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained Llama in `assets` as a subblock checkpoint."""
+    from anyblock import convert_model
+
+    return convert_model(TRAINED, tmp_path_factory.mktemp("trained") / "teacher")
+
+
+@pytest.fixture(scope="session")
+def trained_child(trained_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Layer 0 lacks its attention, 1 both halves, 2 and 5 their ffn; 3 has one kv head, 4 a narrow ffn."""
+    from anyblock import get_family
+    from anyblock.candidates.candidate import NO_OP, Candidate
+    from anyblock.candidates.views import CandidateWeights
+    from anyblock.checkpoint.subblocks import SubblockCheckpoint
+    from anyblock.modeling.skeleton import load_hf_config
+    from anyblock.realize.realize import realize
+
+    teacher, family = SubblockCheckpoint.open(trained_dir), get_family("llama")
+    block = teacher.block_configs[0]
+    chosen = [
+        Candidate(0, "attention", NO_OP, 0, block.with_attention(no_op=True)),
+        Candidate(1, "attention", NO_OP, 0, block.with_attention(no_op=True)),
+        *(Candidate(layer, "ffn", NO_OP, 0, block.with_ffn(no_op=True)) for layer in (1, 2, 5)),
+        Candidate(3, "attention", "kv_heads", 1, block.with_attention(num_key_value_heads=1)),
+        Candidate(4, "ffn", "ffn_intermediate", 96, block.with_ffn(intermediate_size=96)),
+    ]
+    orders = {(3, "kv_heads"): torch.arange(3), (4, "ffn_intermediate"): torch.arange(288)}
+    weights = CandidateWeights(teacher, family, load_hf_config(trained_dir), orders)
+    return realize(teacher, chosen, weights, tmp_path_factory.mktemp("trained") / "child")

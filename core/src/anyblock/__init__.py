@@ -15,9 +15,19 @@ if TYPE_CHECKING:
     from anyblock.family import get_family
     from anyblock.modeling.load import load_model
     from anyblock.pipeline.compress import compress
+    from anyblock.pipeline.push import push_child
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compress", "convert_model", "evaluate", "export_child", "get_family", "load_model"]
+__all__ = [
+    "__version__",
+    "compress",
+    "convert_model",
+    "evaluate",
+    "export_child",
+    "get_family",
+    "load_model",
+    "push_child",
+]
 
 _HOME = {
     "compress": "anyblock.pipeline.compress",
@@ -26,6 +36,7 @@ _HOME = {
     "export_child": "anyblock.export.export",
     "get_family": "anyblock.family",
     "load_model": "anyblock.modeling.load",
+    "push_child": "anyblock.pipeline.push",
 }
 
 

@@ -89,7 +89,7 @@ def test_every_part_is_there():
     assert ["gap", "0 (proven)"] in found["Search"]
     assert found["Stages"] == [["convert", "2.0 s", ""], ["score", "1 min 17 s", "reused"], ["all", "1 min 19 s", ""]]
     assert "anyblock compress teacher child --budget params=0.5x" in page
-    assert "100 tokens in blocks of 10, stride 5." in page
+    assert "predicted tokens, windows of 10 tokens sliding by a stride of 5." in page
     assert "Counted for batch size 1, length 4096." in page
     assert "- a note" in page
     assert "anyblock 0.1.0" in page

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from anyblock.checkpoint.index import INDEX
 from anyblock.errors import InputError, UsageError
 
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _REVISION: Final = re.compile(r"[0-9a-f]{40}")
+_PINNED: Final = re.compile(r"(?P<model>[^@]+)@(?P<revision>[\w./-]+)")
 PATTERNS: Final = (
     "*.safetensors",
     "*.json",
@@ -24,7 +28,9 @@ PATTERNS: Final = (
     "NOTICE*",
     "README*",
 )
-"""What is downloaded."""
+"""What is downloaded of a model."""
+CONFIG_PATTERNS: Final = ("config.json", "*.py")
+"""What is downloaded where only the configuration is wanted."""
 UNWANTED: Final = (
     "consolidated*",
     "original/*",
@@ -38,17 +44,18 @@ UNWANTED: Final = (
 """What is not downloaded although a pattern matches it."""
 
 
-def resolve_model(model: str, *, revision: str | None = None) -> Path:
+def resolve_model(model: str, *, revision: str | None = None, patterns: Iterable[str] = PATTERNS) -> Path:
     """Return the directory of a model, downloading it first if it is a hub id.
 
     Args:
-        model: a directory or a hub id (`owner/name`). A directory of that name comes first.
-        revision: branch, tag or commit on the hub; None is the main branch.
+        model: a directory or a hub id, `owner/name` or `owner/name@revision`. A directory of that name comes first.
+        revision: branch, tag or commit on the hub; None is the one behind `@`, or the main branch.
+        patterns: which files are downloaded.
 
     Raises:
         InputError: neither a directory nor a hub id, or the hub does not have it, does not give it or cannot be
             reached.
-        UsageError: a revision of a local directory.
+        UsageError: a revision of a local directory, or two revisions.
     """
     path = Path(model).expanduser()
     if model and path.is_dir():
@@ -64,7 +71,15 @@ def resolve_model(model: str, *, revision: str | None = None) -> Path:
             f"{model or 'the empty name'} does not exist",
             expected="the directory of a model, or a hub id such as owner/name",
         )
-    return _download(model, revision)
+    return _download(*_name_and_revision(model, revision), patterns)
+
+
+def split_revision(model: str) -> tuple[str, str | None]:
+    """Return `owner/name` and the revision of `owner/name@revision`; the text itself and None where it is no such id."""
+    found = _PINNED.fullmatch(model)
+    if found is None or Path(model).expanduser().exists() or not _HUB_ID.fullmatch(found["model"]):
+        return model, None
+    return found["model"], found["revision"]
 
 
 def origin_of(path: str | os.PathLike[str]) -> str | None:
@@ -77,11 +92,31 @@ def origin_of(path: str | os.PathLike[str]) -> str | None:
     return f"{repository.removeprefix('models--').replace('--', '/')}@{folder.name}"
 
 
+def recorded_origin(path: Path) -> str | None:
+    """Return `owner/name@commit` of a directory in the cache, or as the conversion that wrote it recorded; else None."""
+    if origin := origin_of(path):
+        return origin
+    try:
+        metadata = json.loads((path / INDEX).read_text(encoding="utf-8"))["metadata"]
+        source = metadata.get("source")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return source if isinstance(source, str) else None
+
+
+def _name_and_revision(model: str, revision: str | None) -> tuple[str, str | None]:
+    name, own = split_revision(model)
+    if own is not None and revision is not None and own != revision:
+        raise UsageError(f"{model} names the revision {own!r}, and {revision!r} was given too", expected="one of them")
+    return name, own if revision is None else revision
+
+
 def _looks_like_path(model: str) -> bool:
-    return model.startswith(("~", ".", "/")) or model.endswith("/") or not _HUB_ID.fullmatch(model)
+    name, _ = split_revision(model)
+    return name.startswith(("~", ".", "/")) or name.endswith("/") or not _HUB_ID.fullmatch(name)
 
 
-def _download(model: str, revision: str | None) -> Path:
+def _download(model: str, revision: str | None, patterns: Iterable[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's or httpx2's own
         GatedRepoError,
@@ -96,7 +131,7 @@ def _download(model: str, revision: str | None) -> Path:
     name = model if revision is None else f"{model} at revision {revision}"
     try:
         return Path(
-            snapshot_download(model, revision=revision, allow_patterns=list(PATTERNS), ignore_patterns=list(UNWANTED))
+            snapshot_download(model, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(UNWANTED))
         )
     except GatedRepoError as error:
         raise InputError(

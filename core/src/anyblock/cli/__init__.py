@@ -23,6 +23,7 @@ from anyblock.cli.families import families
 from anyblock.cli.generate import generate
 from anyblock.cli.inspect import inspect
 from anyblock.cli.new_family import new_family
+from anyblock.cli.push import push
 from anyblock.cli.search import search
 from anyblock.errors import AnyBlockError, InputError
 
@@ -52,7 +53,7 @@ def _options(
         os.environ["ANYBLOCK_DEBUG"] = "1"
 
 
-for command in (families, inspect, convert, compress, search, evaluate, bench, export, generate, doctor):
+for command in (families, inspect, convert, compress, search, evaluate, bench, export, push, generate, doctor):
     app.command()(command)
 app.command("new-family")(new_family)
 app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})(

@@ -14,7 +14,9 @@ _LISTED = "; ".join(f"{name}: {form.summary}" for name, form in FORMATS.items())
 
 
 def export(
-    child: Annotated[Path, typer.Argument(metavar="CHILD", help="A child, or any subblock checkpoint.")],
+    child: Annotated[
+        str, typer.Argument(metavar="CHILD", help="A child, any subblock checkpoint, or a hub id of one.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write.")],
     format_name: Annotated[
         str,
@@ -25,7 +27,8 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a child in a form that other tools read. What a format cannot express is refused, with the reason."""
+    from anyblock.checkpoint.hub import resolve_model
     from anyblock.export.export import export_child
 
-    written = export_child(child, out, format_name, overwrite=overwrite)
+    written = export_child(resolve_model(child), out, format_name, overwrite=overwrite)
     typer.echo(f"wrote {written}")

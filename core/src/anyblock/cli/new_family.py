@@ -11,7 +11,9 @@ from anyblock.cli.options import Overwrite
 
 
 def new_family(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model_type, a checkpoint or a config.json.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model_type, a checkpoint, a hub id or a config.json.")
+    ],
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to write.")],
     overwrite: Overwrite = False,
 ) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from anyblock.calibration.batches import Batches
 from anyblock.calibration.text import read_text, tokenize
 from anyblock.calibration.tokenizer import load_tokenizer
+from anyblock.checkpoint.hub import resolve_model
 from anyblock.errors import UsageError
 from anyblock.evaluation.metrics import TokenMetrics
 from anyblock.evaluation.result import EvaluationResult, ModelFigures
@@ -46,7 +47,8 @@ def evaluate(
     Figures of different block sizes or strides cannot be compared.
 
     Args:
-        model: a Hugging Face directory, a subblock checkpoint, a child, or a loaded model, which is run where it is.
+        model: a Hugging Face directory, a subblock checkpoint, a child, as text also a hub id, or a loaded model, which
+            is run where it is.
         data: a text file (`.jsonl` with a `text` field, too), token ids `[tokens]` that are cut as a text's are, or
             sequences `[sequences, block_size]` that are used as they are.
         teacher: what to compare with.
@@ -63,6 +65,7 @@ def evaluate(
         InputError: the text, the tokenizer or a model cannot be used, or the vocabularies differ.
         ExecutionError: a logit is not finite (the message says where), or the device has not enough memory.
     """
+    model, teacher = _found(model), None if teacher is None else _found(teacher)
     tokens = _tokens(data, model, tokenizer, max_tokens)
     if tokens.dim() == 2 and (stride is not None or block_size is not None):
         raise UsageError(
@@ -142,6 +145,10 @@ def _tokens(data: Data, model: Model, tokenizer: Any | None, max_tokens: int | N
     if isinstance(tokenizer, str | Path):
         tokenizer = load_tokenizer(tokenizer)
     return tokenize(text, tokenizer, max_tokens=max_tokens)
+
+
+def _found(model: Model) -> Path | nn.Module:
+    return resolve_model(model) if isinstance(model, str) else model
 
 
 def _loaded(model: Model, device: torch.device | str, dtype: torch.dtype | str | None) -> nn.Module:

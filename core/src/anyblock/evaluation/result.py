@@ -85,6 +85,13 @@ class EvaluationResult:
         """The evaluated model's speed."""
         return self.child.tokens_per_second
 
+    @property
+    def windows(self) -> str:
+        """The definition that the figures follow, in words, for instance `8191 predicted tokens, windows of
+        1024 tokens sliding by a stride of 512`."""
+        how = "without overlap" if self.stride is None else f"sliding by a stride of {self.stride}"
+        return f"{self.predicted} predicted tokens, windows of {self.block_size} tokens {how}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; each model also has its `perplexity`, null where no float can hold it."""
         data = asdict(self)

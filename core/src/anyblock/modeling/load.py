@@ -12,6 +12,7 @@ import torch
 from anyblock.blocks import BlockConfig, block_configs_from_json
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.groups import NOT_LOADED
+from anyblock.checkpoint.hub import resolve_model
 from anyblock.checkpoint.source import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.errors import CheckpointError
@@ -36,7 +37,8 @@ def load_model(
     """Load a model whose layers may differ in shape.
 
     Args:
-        path: a subblock checkpoint, a child, or an ordinary Hugging Face directory.
+        path: a subblock checkpoint, a child, an ordinary Hugging Face directory, or, as text, a hub id (`owner/name`,
+            `owner/name@revision`).
         device: where the parameters go.
         dtype: the parameters' dtype, also by name; None keeps the checkpoint's.
         family: the adapter to use; None finds the installed one for the checkpoint's `model_type`.
@@ -49,8 +51,9 @@ def load_model(
     Raises:
         CheckpointError: a tensor is missing, left over or has the wrong shape; nothing is ever initialised at random.
         UnsupportedModelError: the layers differ and no installed adapter serves the model.
+        InputError: there is neither such a directory nor such a model on the hub.
     """
-    path = Path(path)
+    path = path if isinstance(path, Path) else resolve_model(path)
     raw = read_config(path)
     dtype = as_dtype(dtype)
     if "block_configs" not in raw:

@@ -10,13 +10,13 @@ from omegaconf import OmegaConf
 
 from anyblock.calibration.batches import Batches
 from anyblock.checkpoint.atomic import write_bytes_atomic, write_json_atomic
-from anyblock.checkpoint.hub import resolve_model
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
 from anyblock.errors import OutputExistsError
 from anyblock.modeling.device import resolve_device
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.narrow import narrowed_source
+from anyblock.pipeline.pinned import pin_model
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.source import read_source
 from anyblock.pipeline.stages.candidates import CostedCandidates, keep_candidates, linear_places, plan_candidates
@@ -80,11 +80,8 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
         raise OutputExistsError(f"{output} is there already", hint="choose another output, or pass --overwrite")
     # Whatever can be refused is refused here, before anything is written.
     resolve_device(config.device)
-    source = read_source(
-        resolve_model(config.model, revision=config.revision),
-        family=config.family,
-        trust_remote_code=config.trust_remote_code,
-    )
+    config, folder = pin_model(config, run.path)
+    source = read_source(folder, family=config.family, trust_remote_code=config.trust_remote_code)
     narrow = narrowed_source(config, source)
     linear = linear_places(config, source)
     model = (source,) if narrow is None else (narrow, source)

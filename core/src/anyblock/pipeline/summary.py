@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from anyblock.checkpoint.hub import recorded_origin
 from anyblock.config.schema import RunConfig
 from anyblock.costs.names import CandidateCosts
 from anyblock.pipeline.context import RunContext
@@ -63,6 +64,7 @@ def summarise(
             context.family.distribution: context.family.version,
             **{name: version(name) for name in ("torch", "transformers")},
         },
+        origin=recorded_origin(context.source.path),
     )
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from anyblock.blocks import block_configs_from_json
-from anyblock.costs.names import cost_names
 from anyblock.evaluation.result import EvaluationResult
 from anyblock.report import format as fmt
-from anyblock.report.summary import BudgetLine, RunSummary
-from anyblock.report.table import attention_share, attention_text, bar, check_same_layers, ffn_share, ffn_text
+from anyblock.report.rows import budget_row, cost_rows, layer_rows, quality_rows, search_rows
+from anyblock.report.summary import RunSummary
 
-Row = tuple[str, ...]
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 def markdown_report(summary: RunSummary | Mapping[str, Any]) -> str:
@@ -24,9 +23,32 @@ def markdown_report(summary: RunSummary | Mapping[str, Any]) -> str:
     Raises:
         ConfigError: the data is not that of a run summary.
     """
+    run = summary if isinstance(summary, RunSummary) else RunSummary.from_dict(summary)
+    return markdown_environment().get_template("report.md.j2").render(run=run, **tables(run))
+
+
+def tables(run: RunSummary) -> dict[str, Any]:
+    """Return what the templates show of a run, by name.
+
+    Raises:
+        ConfigError: the block configs or the quality are malformed.
+        UsageError: the child and the teacher do not have the same number of layers.
+    """
+    return {
+        "windows": EvaluationResult.from_dict(run.quality).windows if run.quality else "",
+        "layers": list(layer_rows(run)),
+        "quality": list(quality_rows(run)),
+        "costs": list(cost_rows(run)),
+        "budgets": [budget_row(line) for line in run.budgets],
+        "search": search_rows(run),
+        "total_seconds": sum(stage.seconds for stage in run.stages),
+    }
+
+
+def markdown_environment() -> Environment:
+    """Return the environment of this package's templates; a name that a template asks for and does not get is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    run = summary if isinstance(summary, RunSummary) else RunSummary.from_dict(summary)
     environment = Environment(
         loader=PackageLoader("anyblock.report"),
         undefined=StrictUndefined,
@@ -36,85 +58,9 @@ def markdown_report(summary: RunSummary | Mapping[str, Any]) -> str:
     )
     environment.filters["cell"] = escape_cell
     environment.filters["duration"] = fmt.duration
-    return environment.get_template("report.md.j2").render(
-        run=run,
-        layers=list(_layers(run)),
-        quality=list(_quality(run)),
-        costs=list(_costs(run)),
-        budgets=[_budget(line) for line in run.budgets],
-        search=_search(run),
-        total_seconds=sum(stage.seconds for stage in run.stages),
-    )
+    return environment
 
 
 def escape_cell(text: object) -> str:
     """Return text that can stand in a cell of a Markdown table."""
     return " ".join(str(text).splitlines()).replace("\\", "\\\\").replace("|", "\\|")
-
-
-def _layers(run: RunSummary) -> Iterator[Row]:
-    children = block_configs_from_json(run.block_configs)
-    teachers = block_configs_from_json(run.teacher_block_configs, where="teacher_block_configs")
-    check_same_layers(children, teachers)
-    for index, (child, teacher) in enumerate(zip(children, teachers, strict=True)):
-        attention, ffn = attention_share(child.attention, teacher.attention), ffn_share(child.ffn, teacher.ffn)
-        yield (
-            str(index),
-            attention_text(child.attention, teacher.attention),
-            _share(attention),
-            ffn_text(child.ffn, teacher.ffn),
-            _share(ffn),
-        )
-
-
-def _share(share: float) -> str:
-    # Shaded cells, because blanks at the end of inline code are lost when the page is rendered.
-    return f"`{bar(share).replace(' ', '░')}` {share:.0%}"
-
-
-def _quality(run: RunSummary) -> Iterator[Row]:
-    if run.quality is None:
-        return
-    result = EvaluationResult.from_dict(run.quality)
-    teacher = result.teacher
-    yield "perplexity", fmt.number(teacher.perplexity if teacher else None), fmt.number(result.perplexity)
-    yield "loss (nats a token)", fmt.number(teacher.loss if teacher else None), fmt.number(result.loss)
-    if result.kl_per_token is not None:
-        yield "KL(teacher ‖ child), nats a token", "0", fmt.number(result.kl_per_token)
-        yield "teacher's first choice is the child's first", "100.0%", fmt.percent(result.top1)
-        yield "… is among the child's first five", "100.0%", fmt.percent(result.top5)
-    speed = None if teacher is None else teacher.tokens_per_second
-    yield "tokens a second (forward pass)", fmt.number(speed, 3), fmt.number(result.tokens_per_second, 3)
-
-
-def _costs(run: RunSummary) -> Iterator[Row]:
-    child, teacher = run.costs or {}, run.teacher_costs or {}
-    for name, about in cost_names().items():
-        before = teacher.get(name)
-        if child.get(name) or before:
-            text = "–" if before is None else fmt.quantity(before, about.unit)
-            yield name, text, fmt.quantity(child.get(name, 0.0), about.unit), fmt.ratio(child.get(name, 0.0), before)
-
-
-def _budget(line: BudgetLine) -> Row:
-    about = cost_names().get(line.cost)
-    unit = about.unit if about else ""
-    bounds = [
-        f"{sign} {fmt.quantity(value, unit)}"
-        for sign, value in (("at most", line.upper), ("at least", line.lower))
-        if value is not None
-    ]
-    return line.cost, ", ".join(bounds) or "none", fmt.quantity(line.used, unit), fmt.ratio(line.used, line.upper)
-
-
-def _search(run: RunSummary) -> list[Row]:
-    if run.search is None:
-        return []
-    search = run.search
-    rows: list[Row] = [
-        ("status", search.status),
-        (f"value (sum of {search.score_kind or 'scores'})", fmt.number(search.score, 6)),
-        ("lower bound", fmt.number(search.bound, 6)),
-        ("gap", f"{search.gap:.2g}" if search.gap else "0 (proven)"),
-    ]
-    return rows if search.seconds is None else [*rows, ("time", fmt.duration(search.seconds))]

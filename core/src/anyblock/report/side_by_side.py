@@ -29,9 +29,7 @@ def side_by_side(results: Mapping[str, EvaluationResult]) -> Table:
             expected="the same text, block size and stride, so that they can be compared",
         )
     first = next(iter(results.values()))
-    table = Table(
-        title=f"{first.tokens} tokens, blocks of {first.block_size}", title_justify="left", header_style="bold"
-    )
+    table = Table(title=first.windows, title_justify="left", header_style="bold")
     table.add_column("")
     teacher = next((result.teacher for result in results.values() if result.teacher is not None), None)
     for name in (*(["teacher"] if teacher else []), *results):

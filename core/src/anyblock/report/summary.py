@@ -68,6 +68,7 @@ class RunSummary:
         scenario: what memory and latency were counted for, by name.
         notes: further lines.
         versions: distribution names and versions.
+        origin: `owner/name@commit` of a teacher that came from the hub.
     """
 
     command: str
@@ -84,6 +85,7 @@ class RunSummary:
     scenario: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
     versions: dict[str, str] | None = None
+    origin: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
