@@ -6,6 +6,7 @@ what the other wrote. `num_attention_heads` is our addition: it is written only 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self, TypeVar
@@ -175,9 +176,10 @@ def _flat(cls: type[_T], data: object, where: str) -> _T:
         if value is None or isinstance(value, MambaConfig | MoEConfig):
             continue
         wanted = bool if name == "no_op" else int
-        if type(value) is not wanted or (wanted is int and value < 1):
+        if type(value) is not wanted or (wanted is int and not 1 <= value < 1 << 31):
             raise ConfigError(
-                f"{where}.{name} is {value!r}", expected="true or false" if wanted is bool else "an integer above 0"
+                f"{where}.{name} is {reprlib.repr(value)}",
+                expected="true or false" if wanted is bool else "an integer above 0, of at most 31 bits",
             )
     try:
         return cls(**values)
