@@ -6,6 +6,7 @@ what the other wrote. `num_attention_heads` is our addition: it is written only 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self, TypeVar
@@ -192,8 +193,10 @@ def _flat(cls: type[_T], data: object, where: str) -> _T:
     for name, value in values.items():
         if value is None or isinstance(value, MambaConfig | MoEConfig):
             continue
-        if type(value) is not int or value < 1:
-            raise ConfigError(f"{where}.{name} is {value!r}", expected="an integer above 0")
+        if type(value) is not int or not 1 <= value < 1 << 31:
+            raise ConfigError(
+                f"{where}.{name} is {reprlib.repr(value)}", expected="an integer above 0, of at most 31 bits"
+            )
     try:
         return cls(**values)
     except TypeError as error:
@@ -208,7 +211,7 @@ def _only_field(found: Mapping[str, Any], where: str = "") -> str | None:
     """
     for name in _ALONE:
         if found.get(name) not in (None, False, True) or type(found.get(name)) is int:
-            raise ConfigError(f"{where}.{name} is {found[name]!r}", expected="true or false")
+            raise ConfigError(f"{where}.{name} is {reprlib.repr(found[name])}", expected="true or false")
     true = [name for name in _ALONE if found.get(name)]
     if len(true) > 1:
         raise ConfigError(f"{where} has {' and '.join(true)}", expected="one of the two")

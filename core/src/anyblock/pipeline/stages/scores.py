@@ -61,6 +61,12 @@ def read_scores(run: RunFolder) -> dict[str, float]:
     return scores
 
 
+def scores_belong_to(run: RunFolder, costed: CostedCandidates) -> bool:
+    """Say whether the finished stage scored these candidates; a run that started again with other settings has not yet."""
+    scored = run.inputs(STAGE)["candidates"]
+    return digest(scored) == digest([candidate.to_dict() for candidate in costed.to_score])
+
+
 def read_agreement(run: RunFolder) -> dict[str, float] | None:
     """Return how well estimated and exact scores agree in the finished stage; None when all are exact."""
     path = run.result(STAGE, _AGREEMENT)
