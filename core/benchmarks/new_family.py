@@ -35,11 +35,20 @@ def examine(model_type: str, conformance: bool, queue: Any) -> None:
         found["lines"] = len(descriptor_source(inferred).splitlines())
         found["stage"] = "inferred"
         if conformance:
-            from anyblock_conformance import run_conformance
+            from anyblock.new_family import verified
 
-            report = run_conformance(family)
-            found["levels"] = {str(level.level): level.state for level in report.levels}
-            found["first"] = next((f"{r.id}: {r.message[:120]}" for r in report.results if r.outcome.is_failure), "")
+            outcome = verified(inferred)
+            report, family = outcome.report, inferred_model_family(outcome.inferred)
+            found["demoted"] = {
+                name: reason
+                for name, reason in outcome.inferred.attributes["lacking"].items()
+                if name in found["capabilities"]
+            }
+            found["capabilities"] = [name for name, capability in family.capabilities().items() if capability]
+            found["lacking"] = dict(outcome.inferred.attributes["lacking"])
+            found["levels"] = {level["level"]: level["state"] for level in report["levels"]}
+            found["first"] = next((f"{r['id']}: {r['message'][:160]}" for r in outcome.failures), "")
+            found["false"] = [r["name"] for r in report["capabilities"] if r["verdict"] == "false claim"]
             found["stage"] = "conformance"
     except Exception as error:  # noqa: BLE001 - a survey records whatever happens
         found["error"] = " ".join(f"{type(error).__name__}: {error}".split())[:200]

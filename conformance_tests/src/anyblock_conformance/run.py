@@ -12,6 +12,7 @@ from pathlib import Path
 import anyblock
 from anyblock.errors import UsageError, nearest
 from anyblock.family import ModelFamily, get_family
+from anyblock.progress import SILENT, Progress
 
 from anyblock_conformance import __version__
 from anyblock_conformance.headers import Shape
@@ -28,6 +29,7 @@ def run_conformance(
     model_type: str | None = None,
     expected_failures: Mapping[str, str] | None = None,
     levels: Iterable[Level | str] | None = None,
+    progress: Progress = SILENT,
 ) -> Report:
     """Check an adapter on the tiny model of its `conformance_config`.
 
@@ -36,6 +38,7 @@ def run_conformance(
         model_type: what a descriptor serves; its tiny configuration's own when not given.
         expected_failures: `{check id: reason}` for what is known not to work.
         levels: the levels to run; all when not given.
+        progress: told how many checks are done.
 
     Raises:
         UnsupportedModelError: no installed adapter serves the `model_type`.
@@ -45,7 +48,8 @@ def run_conformance(
     family = as_family(adapter, model_type)
     with _folder() as folder:
         session = Session(Subject(family, folder), expected_failures=expected_failures, levels=as_levels(levels))
-        return finish(session, subject=family.model_type, command=_command(adapter, family, session))
+        command = _command(adapter, family, session)
+        return finish(session, subject=family.model_type, command=command, progress=progress)
 
 
 def run_checkpoint(
@@ -83,9 +87,13 @@ def run_checkpoint(
         return finish(session, subject=name or str(path), command=shown)
 
 
-def finish(session: Session, *, subject: str, command: str) -> Report:
+def finish(session: Session, *, subject: str, command: str, progress: Progress = SILENT) -> Report:
     """Run what has not been run, and return the report."""
     begin = time.perf_counter()
+    with progress.task(f"conformance {subject}", total=len(session.plan), unit="checks") as advance:
+        for identifier in session.plan:
+            session.result(identifier)
+            advance(1)
     results = session.results()
     family = session.subject.family
     return Report(

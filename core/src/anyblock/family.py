@@ -271,7 +271,8 @@ class ModelFamily:
 
     def final_norm_name(self) -> str:
         """See `FamilySpec.final_norm_name`."""
-        return self._path("final_norm_name")
+        self._require("final_norm_name")
+        return self._relay.call("final_norm_name", results.module_path_or_none)
 
     def layer_block_name(self, index: int) -> str:
         """See `FamilySpec.layer_block_name`."""

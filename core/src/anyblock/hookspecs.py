@@ -109,7 +109,7 @@ class FamilySpec:
 
     @hookspec(firstresult=True)
     def final_norm_name(self) -> str:  # type: ignore[empty-body]
-        """Return the module path of the norm behind the last layer, for instance `model.norm`."""
+        """Return the module path of the norm behind the last layer, for instance `model.norm`; `""` where there is none."""
 
     @hookspec(firstresult=True)
     def layer_block_name(self, index: int) -> str:  # type: ignore[empty-body]

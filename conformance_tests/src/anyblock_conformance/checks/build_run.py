@@ -46,7 +46,7 @@ def check_call_order(subject: Subject) -> None:
     """
     model, family = stock_copy(subject), subject.family
     paths = [family.input_embedding_name(), *(family.layer_block_name(i) for i in range(subject.num_layers))]
-    paths += [family.final_norm_name(), family.output_embedding_name()]
+    paths += [path for path in (family.final_norm_name(), family.output_embedding_name()) if path]
     ran: list[str] = []
     for path in paths:
         model.get_submodule(path).register_forward_hook(lambda *_, path=path: ran.append(path))

@@ -32,7 +32,8 @@ def check_module_paths(subject: Subject) -> None:
     own = model.get_output_embeddings()
     if own is not None and head is not own:
         fail(f"output_embedding_name leads to {type(head).__name__}, which is not model.get_output_embeddings()")
-    _module(model, family.final_norm_name(), "final_norm_name")
+    if family.final_norm_name():
+        _module(model, family.final_norm_name(), "final_norm_name")
     paths = [family.layer_block_name(index) for index in range(subject.num_layers)]
     layers = [_module(model, path, "layer_block_name") for path in paths]
     equal(

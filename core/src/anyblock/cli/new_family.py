@@ -21,10 +21,12 @@ def new_family(
     from rich.console import Console
 
     from anyblock.introspection import infer_family, model_type_of
-    from anyblock.new_family import write_distribution
+    from anyblock.new_family import require_free, verified, write_distribution
     from anyblock.report.inferred import inferred_tree
+    from anyblock.rich_progress import terminal_progress
 
-    inferred = infer_family(model_type_of(model))
+    require_free(destination, overwrite=overwrite)
+    inferred = verified(infer_family(model_type_of(model)), progress=terminal_progress()).inferred
     path = write_distribution(inferred, destination, overwrite=overwrite)
     console = Console()
     console.print(inferred_tree(inferred))

@@ -144,7 +144,10 @@ class ShapeTimes:
         return LatencyModel(self._scenario, times if whole is None else times | {WHOLE: self._known[whole]})
 
     def _fixed(self) -> SubblockCalls:
-        norm = self._engine.model.get_submodule(self._engine.family.final_norm_name())
+        from torch import nn
+
+        name = self._engine.family.final_norm_name()
+        norm = self._engine.model.get_submodule(name) if name else nn.Identity()
         return fixed_calls(self._engine.model, norm, self._scenario)
 
     def _time(self, calls: Mapping[str, SubblockCalls]) -> None:

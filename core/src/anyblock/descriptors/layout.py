@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
 from anyblock.capabilities import CAPABILITIES, Capability, Support
 from anyblock.descriptors.base import ROTARY_BUFFER, DescriptorBase, full, unsupported
+from anyblock.descriptors.meta import ConfigKey, layer_caches, layer_parameters
 from anyblock.errors import UnsupportedModelError
 from anyblock.hookspecs import hookimpl
 
@@ -31,10 +32,11 @@ class HalfLayout:
         norms: the norms that leave with it.
         residuals: `{module: argument}` of modules that add the residual themselves and get it as that argument; a number
             is the place of a positional one.
-        sizes: `{field of the block config: attribute of the config}`; `hidden_size * 4` is a multiple of an attribute, and
+        sizes: `{field of the block config: attribute of the config}`; `hidden_size * 4` is a multiple of an attribute,
+            `expert_width * num_shared_experts` one of another, `ffn_dim / 2` a part of one, and
             `n_inner or hidden_size * 4` what holds where an attribute is None.
         fixed: the fields whose size a layer's constructor does not take from its config.
-        mark: a parameter that only layers of this kind have; None where all layers are of one kind.
+        mark: a parameter that only layers of this kind have; None for layers that have the mark of no other kind.
     """
 
     names: tuple[str, ...]
@@ -58,6 +60,8 @@ class LayoutDescriptor(DescriptorBase):
         embedding_path, layers_path, final_norm_path, head: module paths in the whole model.
         checkpoint_layers: the path of the layers in checkpoint names.
         embedding_names, head_names: checkpoint names of modules and parameters in front of and behind the layers.
+        measured_cache: whether what a layer keeps between decoding steps is read off a model on the meta device; otherwise it
+            is `attention_cache`, keys and values of every key-value head.
         lacking: `{capability: reason}` of what the architecture has and the adapter does not offer.
         absent: `{capability: reason}` of what the architecture does not have.
     """
@@ -73,6 +77,7 @@ class LayoutDescriptor(DescriptorBase):
     checkpoint_layers: ClassVar[str] = "model.layers"
     embedding_names: ClassVar[tuple[str, ...]] = ("model.embed_tokens",)
     head_names: ClassVar[tuple[str, ...]] = ("model.norm", "lm_head")
+    measured_cache: ClassVar[bool] = False
     lacking: ClassVar[Mapping[str, str]] = {}
     absent: ClassVar[Mapping[str, str]] = {}
 
@@ -99,22 +104,9 @@ class LayoutDescriptor(DescriptorBase):
             return [kinds.get(name) for name in names]
         if all(kind.mark is None for kind in kinds.values()):
             return [next(iter(kinds.values()), None)] * layers
-        names_by_layer = self._parameters(config)
-        return [next((kind for kind in kinds.values() if kind.mark in names), None) for names in names_by_layer]
-
-    def _parameters(self, config: Any) -> list[set[str]]:
-        """Return the names of every layer's parameters, as transformers builds the model."""
-        import copy
-
-        import torch
-
-        from anyblock.modeling.skeleton import model_class
-
-        own = copy.deepcopy(config.resolve() if hasattr(config, "resolve") else config)
-        with torch.device("meta"):
-            model = model_class(own)._from_config(own)
-        layers = model.get_submodule(self.layers_path)
-        return [set(layer.state_dict()) for layer in layers]
+        names_by_layer = layer_parameters(ConfigKey(config), self.layers_path)
+        rest = next((kind for kind in kinds.values() if kind.mark is None), None)
+        return [next((kind for kind in kinds.values() if kind.mark in names), rest) for names in names_by_layer]
 
     # -- hooks ------------------------------------------------------------------------------------------------------
 
@@ -183,9 +175,14 @@ class LayoutDescriptor(DescriptorBase):
                 if given.no_op or (kinds is self.ffn_kinds and sparse != (moe is not None)):
                     continue
                 for name, attribute in kind.sizes.items():
+                    width, _, factor = attribute.partition(" * ")
+                    if moe is not None and width == kind.sizes["expert_intermediate_dim"] and factor.isidentifier():
+                        found[factor] = (moe.shared_expert_intermediate_dim or 0) // moe.expert_intermediate_dim
+                        continue
                     value = getattr(moe or given, name, None)
                     if value is not None and name not in kind.fixed and not attribute.startswith("hidden_size * "):
-                        found[attribute.partition(" or ")[0]] = value
+                        own, _, parts = attribute.partition(" or ")[0].partition(" / ")
+                        found[own] = value * int(parts or 1)
         return found
 
     @hookimpl
@@ -201,11 +198,9 @@ class LayoutDescriptor(DescriptorBase):
     def _remove(self, layer: nn.Module, kinds: Mapping[str, HalfLayout]) -> bool:
         from anyblock.modeling.no_op import NoOpAttention, NoOpFFN, NoOpNorm, NoOpResidual, NoOpTypedNorm
 
-        # A layer of another kind was built without this one's modules.
         there = set(layer.state_dict())
-        for kind in kinds.values():
-            if kind.mark is not None and kind.mark not in there:
-                continue
+        marked = [kind for kind in kinds.values() if kind.mark in there]
+        for kind in marked or [kind for kind in kinds.values() if kind.mark is None]:
             for name in (*kind.attentions, *kind.zeros, *kind.residuals, *kind.norms):
                 parent, _, leaf = name.rpartition(".")
                 try:
@@ -230,9 +225,16 @@ class LayoutDescriptor(DescriptorBase):
     @hookimpl
     def cache_spec(self, config: Any, block_config: BlockConfig, layer_index: int) -> CacheSpec:
         """See `FamilySpec.cache_spec`."""
-        from anyblock.costs.cache import attention_cache
+        from anyblock.costs.cache import CacheSpec, attention_cache
 
-        return attention_cache(self.language_model_config(config), block_config, layer_index)
+        if not self.measured_cache:
+            return attention_cache(self.language_model_config(config), block_config, layer_index)
+        if block_config.attention.no_op:
+            return CacheSpec()
+        found = layer_caches(ConfigKey(config), self)[layer_index]
+        heads = block_config.attention.num_key_value_heads
+        own = self.create_block_configs(config)[layer_index].attention.num_key_value_heads
+        return replace(found, per_token=found.per_token * heads // own) if heads and own else found
 
     def layout_mixins(self) -> dict[str, PruningMixIn]:
         """Return a mixin for every kind of pruning that the adapter offers."""
@@ -271,10 +273,12 @@ def _required(text: Any, sizes: Mapping[str, str], name: str, index: int) -> int
 def _size(text: Any, sizes: Mapping[str, str], name: str, index: int) -> int | None:
     for choice in sizes.get(name, "").split(" or "):
         attribute, _, factor = choice.partition(" * ")
+        attribute, _, parts = attribute.partition(" / ")
         value = getattr(text, attribute) if attribute else None
         value = value[index] if isinstance(value, list | tuple) else value
         if value is not None:
-            return int(value) * int(factor or 1)
+            times = getattr(text, factor) if factor.isidentifier() else factor or 1
+            return int(value) * int(times) // int(parts or 1)
     return None
 
 

@@ -125,22 +125,20 @@ def _branches(trace: Trace, value: int, stream: list[int], clean: dict[int, bool
         if len({branch.half for branch in found}) > 1:
             return found
     steps = trace.behind(value, stream)
-    return [Branch(_half(trace, steps, value, stream), frozenset(trace.weights_of(steps)), _attends(trace, steps))]
+    half = _half(trace, steps, value, stream)
+    return [Branch(half, frozenset(trace.weights_of(steps)), half == "attention" and _attends(trace, steps))]
 
 
 def _attends(trace: Trace, steps: list[int]) -> bool:
-    """Say whether there is a softmax attention among the steps; the softmax of a router stands beside a choice."""
-    names = {trace.steps[index].name for index in steps}
-    fused = any("attention" in name for name in names)
-    return fused or (any("softmax" in name for name in names) and "topk" not in names)
+    """Say whether there is a softmax attention among the steps."""
+    return any("attention" in name or "softmax" in name for name in (trace.steps[index].name for index in steps))
 
 
 def _half(trace: Trace, steps: list[int], value: int, stream: list[int]) -> Half:
     names = {trace.steps[index].name for index in steps}
-    if _attends(trace, steps) or "convolution" in names:
+    if "topk" not in names and (_attends(trace, steps) or "convolution" in names):
         return "attention"
-    if "topk" in names:
-        return "ffn"  # other tokens share a choice of experts, not what they are told
+    # A choice may be one of experts or one of tokens to attend to.
     return "attention" if _mixes(trace, steps, value, stream) else "ffn"
 
 
@@ -166,7 +164,7 @@ def _mixes(trace: Trace, steps: list[int], value: int, stream: list[int]) -> boo
         return False  # only a choice of experts changes the shapes inside
     if found is None or before is None:
         return False
-    moved = (found - before).reshape(-1, before.shape[-1]).abs().amax(dim=-1) > 1e-6
+    moved = (found - before).reshape(-1, before.shape[-1]).abs().amax(dim=-1) > 1e-5 * before.abs().max()
     moved[3] = False
     return bool(moved.any())
 

@@ -30,6 +30,7 @@ class InferredFamily:
         tiny: the configuration that everything was found out on.
         evidence: `{fact: what was seen}`.
         unknown: what could not be found out, in sentences.
+        levels: `{level of the conformance suite: whether it is passed}`; None where the suite has not been run on it.
     """
 
     model_type: str
@@ -38,6 +39,7 @@ class InferredFamily:
     tiny: TinyConfig
     evidence: Mapping[str, str] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
+    levels: Mapping[str, bool] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

@@ -23,6 +23,7 @@ def half_layout(
         stored: `{checkpoint name below the layer: module name below the layer}`.
     """
     own = facts.weights(half)
+    own |= _idle(layer, facts, own)
     units = list(_units(layer, "", own))
     gone = {name for unit in units for name in own if name.startswith(f"{unit}.")}
     if not gone:
@@ -41,6 +42,19 @@ def half_layout(
     names = prefixes([n for n, m in stored.items() if m in gone], [n for n, m in stored.items() if m in rest])
     layout = HalfLayout(names=names, attentions=attentions, zeros=zeros, norms=tuple(norms), residuals=residuals)
     return layout, gone
+
+
+def _idle(layer: nn.Module, facts: LayerFacts, own: set[str]) -> set[str]:
+    """Return tensors that nothing reads, and that lie in a module of which everything else belongs to `own`."""
+    used = {name for branch in facts.branches for name in branch.weights} | facts.path_weights
+    found = set()
+    for name in set(layer.state_dict()) - used:
+        module = name.rpartition(".")[0]
+        while module and not any(other.startswith(f"{module}.") for other in used):
+            module = module.rpartition(".")[0]
+        if module and all(other in own for other in used if other.startswith(f"{module}.")):
+            found.add(name)
+    return found
 
 
 def _units(module: nn.Module, path: str, own: set[str]) -> Iterable[str]:

@@ -97,6 +97,7 @@ class _Work:
         ]
         by, names = self._told_by(own) if len(different) > 1 or None in own else (None, {})
         named: dict[str, HalfLayout] = {}
+        unmarked = False  # one kind may be told by what it lacks
         for number, (layout, index) in enumerate(different):
             mark = None
             if len(different) > 1 or None in own:
@@ -105,10 +106,11 @@ class _Work:
                     *(set(stored.values()) for stored, kind in zip(self.stored, own, strict=True) if kind is None),
                 )
                 mark = next(iter(sorted(layouts[index][1] - others)), None)  # type: ignore[index]
-                if mark is None:
+                if mark is None and (None in own or unmarked):
                     raise UnsupportedModelError(
                         f"nothing tells the {half} of layer {index} from others", expected="a parameter"
                     )
+                unmarked = unmarked or mark is None
             for name in names.get(number, [half if len(different) == 1 else f"{half}_{number}"]):
                 named[name] = replace(layout, mark=mark)
         return {f"{half}_kinds": named, f"{half}_by": by}
@@ -193,10 +195,6 @@ class _Work:
             raise UnsupportedModelError("the model names no input embedding or output head", expected="both")
         head_path = paths[id(head)]
         behind = listed.after[: listed.after.index(head_path)] if head_path in listed.after else []
-        if not behind:
-            raise UnsupportedModelError(
-                f"nothing runs between the last layer and the head {head_path}", expected="a norm behind the last layer"
-            )
         norms = [name for name in behind if _is_norm(model.get_submodule(name))]
         halves = [kind for half in HALVES for kind in attributes[f"{half}_kinds"].values()]
         taken = {name for kind in halves for name in kind.names}
@@ -213,7 +211,7 @@ class _Work:
             "decoder_layer": tuple(sorted(f"{cls.__module__}.{cls.__qualname__}" for cls in layers)),
             "embedding_path": paths[id(embedding)],
             "layers_path": listed.path,
-            "final_norm_path": norms[-1] if norms else behind[-1],
+            "final_norm_path": next(reversed(norms or behind), ""),
             "head": head_path,
             "checkpoint_layers": outside.layers,
             "embedding_names": outside.embeddings,
@@ -240,10 +238,7 @@ class _Work:
                 self.lacking[f"{half}_no_op"] = reason(error)
             if not inferred.kinds(half):
                 self.absent[f"{half}_no_op"] = f"no layer has this half: {half}"
-        try:
-            Trial(inferred_model_family(inferred), self.tiny).cache()
-        except Exception as error:  # noqa: BLE001 - a model may fail in any way with a cache
-            self.lacking["build"] = self.lacking["search"] = reason(error)
+        inferred = self._with_cache(inferred)
         for call in calls:
             for kind in call.kinds:
                 self.absent.pop(kind, None)
@@ -256,6 +251,21 @@ class _Work:
         }
         unknown = tuple(f"{name}: {text}" for name, text in sorted(self.lacking.items()))
         return replace(inferred, attributes=attributes, mixins=tuple(calls), evidence=self.evidence, unknown=unknown)
+
+    def _with_cache(self, inferred: InferredFamily) -> InferredFamily:
+        """Return the family with the cache that holds: by the formula for grouped attention, or else as it is measured."""
+        for measured in (False, True):
+            lacking = dict(self.lacking)  # whether the ffn can be left out when the cache is measured
+            own = replace(inferred, attributes={**inferred.attributes, "measured_cache": measured, "lacking": lacking})
+            try:
+                Trial(inferred_model_family(own), self.tiny).cache()
+            except Exception as error:  # noqa: BLE001 - a model may fail in any way with a cache
+                self.lacking["build"] = self.lacking["search"] = reason(error)
+                continue
+            for name in ("build", "search"):
+                self.lacking.pop(name, None)
+            return own
+        return inferred
 
     def _best(self, inferred: InferredFamily, options: list[MixinCall]) -> list[MixinCall]:
         """Return the first way to prune of which most kinds hold; those that do not are declared as lacking."""

@@ -60,6 +60,10 @@ def dense_ffn(
         for candidate in matrices:
             if sum(lasts[name] == lasts[candidate] for name in matrices) == 1 and len(matrices) > 2:
                 output, inputs = candidate, [name for name in matrices if name != candidate]
+        width = shapes[layer + output][lasts[output][0]]
+        if effect.before and effect.before % width:
+            continue  # the attribute is a multiple of something else, and no number of channels
+        parts = effect.before // width if effect.before else 1
         transposed = lasts[output] == [0]
         fused = [name for name in inputs if delta[name] == 2 * step]
         stored = [names[name].removesuffix(".weight") for name in (*inputs, output)]
@@ -71,7 +75,7 @@ def dense_ffn(
         tries = [{**arguments, "fused_gate_up": how} for how in ("halves", "interleaved")] if fused else [arguments]
         seen = f"{effect.attribute} {effect.before} → {effect.after} changed {', '.join(sorted(changed))}"
         yield Found(
-            {"intermediate_size": effect.attribute},
+            {"intermediate_size": effect.attribute + (f" / {parts}" if parts > 1 else "")},
             tuple(MixinCall("ffn_mixins", each, ("ffn_intermediate",)) for each in tries),
             seen,
         )
@@ -91,6 +95,8 @@ def key_value_heads(
         grown = [effect.changed[layer + name] for name in cut]
         if any((new[0] > old[0]) != (effect.after > effect.before) for old, new in grown):
             continue
+        if any(old[0] < 2 * effect.before for old, _ in grown):
+            continue  # one row for each unit: it is a head's width
         if len(cut) == 2 and any(old[0] * effect.after != new[0] * effect.before for old, new in grown):
             continue
         kept = [name for name in names if name in matrices and name not in cut]
@@ -139,7 +145,7 @@ def experts(
             widths.append((effect, changed))
     for count, changed in counts:
         for width, touched in widths:
-            yield from _sparse(count, changed, width, touched, layer, stacked, names, shapes, text)
+            yield from _sparse(count, changed, width, touched, effects, layer, stacked, names, shapes, text)
 
 
 def _sparse(
@@ -147,6 +153,7 @@ def _sparse(
     changed: list[str],
     width: Effect,
     touched: list[str],
+    effects: list[Effect],
     layer: str,
     stacked: set[str],
     names: Names,
@@ -156,31 +163,63 @@ def _sparse(
     routers = [name for name in changed if len(shapes[layer + name]) == 2 and name.endswith(".weight")]
     if len(routers) != 1:
         return
-    router = names[routers[0]].removesuffix(".weight")
-    moe, _, gate = router.rpartition(".")
-    own_moe, _, own_gate = routers[0].removesuffix(".weight").rpartition(".")
-    stored = [names[name] for name in names if name in stacked]
     fields = {"num_local_experts": count.attribute, "expert_intermediate_dim": width.attribute}
-    arguments: dict[str, Any] = {"moe": moe, "router": gate}
     seen = f"{count.attribute} {count.before} → {count.after} changed {', '.join(sorted(changed))}; "
     seen += f"{width.attribute} changed {', '.join(sorted(touched))}"
-    kinds = ("experts_removal", "expert_intermediate")
-    if all(".experts.0." in name for name in names["#experts"].split("|")):
-        parts = names["#experts"].split("|")
-        linears = [name.split(".experts.0.")[1].removesuffix(".weight") for name in parts]
-        arguments["correction_bias"] = any(name.endswith("e_score_correction_bias") for name in changed)
-        arguments |= {"groups": "n_group"} if getattr(text, "n_group", None) else {}
-        arguments |= {"module": own_moe} if own_moe != moe else {}
-        arguments |= {"module_router": own_gate} if own_gate != gate else {}
-        for last in reversed(range(len(linears))):
-            order = (*[name for index, name in enumerate(linears) if index != last], linears[last])
-            yield Found(fields, (MixinCall("sparse_mixins", {**arguments, "linears": order}, kinds),), seen)
-    elif stored:
-        tall = [name for name in stacked if name.endswith("gate_up_proj")]
-        dims = width.dims(layer + tall[0]) if tall else [1]
-        arguments |= {"transposed": True} if dims == [2] else {}
-        for how in ("halves", "interleaved"):
-            yield Found(fields, (MixinCall("fused_sparse_mixins", {**arguments, "gate_up": how}, kinds),), seen)
+    shared = [name for name in touched if name not in stacked and name not in changed]
+    multiple = _multiple(effects, layer, shared) if shared else None
+    kinds = ("experts_removal", "expert_intermediate") if multiple or not shared else ("experts_removal",)
+    if multiple:
+        fields["shared_expert_intermediate_dim"] = f"{width.attribute} * {multiple.attribute}"
+        seen += f"; {multiple.attribute} changed {', '.join(sorted(shared))} alone"
+    router = routers[0].removesuffix(".weight")
+    parts = [] if names["#experts"] == "none" else names["#experts"].split("|")
+    ordered = [name for name in names if name in stacked]
+    holders = [f"{name.partition('.experts.0.')[0]}.experts" for name in parts] or [names[name] for name in ordered]
+    stored_router = names[routers[0]].removesuffix(".weight")
+    moe = common(
+        [f"{stored_router}.weight", *(f"{name}." for name in holders)]
+        if parts
+        else [f"{stored_router}.weight", *holders]
+    )
+    owner = common([routers[0], *ordered])
+    biases = [below(moe, names[name]) for name in changed if len(shapes[layer + name]) == 1]
+    biases = [name for name in biases if name != f"{below(moe, stored_router)}.bias"]
+    arguments: dict[str, Any] = {"moe": moe, "router": below(moe, stored_router)}
+    arguments |= {"correction_bias": biases[0]} if biases else {}
+    arguments |= {"groups": "n_group"} if parts and getattr(text, "n_group", None) else {}
+    arguments |= {"shared_is_multiple": True} if multiple else {}
+    arguments |= {"module": owner} if owner != moe else {}
+    inside = below(owner, router)
+    for watched in dict.fromkeys((inside, inside.rpartition(".")[0] or inside)):  # the router, or the module around it
+        own = arguments | ({"module_router": watched} if watched != arguments["router"] else {})
+        if parts:
+            linears = [name.split(".experts.0.")[1].removesuffix(".weight") for name in parts]
+            for last in reversed(range(len(linears))):
+                order = (*[name for index, name in enumerate(linears) if index != last], linears[last])
+                yield Found(fields, (MixinCall("sparse_mixins", {**own, "linears": order}, kinds),), seen)
+        elif len(ordered) == 2:
+            grown = {name: _delta(width, layer + name) for name in ordered}
+            first, second = sorted(ordered, key=lambda name: -grown[name])
+            tensors = tuple(below(moe, names[name]) for name in (first, second))
+            own |= {"tensors": tensors} if tensors != ("experts.gate_up_proj", "experts.down_proj") else {}
+            own |= {"transposed": True} if width.dims(layer + second) == [1] else {}
+            hows = ("halves", "interleaved") if grown[first] == 2 * grown[second] else (None,)
+            for how in hows:
+                yield Found(fields, (MixinCall("fused_sparse_mixins", {**own, "gate_up": how}, kinds),), seen)
+
+
+def _multiple(effects: list[Effect], layer: str, shared: list[str]) -> Effect | None:
+    """Return the attribute that says how many experts wide the shared expert is: it changes these tensors alone."""
+    for effect in effects:
+        if set(within(effect, layer, set(shared)) or ()) == set(shared) and all(
+            new[dim] * effect.before == old[dim] * effect.after
+            for old, new in (effect.changed[layer + name] for name in shared)
+            for dim in range(len(old))
+            if old[dim] != new[dim]
+        ):
+            return effect
+    return None
 
 
 def _delta(effect: Effect, name: str) -> int:

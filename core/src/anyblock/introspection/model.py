@@ -27,6 +27,7 @@ class TinyModel:
         model: the model, in eval mode.
         names: `{checkpoint name: module name}`.
         ids: the token ids it is run on, `[2, 12]`.
+        decodes: whether it runs with a cache.
     """
 
     def __init__(self, tiny: TinyConfig) -> None:
@@ -44,6 +45,7 @@ class TinyModel:
             self.model = model_class(self.config)._from_config(copy.deepcopy(self.config), dtype=torch.float32).eval()
             self._randomise()
             self.model(input_ids=self.ids, use_cache=False).logits  # noqa: B018 - a model that cannot run is of no use
+            self.decodes = self._decodes()
         self.tensors = self._stored()
         target = WeightMap(self.model)
         self.names = {name: target.target(name)[0] for name in self.tensors}
@@ -51,7 +53,14 @@ class TinyModel:
     @property
     def text(self) -> Any:
         """The language model's part of the configuration."""
-        return self.config.get_text_config()
+        return self.config.get_text_config(decoder=True)
+
+    def _decodes(self) -> bool:
+        try:
+            self.model(input_ids=self.ids, use_cache=True)
+        except Exception:  # noqa: BLE001 - a model may fail in any way with a cache
+            return False
+        return True
 
     def _stored(self) -> dict[str, torch.Tensor]:
         from safetensors.torch import load_file
@@ -78,17 +87,24 @@ def shapes_model(config: Any) -> Any:
 
 
 def tiny_model(config_class: type[Any]) -> TinyModel:
-    """Return the first tiny model of a configuration class that can be built and run.
+    """Return the first tiny model of a configuration class that can be built and run, with a cache if any does.
 
     Raises:
         UnsupportedModelError: none can; the message has the first reason.
     """
     first: Exception | None = None
+    found: TinyModel | None = None
     for tiny in tiny_candidates(config_class):
         try:
-            return TinyModel(tiny)
+            model = TinyModel(tiny)
         except Exception as error:  # noqa: BLE001 - a model class may refuse a configuration in any way
             first = first or error
+            continue
+        if model.decodes:
+            return model
+        found = found or model
+    if found is not None:
+        return found
     raise UnsupportedModelError(
         f"no tiny {config_class.__name__} can be built and run: {type(first).__name__}: {first}",
         expected="a language model that runs on token ids alone",

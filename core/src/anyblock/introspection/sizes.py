@@ -40,7 +40,7 @@ def shapes_of(config: Any) -> Shapes:
 
 def effects(config: Any) -> list[Effect]:
     """Return the effect of each integer attribute of the text configuration that changes shapes inside layers only."""
-    text, before, found = config.get_text_config(), shapes_of(config), []
+    text, before, found = config.get_text_config(decoder=True), shapes_of(config), []
     for name, value in text.to_dict().items():
         if (type(value) is int and value > 0) or (
             value is None and name in ("n_inner", "intermediate_size", "head_dim")
@@ -55,12 +55,12 @@ def ratio_without(config: Any, attribute: str, layer: str) -> int | None:
     """Return which multiple of the hidden size a width is where its attribute is None; None where that is refused."""
     own = copy.deepcopy(config)
     try:
-        setattr(own.get_text_config(), attribute, None)
+        setattr(own.get_text_config(decoder=True), attribute, None)
         shapes = shapes_of(own)
     except Exception:  # noqa: BLE001 - most model classes refuse it
         return None
     before = shapes_of(config)
-    hidden = int(config.get_text_config().hidden_size)
+    hidden = int(config.get_text_config(decoder=True).hidden_size)
     sizes = [
         size for name, shape in shapes.items() if name.startswith(layer) and before.get(name) != shape for size in shape
     ]
@@ -76,7 +76,7 @@ def _effect(config: Any, name: str, value: int | None, before: Shapes) -> Effect
             continue
         own = copy.deepcopy(config)
         try:
-            setattr(own.get_text_config(), name, other)
+            setattr(own.get_text_config(decoder=True), name, other)
             after = shapes_of(own)
         except Exception:  # noqa: BLE001 - a model class may refuse a size in any way
             continue

@@ -50,12 +50,13 @@ SIZES: Final[Mapping[str, int]] = {
         ("num_experts_per_tok", "moe_k", "moe_topk", "top_k_experts", "num_experts_per_token", "moe_top_k"), 2
     ),
     **dict.fromkeys(("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "zero_expert_num"), 1),
-    **dict.fromkeys(("first_k_dense_replace", "num_dense_layers", "n_group", "num_expert_groups", "topk_group"), 1),
+    **dict.fromkeys(("first_k_dense_replace", "num_dense_layers", "topk_group"), 1),
+    **dict.fromkeys(("n_group", "num_group", "num_expert_group", "num_expert_groups"), 1),
     **dict.fromkeys(("q_lora_rank",), 12),
     **dict.fromkeys(("kv_lora_rank", "qk_nope_head_dim", "index_head_dim", "o_lora_rank"), 8),
     **dict.fromkeys(("qk_rope_head_dim",), 4),
     **dict.fromkeys(("index_n_heads", "index_topk", "num_ngram_heads"), 4),
-    **dict.fromkeys(("mamba_num_heads", "mamba_n_heads", "n_mamba_heads"), 4),
+    **dict.fromkeys(("mamba_num_heads", "mamba_n_heads", "n_mamba_heads"), 8),
     **dict.fromkeys(
         ("mamba_head_dim", "mamba_d_head", "mamba_d_state", "ssm_state_size", "state_size", "mamba_state_size"), 8
     ),
@@ -82,9 +83,14 @@ CHANGES: Final[tuple[Mapping[str, Any], ...]] = (
     {"qk_rope_head_dim": 8, "rotary_dim": 8, "head_dim": 8, "qk_nope_head_dim": 8},
     {"num_key_value_heads": 4},
     {"num_key_value_heads": 4, "qk_rope_head_dim": 8, "head_dim": 8, "rotary_dim": 8},
-    {"mamba_n_heads": 8, "num_heads": 8, "mamba_num_heads": 8, "mamba_d_ssm": 64},
-    {"mamba_n_heads": 4, "mamba_d_ssm": 32},
+    {"layer_types": ["linear_attention", "full_attention"]},
+    {"layer_types": ["conv", "full_attention"]},
+    {"attn_layer_indices": [1]},
+    {"num_kv_shared_layers": 0},
+    {"num_heads": 8, "mamba_d_ssm": 64},
+    {"mamba_n_heads": 4, "mamba_num_heads": 4, "n_mamba_heads": 4, "mamba_d_ssm": 32},
     {"head_dim": DROPPED},
+    {"attention_hidden_size": DROPPED, "attention_head_dim": DROPPED},
     {"layer_types": DROPPED},
     {"num_experts_per_tok": 1},
 )
@@ -127,12 +133,18 @@ def tiny_candidates(config_class: type[Any]) -> Iterator[TinyConfig]:
     """
     path = f"{config_class.__module__}.{config_class.__qualname__}"
     defaults = default_config(config_class)
-    values = shrunken(defaults)
-    options = {name: True for name in OPTIONAL if getattr(defaults, name, None) is False}
+    values, text = shrunken(defaults), defaults.get_text_config(decoder=True)
+    part = next((key for key in defaults.sub_configs if getattr(defaults, key, None) is text), None)
+    options = {name: True for name in OPTIONAL if getattr(text, name, None) is False}
+    known = text.to_dict()
     for extra in ({**options}, {}):
         for change in CHANGES:
-            kept = {**values, **extra, **{name: value for name, value in change.items() if name in values}}
-            yield TinyConfig(path, {name: value for name, value in kept.items() if value is not DROPPED})
+            different = {name: value for name, value in change.items() if name in known}
+            if change and not different:
+                continue
+            kept = {**(values[part] if part else values), **extra, **different}
+            kept = {name: value for name, value in kept.items() if value is not DROPPED}
+            yield TinyConfig(path, {**values, part: kept} if part else kept)
 
 
 def default_config(config_class: type[Any]) -> Any:
@@ -154,16 +166,14 @@ def default_config(config_class: type[Any]) -> Any:
 def shrunken(config: Any) -> dict[str, Any]:
     """Return what to change in a configuration to make it tiny; parts of a multimodal one become dictionaries."""
     data = config.to_dict()
-    text = config.get_text_config()
-    if text is not config:
-        name = next(key for key in config.sub_configs if getattr(config, key, None) is text)
-        found: dict[str, Any] = {name: shrunken(text)}
-        for key in config.sub_configs:
-            if key != name and getattr(config, key, None) is not None:
-                part = getattr(config, key).to_dict()
-                found[key] = {size: value for size, value in VISION.items() if type(part.get(size)) is int}
-        return found | _tokens(data)
-    return _sizes(config, data)
+    text = config.get_text_config(decoder=True)
+    name = next((key for key in config.sub_configs if getattr(config, key, None) is text), None)
+    found = _sizes(config, data) if name is None else {name: shrunken(text)}
+    for key in config.sub_configs:
+        if key != name and getattr(config, key, None) is not None:
+            part = getattr(config, key).to_dict()
+            found[key] = {size: value for size, value in VISION.items() if type(part.get(size)) is int}
+    return found if name is None else found | _tokens(data)
 
 
 def _sizes(config: Any, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,7 +192,17 @@ def _sizes(config: Any, data: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in data.items()
         if isinstance(value, list) and old and len(value) == old and name not in found
     }
-    count = max([2, *map(len, lists.values())]) if all(len(kinds) <= 4 for kinds in lists.values()) else 4
+    patterns = [  # which repeat over the layers
+        len(value)
+        for name, value in data.items()
+        if isinstance(value, list)
+        and name not in (*lists, "architectures")
+        and 1 < len(value) <= 4
+        and all(type(v) is str for v in value)
+    ]
+    patterns = [length for length in patterns if old > length]
+    count = max([2, *patterns, *map(len, lists.values())]) if all(len(kinds) <= 4 for kinds in lists.values()) else 4
+    lists = {name: [known[name]] if type(kinds[0]) is int and name in known else kinds for name, kinds in lists.items()}
     found.update({name: count for name in LAYERS if name in found})
     found.update({name: [_plain(kinds[i % len(kinds)]) for i in range(count)] for name, kinds in lists.items()})
     for name in ("mrope_section",):
@@ -212,4 +232,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-_MAY_BE_NONE: Final = ("head_dim", "num_key_value_heads", "n_inner", "intermediate_size", "sliding_window")
+_MAY_BE_NONE: Final = (
+    *("head_dim", "num_key_value_heads", "n_inner", "intermediate_size", "sliding_window"),
+    *("num_experts_per_tok", "n_routed_experts", "n_shared_experts"),
+)

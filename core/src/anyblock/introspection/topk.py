@@ -37,9 +37,9 @@ def top_k_attribute(tiny: TinyModel, index: int, seen: tuple[int, int] | None) -
 def _top_k(tiny: TinyModel, index: int, name: str, value: int) -> int | None:
     config = copy.deepcopy(tiny.config)
     try:
-        setattr(config.get_text_config(), name, value)
+        setattr(config.get_text_config(decoder=True), name, value)
         model = model_class(config)._from_config(config, dtype=torch.float32).eval()
-        listed = find_layers(model, tiny.ids, int(config.get_text_config().num_hidden_layers))
+        listed = find_layers(model, tiny.ids, int(config.get_text_config(decoder=True).num_hidden_layers))
         found = trace_layer(listed.runs[index]).top_k
     except Exception:  # noqa: BLE001 - a model class may refuse a value in any way
         return None

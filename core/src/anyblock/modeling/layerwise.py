@@ -177,14 +177,17 @@ class LayerwiseModel:
         return output if options or keep is None else output[:, positions]  # type: ignore[no-any-return]
 
     def final_hidden(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return the output of the final norm, [batch, length, hidden]."""
+        """Return the output of the final norm, [batch, length, hidden]; `hidden` itself where there is none."""
+        norm = self.family.final_norm_name()
+        if not norm:
+            return hidden
         found: list[torch.Tensor] = []
 
         def keep(_: nn.Module, __: Any, output: torch.Tensor) -> None:
             found.append(output)
             raise _Recorded
 
-        handle = self.model.get_submodule(self.family.final_norm_name()).register_forward_hook(keep)
+        handle = self.model.get_submodule(norm).register_forward_hook(keep)
         try:
             with suppress(_Recorded):
                 self._inject(hidden, batch, {})

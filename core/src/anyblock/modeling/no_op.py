@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+_INDEX_NAMES: Final = ("layer_idx", "layer_id", "layer_index")
 _CACHE_ARGUMENTS: Final = ("past_key_values", "past_key_value", "layer_past")
 
 
@@ -35,10 +36,11 @@ class NoOpAttention(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return zeros of the hidden states' shape [batch, length, hidden], in the replaced module's form."""
         hidden = hidden_states_of(args, kwargs)
-        cache = next((kwargs[name] for name in _CACHE_ARGUMENTS if kwargs.get(name) is not None), None)
+        cache = cache_of(args, kwargs)
         if cache is not None and self.layer_idx is not None:
             entry = hidden.new_zeros(hidden.shape[0], 1, hidden.shape[1], 1)
-            cache.update(entry, entry, self.layer_idx)
+            # Decoders that can attend to an encoder keep their own keys and values in a part of the cache.
+            getattr(cache, "self_attention_cache", cache).update(entry, entry, self.layer_idx)
         return in_form(torch.zeros_like(hidden), self.returns)
 
 
@@ -148,9 +150,16 @@ def hidden_states_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.
 
 
 def layer_index_of(module: nn.Module) -> int | None:
-    """Return the layer index that a module or one inside it carries as `layer_idx`; None where none does."""
-    found = (getattr(part, "layer_idx", None) for part in module.modules())
+    """Return the layer index that a module or one inside it carries; None where none does."""
+    found = (getattr(part, name, None) for part in module.modules() for name in _INDEX_NAMES)
     return next((index for index in found if isinstance(index, int)), None)
+
+
+def cache_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return the key-value cache among a branch's arguments: by its name, else whatever counts past tokens; or None."""
+    named = (kwargs[name] for name in _CACHE_ARGUMENTS if kwargs.get(name) is not None)
+    others = (value for value in (*args, *kwargs.values()) if hasattr(value, "get_seq_length"))
+    return next(named, next(others, None))
 
 
 def in_form(value: torch.Tensor, returns: int) -> Any:

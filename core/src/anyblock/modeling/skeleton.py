@@ -54,8 +54,10 @@ def model_class(config: Any) -> type[Any]:
             return found
     for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText):
         found = auto._model_mapping.get(type(config), None)
-        if found is not None:
-            return found[0] if isinstance(found, tuple) else found  # type: ignore[no-any-return]
+        found = found[0] if isinstance(found, tuple) else found
+        # Of a multimodal configuration, transformers names the class that takes its text part alone.
+        if found is not None and issubclass(type(config), found.config_class or object):
+            return found  # type: ignore[no-any-return]
     raise UnsupportedModelError(
         f"transformers has no language model for {type(config).__name__} (architectures: {config.architectures})",
         expected="a causal language model",

@@ -22,8 +22,7 @@ def write_distribution(inferred: InferredFamily, destination: Path, *, overwrite
     Raises:
         UsageError: there is something at the destination, or ruff, which formats the code, is not installed.
     """
-    if destination.exists() and not overwrite:
-        raise UsageError(f"{destination} exists", expected="a path at which nothing is", hint="--overwrite replaces it")
+    require_free(destination, overwrite=overwrite)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{destination.name}-", dir=destination.parent) as folder:
         made = Path(folder) / "made"
@@ -37,6 +36,16 @@ def write_distribution(inferred: InferredFamily, destination: Path, *, overwrite
     return destination
 
 
+def require_free(destination: Path, *, overwrite: bool = False) -> None:
+    """Refuse a destination at which something is.
+
+    Raises:
+        UsageError: there is something, and it is not to be overwritten.
+    """
+    if destination.exists() and not overwrite:
+        raise UsageError(f"{destination} exists", expected="a path at which nothing is", hint="--overwrite replaces it")
+
+
 def files(inferred: InferredFamily) -> dict[str, str]:
     """Return every file's text by its path, the code unformatted."""
     model_type = inferred.model_type
@@ -48,8 +57,14 @@ def files(inferred: InferredFamily) -> dict[str, str]:
         "README.md": _readme(inferred, name),
         f"src/{package}/__init__.py": descriptor_source(inferred),
         f"src/{package}/py.typed": "",
-        "tests/test_conformance.py": _TEST.format(model_type=model_type),
+        "tests/test_conformance.py": _TEST.format(model_type=model_type, levels=_tested(inferred)),
     }
+
+
+def _tested(inferred: InferredFamily) -> str:
+    """Return the argument that limits the test to the levels that were passed; none where all were, or nothing was."""
+    passed = [level for level, reached in (inferred.levels or {}).items() if reached]
+    return f", levels={passed}" if passed and len(passed) < len(inferred.levels or {}) else ""
 
 
 def _core_range() -> str:
@@ -72,6 +87,14 @@ def _readme(inferred: InferredFamily, name: str) -> str:
     lines += [f"- {place}: {seen}" for place, seen in inferred.evidence.items()]
     lines += ["", "## What is not supported", ""]
     lines += [f"- `{capability}`: {text}" for capability, text in inferred.attributes["lacking"].items()]
+    if inferred.levels is None:
+        lines += ["", "The conformance suite was not installed: all this rests on trials on the tiny model."]
+    else:
+        reached = ", ".join(level for level, passed in inferred.levels.items() if passed) or "none"
+        lines += [
+            "",
+            f"Before this was written the conformance suite was run on it. Levels that are passed: {reached}.",
+        ]
     lines += ["", "## Test it", "", "```console", "$ python -m pip install -e . 'anyblock-conformance[pytest]'"]
     lines += [f"$ anyblock conformance {inferred.model_type}", "```"]
     return "\n".join(lines) + "\n"
@@ -114,5 +137,5 @@ packages = ["src/{package}"]
 """
 _TEST = """from anyblock_conformance.pytest import conformance_tests
 
-test_conformance = conformance_tests("{model_type}")
+test_conformance = conformance_tests("{model_type}"{levels})
 """

@@ -53,6 +53,11 @@ def module_path(result: Any) -> str:
     return result
 
 
+def module_path_or_none(result: Any) -> str:
+    """Check a module path that may be empty: there is no such module."""
+    return "" if result == "" else module_path(result)
+
+
 def predicates(result: Any) -> dict[str, re.Pattern[str]]:
     """Check `{group: compiled regex}`; groups become file names, so they are letters, digits, `_`, `.` and `-`."""
     found = _mapping(result, "a dict of compiled regular expressions by group name")

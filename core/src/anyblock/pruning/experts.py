@@ -25,6 +25,7 @@ class ExpertRemovalLayerDescriptor:
 
     Args:
         target_name: module path of the router inside the decoder layer, `mlp.gate`.
+        sparse_name: module path of the sparse FFN inside the decoder layer; that around the router where it is empty.
         moe_prefix_name: checkpoint prefix of the layer's sparse FFN, `model.layers.{layer_idx}.mlp`.
         router_weights: tensors below the prefix with one row an expert.
         router_biases: tensors below the prefix with one entry an expert that is added before the choice.
@@ -38,6 +39,7 @@ class ExpertRemovalLayerDescriptor:
     """
 
     target_name: str = "mlp.gate"
+    sparse_name: str = ""
     moe_prefix_name: str = "model.layers.{layer_idx}.mlp"
     router_weights: tuple[str, ...] = ("gate.weight",)
     router_biases: tuple[str, ...] = ()
@@ -107,7 +109,7 @@ class ExpertRemovalPruningMixIn(PruningMixIn):
         """Return the path of the sparse module, or of its router for a hook that watches that."""
         if hook is not None and issubclass(hook, RankedChoiceVotingHook):
             return self.layer_descriptor.target_name
-        return self.layer_descriptor.target_name.rpartition(".")[0]
+        return self.layer_descriptor.sparse_name or self.layer_descriptor.target_name.rpartition(".")[0]
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
         """See `PruningMixIn.axes`."""

@@ -90,7 +90,7 @@ def sparse_mixins(
     *,
     router: str = "gate",
     linears: tuple[str, ...] = GATED,
-    correction_bias: bool = False,
+    correction_bias: bool | str = False,
     groups: str | None = None,
     shared_is_multiple: bool = False,
     module: str | None = None,
@@ -105,7 +105,7 @@ def sparse_mixins(
         moe: name of the sparse FFN in the checkpoint, inside the layer.
         router: name of the router inside that.
         linears: an expert's input projections and, last, its output projection.
-        correction_bias: whether the router has an `e_score_correction_bias`.
+        correction_bias: whether the router has an `e_score_correction_bias`, or the bias' name below the sparse FFN.
         groups: the configuration's number of expert groups, such as `n_group`, among which the router chooses first.
         shared_is_multiple: see `ExpertIntermediateLayerDescriptor`.
         module: name of the sparse FFN in the model, where it differs.
@@ -113,11 +113,13 @@ def sparse_mixins(
     """
     prefix, owner = f"{layer}.{moe}", module or moe
     weights = tuple(f"{linear}.weight" for linear in linears)
+    bias = correction_bias if isinstance(correction_bias, str) else f"{router}.e_score_correction_bias"
     removal = ExpertRemovalLayerDescriptor(
         target_name=f"{owner}.{module_router or router}",
+        sparse_name=owner if "." in (module_router or router) else "",
         moe_prefix_name=prefix,
         router_weights=(f"{router}.weight",),
-        router_biases=(f"{router}.e_score_correction_bias",) if correction_bias else (),
+        router_biases=(bias,) if correction_bias else (),
         expert_weights=weights,
         groups_attribute=groups,
     )
@@ -137,39 +139,53 @@ def fused_sparse_mixins(
     moe: str = "mlp",
     *,
     router: str = "gate",
-    gate_up: GateUp = "halves",
+    tensors: tuple[str, str] = ("experts.gate_up_proj", "experts.down_proj"),
+    gate_up: GateUp | None = "halves",
     transposed: bool = False,
+    correction_bias: str | None = None,
+    shared_is_multiple: bool = False,
+    module: str | None = None,
+    module_router: str | None = None,
 ) -> dict[str, PruningMixIn]:
     """Return `experts_removal` and `expert_intermediate` of a checkpoint whose experts share their tensors.
 
     That is `{moe}.{router}.weight`, `{moe}.experts.gate_up_proj` and `{moe}.experts.down_proj`, with biases or without.
+    In the model the experts are `{moe}.experts`.
 
     Args:
         layer: checkpoint prefix of one layer, with `{layer_idx}`.
         moe: name of the sparse FFN inside the layer.
         router: name of the router inside that.
-        gate_up: how `gate_up_proj` holds gate and up.
+        tensors: names of the experts' two tensors inside that.
+        gate_up: how the first of them holds gate and up; None where it holds one projection.
         transposed: whether the tensors are `[experts, in, out]`; otherwise they are `[experts, out, in]`.
+        correction_bias: name, inside the sparse FFN, of a bias that the router adds before it chooses.
+        shared_is_multiple: see `ExpertIntermediateLayerDescriptor`.
+        module: name of the sparse FFN in the model, where it differs.
+        module_router: name of the router in the model, where it differs.
     """
-    prefix = f"{layer}.{moe}"
+    prefix, owner = f"{layer}.{moe}", module or moe
+    inputs, outputs = tensors
     removal = ExpertRemovalLayerDescriptor(
-        target_name=f"{moe}.{router}",
+        target_name=f"{owner}.{module_router or router}",
+        sparse_name=owner if "." in (module_router or router) else "",
         moe_prefix_name=prefix,
         router_weights=(f"{router}.weight",),
-        router_biases=(f"{router}.bias",),
+        router_biases=(f"{router}.bias", *([correction_bias] if correction_bias else [])),
         is_fused_experts=True,
-        fused_expert_weights=("experts.gate_up_proj", "experts.down_proj"),
-        fused_expert_biases=("experts.gate_up_proj_bias", "experts.down_proj_bias"),
+        fused_expert_weights=tensors,
+        fused_expert_biases=(f"{inputs}_bias", f"{outputs}_bias"),
     )
     channels = ExpertIntermediateLayerDescriptor(
-        target_name=f"{moe}.experts",
+        target_name=f"{owner}.experts",
         moe_prefix_name=prefix,
         is_fused_experts=True,
-        input_weights=("experts.gate_up_proj",),
-        output_weights=("experts.down_proj",),
-        input_biases=("experts.gate_up_proj_bias",),
+        input_weights=(inputs,),
+        output_weights=(outputs,),
+        input_biases=(f"{inputs}_bias",),
         fused_gate_up=gate_up,
         transposed=transposed,
+        shared_is_multiple=shared_is_multiple,
     )
     return _by_kind(ExpertRemovalPruningMixIn(removal), ExpertIntermediatePruningMixIn(channels))
 

@@ -27,7 +27,7 @@ def inferred_tree(inferred: InferredFamily) -> Tree:
                 branch.add(f"sizes {', '.join(f'{size} = {attribute}' for size, attribute in kind.sizes.items())}")
     if facts["other"]:
         layers.add(f"neither half: {', '.join(facts['other'])}")
-    tree.add(f"final norm {facts['final_norm_path']}")
+    tree.add(f"final norm {facts['final_norm_path'] or 'none'}")
     tree.add(f"head {facts['head']}")
     able = [kind for call in inferred.mixins for kind in call.kinds if kind not in facts["lacking"]]
     tree.add(f"prunable: {', '.join(able) or 'nothing'}")

@@ -13,7 +13,7 @@ from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.pipeline.context import RunContext
-from anyblock.pipeline.run_folder import RunFolder, read_json
+from anyblock.pipeline.run_folder import RunFolder, digest, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
 from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, sample_for_exact
 from anyblock.scoring.replace_one import score_candidates

@@ -1,0 +1,68 @@
+"""Models on the meta device that descriptors look things up in, built once for a configuration."""
+
+from __future__ import annotations
+
+import copy
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anyblock.costs.cache import CacheSpec
+    from anyblock.descriptors.layout import LayoutDescriptor
+
+
+class ConfigKey:
+    """A configuration as a key: two are the same when they state the same.
+
+    Args:
+        config: a Hugging Face configuration or the view of a `config.json`.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self.config = config.resolve() if hasattr(config, "resolve") else config
+        own = {name: value for name, value in self.config.to_dict().items() if name not in _OF_THE_FILE}
+        self._text = json.dumps(own, sort_keys=True, default=str)
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ConfigKey) and self._text == other._text
+
+
+_OF_THE_FILE = ("dtype", "torch_dtype", "transformers_version", "_name_or_path", "architectures", "block_configs")
+
+
+def stock_model(key: ConfigKey) -> Any:
+    """Return a new model as transformers builds it, on the meta device in bfloat16."""
+    import torch
+
+    from anyblock.modeling.skeleton import model_class
+
+    own = copy.deepcopy(key.config)
+    with torch.device("meta"):
+        return model_class(own)._from_config(own, dtype=torch.bfloat16).eval()
+
+
+@lru_cache(maxsize=16)
+def layer_parameters(key: ConfigKey, layers_path: str) -> tuple[frozenset[str], ...]:
+    """Return the names of every decoder layer's parameters and buffers."""
+    return tuple(frozenset(layer.state_dict()) for layer in stock_model(key).get_submodule(layers_path))
+
+
+@lru_cache(maxsize=16)
+def layer_caches(key: ConfigKey, descriptor: LayoutDescriptor) -> tuple[CacheSpec, ...]:
+    """Return what every decoder layer keeps between decoding steps, as the model shows it (see `measured_caches`).
+
+    Raises:
+        UnsupportedModelError: the model shows no cache on the meta device.
+    """
+    from anyblock.costs.measured import measured_caches
+
+    model = stock_model(key)
+    layers = model.get_submodule(descriptor.layers_path)
+    if "ffn_no_op" not in descriptor.lacking:  # which experts a token goes to cannot be said on the meta device
+        for layer in layers:
+            descriptor.mlp_no_op_post_init(layer)
+    return tuple(measured_caches(model, len(layers)))
