@@ -116,6 +116,7 @@ class HeadsPruning(KindPruning):
                 raise ConfigError(
                     f"heads_per_group has {group}, and the attention has {query_heads} query heads",
                     expected="a divisor of the number of query heads",
+                    hint=f"the nearest possible value is {nearest_divisors(group, query_heads)}" if query_heads else "",
                 )
             sizes.add(query_heads // group)
         return tuple(sorted(size for size in sizes if size != teacher_size))
@@ -232,6 +233,11 @@ class PruningConfig(Section):
         found = {kind: getattr(self, field) for kind, field in CORE_KINDS.items()} | self.other
         return {kind: settings for kind, settings in found.items() if settings is not None and settings.offers}
 
+    def requested_kinds(self) -> set[str]:
+        """Return the kinds that offer sizes because the run says so; dense widths are offered by default."""
+        by_default = type(self.ffn).model_fields["sizes"].default
+        return {kind for kind in self.kinds() if kind != "ffn_intermediate" or self.ffn.sizes != by_default}
+
     def pooled_kinds(self) -> dict[str, str]:
         """Return `{kind: init}` of the kinds whose units are made from several of the teacher's."""
         return {kind: own.init for kind, own in self.kinds().items() if own.init not in ("importance", "truncate")}
@@ -247,6 +253,14 @@ CORE_KINDS = {
     "hidden_size": "hidden_size",
 }
 """`{kind of core: key below pruning}`."""
+
+
+def nearest_divisors(value: int, whole: int) -> str:
+    """Return the divisors of `whole` next to `value`, for a message: `2 or 4`."""
+    divisors = [number for number in range(1, whole + 1) if whole % number == 0]
+    below = max((number for number in divisors if number < value), default=None)
+    above = min((number for number in divisors if number > value), default=None)
+    return " or ".join(str(number) for number in (below, above) if number is not None)
 
 
 def automatic_multiple(teacher_size: int) -> int:

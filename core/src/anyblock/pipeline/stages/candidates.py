@@ -13,9 +13,11 @@ from anyblock.candidates.library import list_candidates
 from anyblock.candidates.linear import LinearMaps, linear_sites
 from anyblock.candidates.views import candidate_shapes
 from anyblock.checkpoint.atomic import write_json_atomic
+from anyblock.config.pruning import CORE_KINDS
 from anyblock.config.schema import RunConfig
 from anyblock.costs.model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
 from anyblock.costs.names import CandidateCosts
+from anyblock.errors import UnsupportedModelError, nearest
 from anyblock.modeling.skeleton import load_hf_config
 from anyblock.pipeline.run_folder import RunFolder, read_json
 from anyblock.pipeline.source import Source
@@ -83,6 +85,7 @@ def plan_candidates(
 
     Raises:
         UsageError: a size that the family cannot have.
+        UnsupportedModelError: a kind of pruning that the run asks for and the model cannot have.
     """
     family, text_config = source.family, source.text_config
     scenario = scenario_of(config, source)
@@ -152,14 +155,37 @@ def scenario_of(config: RunConfig, source: Source) -> Scenario:
     return Scenario(batch_size=config.search.batch, length=config.search.length, cache_dtype=cache_dtype)
 
 
+def _check_requested(config: RunConfig, source: Source) -> None:
+    """Refuse a kind that the run asks for and the model cannot have.
+
+    Raises:
+        UnsupportedModelError: names the kind, and those that the model can have.
+    """
+    mixins = source.family.pruning_mixins()
+    usable = [kind for kind, own in mixins.items() if any(own.applies_to(block) for block in source.block_configs)]
+    for kind in sorted(config.pruning.requested_kinds() - set(usable)):
+        key = CORE_KINDS.get(kind, f"other.{kind}")
+        raise UnsupportedModelError(
+            f"pruning.{key}: "
+            + (
+                f"no layer of this {source.model_type} has the units that {kind} removes"
+                if kind in mixins
+                else f"the adapter of {source.model_type} has no pruning kind {kind}"
+            ),
+            expected=f"one of {', '.join(sorted(usable))}" if usable else "no kind of pruning; halves can be removed",
+            hint=nearest(kind, usable) or f"leave out pruning.{key}",
+        )
+
+
 def _list(config: RunConfig, source: Source, linear: Collection[tuple[int, str]]) -> list[Candidate]:
     pruning, family = config.pruning, source.family
     mixins = family.pruning_mixins()
+    _check_requested(config, source)
     query_heads = getattr(source.text_config, "num_attention_heads", None)
     sizes = {
         kind: partial(settings.absolute_sizes, query_heads=query_heads)
         for kind, settings in pruning.kinds().items()
-        # A dense model has no experts and a sparse one perhaps no dense ffn: a default that does not apply is no error.
+        # A sparse model has perhaps no dense ffn: a default that does not apply is no error.
         # The hidden size is no candidate of a subblock: it is cut before.
         if kind != HIDDEN_SIZE
         and kind in mixins
