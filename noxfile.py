@@ -47,10 +47,15 @@ def wheel(session: nox.Session, folder: Path) -> Path:
     return found
 
 
-def install_wheels(session: nox.Session, folders: list[Path], *requirements: str) -> None:
-    """Install distributions with all their extras, then put the newly built wheels in place of older builds of them."""
+def install_wheels(
+    session: nox.Session, folders: list[Path], *requirements: str, without: tuple[str, ...] = ()
+) -> None:
+    """Install distributions with their extras, then put the newly built wheels in place of older builds of them."""
     wheels = {folder: wheel(session, folder) for folder in folders}
-    extras = {folder: project(folder).get("optional-dependencies", {}) for folder in folders}
+    extras = {
+        folder: [extra for extra in project(folder).get("optional-dependencies", {}) if extra not in without]
+        for folder in folders
+    }
     complete = [
         f"{wheels[folder]}[{','.join(extras[folder])}]" if extras[folder] else str(wheels[folder]) for folder in folders
     ]
@@ -115,7 +120,7 @@ def tests(session: nox.Session) -> None:
 def minimal(session: nox.Session) -> None:
     """Run the tests of core and of one plugin with nothing else installed, so that an undeclared dependency shows."""
     core, llama, suite = ROOT / "core", ROOT / "plugins" / "llama", ROOT / "conformance_tests"
-    install_wheels(session, [core, llama], *TEST_TOOLS)
+    install_wheels(session, [core, llama], *TEST_TOOLS, without=("lm-eval",))
     session.run_install("python", "-m", "pip", "uninstall", "--yes", "--quiet", project(suite)["name"])
     session.run("pytest", "-n", "2", "-m", "not slow and not faults", "core/tests", env=ONE_THREAD)
     install_wheels(session, [suite])
@@ -150,6 +155,16 @@ def conformance(session: nox.Session) -> None:
     ]
     for family in session.posargs or installed:
         session.run(shared(session, "anyblock"), "conformance", family, env=ONE_THREAD)
+
+
+@nox.session(name="lm-eval", requires=["build"])
+def lm_eval(session: nox.Session) -> None:
+    """Run one task of lm-evaluation-harness on a tiny teacher and its child, with a text from the reference material."""
+    text = ROOT.parent / "shared" / "text" / "wikitext2-valid.txt"
+    if not text.is_file():
+        session.skip("the reference material (shared/text) is not beside the repository")
+    install_wheels(session, [ROOT / "core", ROOT / "plugins" / "llama"])
+    session.run("python", "core/scripts/run_lm_eval.py", str(text), env=ONE_THREAD)
 
 
 @nox.session(venv_backend="none", requires=["workspace"])

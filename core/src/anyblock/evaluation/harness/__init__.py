@@ -1,0 +1,1 @@
+"""lm-evaluation-harness on teachers and children: the model `anyblock`, and tasks from local files. Needs `anyblock[lm-eval]`."""

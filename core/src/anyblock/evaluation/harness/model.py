@@ -1,0 +1,72 @@
+"""The model `anyblock` of lm-evaluation-harness. Importing this module registers it, and needs `anyblock[lm-eval]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+
+from anyblock.calibration.tokenizer import load_tokenizer
+from anyblock.checkpoint.hub import recorded_origin, resolve_model
+from anyblock.modeling.device import compute_dtype, resolve_device, stored_dtype
+from anyblock.modeling.load import load_model
+from anyblock.modeling.skeleton import load_hf_config
+
+
+@register_model("anyblock")
+class AnyBlockLM(HFLM):  # type: ignore[misc]  # lm_eval has no types
+    """A subblock checkpoint, a child or a Hugging Face model, run by lm_eval as it runs `hf` models.
+
+    Args:
+        pretrained: a directory or a hub id.
+        revision: revision of a hub id.
+        tokenizer: a directory with a tokenizer; None takes the model's own.
+        device: `cpu`, `cuda` ..., or `auto`; lm_eval's own default, None, is `auto` too.
+        dtype: what is computed in; `auto` is the checkpoint's own where the device is fast in it.
+        trust_remote_code: allow code that the checkpoint carries.
+        **options: further options of lm_eval's `HFLM`, such as `batch_size`, `max_length` or `add_bos_token`.
+
+    Raises:
+        InputError: there is no such model, or it cannot be used.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        *,
+        revision: str | None = None,
+        tokenizer: str | Path | None = None,
+        device: str | None = None,
+        dtype: str = "auto",
+        trust_remote_code: bool = False,
+        **options: Any,
+    ) -> None:
+        self.folder = resolve_model(str(pretrained), revision=revision)
+        place = resolve_device(device or "auto")
+        config = load_hf_config(self.folder, trust_remote_code=trust_remote_code)
+        model = load_model(
+            self.folder,
+            device=place,
+            dtype=compute_dtype(dtype, stored_dtype(config), place),
+            trust_remote_code=trust_remote_code,
+        )
+        own = load_tokenizer(tokenizer or self.folder, trust_remote_code=trust_remote_code)
+        super().__init__(pretrained=model, tokenizer=own, **options)
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Return what lm_eval writes beside its results; the hub is not asked."""
+        name, _, commit = (recorded_origin(self.folder) or "").partition("@")
+        return {
+            "model_num_parameters": self.model.num_parameters(),
+            "model_dtype": str(self.model.dtype),
+            "model_revision": commit,
+            "model_sha": commit,
+            "model_source": name or self.folder.name,
+        }
+
+    def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None) -> Any:
+        # With a batch size of its own, each batch of rolling windows is a call; a progress bar for every one is noise.
+        quiet = disable_tqdm or override_bs is not None
+        return super()._loglikelihood_tokens(requests, disable_tqdm=quiet, override_bs=override_bs)
