@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,53 +113,6 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_child(settings: dict[str, 
     compress(config_of(settings))
     assert tree_digest(Path(settings["output"])) == expected
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-
-
-def kill_points(number: int) -> list[tuple[str, int]]:
-    """Within every stage, before the file that says that it is complete, and while teacher and child are written."""
-    points = []
-    for stage in range(10):
-        points.append((rf"/stages/{stage}-", number))
-        if stage == 2:
-            points.append((r"/killed\.run/\.teacher\.tmp", 3 * number))
-        if stage == 8:
-            points.append((r"/\.killed\.tmp", 3 * number))
-        points.append((rf"/stages/{stage}-\w+/\.stage\.json", 1))
-    return points
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_run_killed_in_every_stage_ends_with_the_same_child(settings: dict[str, Any], tmp_path: Path) -> None:
-    command = [sys.executable, str(Path(__file__).with_name("forking.py"))]
-    settings["pruning"], settings["search"]["refine_rounds"] = {"ffn": {"sizes": [0.5]}}, 1
-    arguments = {}
-    for name in ("whole", "killed"):
-        file = tmp_path / f"{name}.yaml"
-        file.write_text(json.dumps(settings | {"output": str(tmp_path / name)}))
-        arguments[name] = ["compress", str(file)]
-    model, child = tree_digest(Path(settings["model"])), tmp_path / "killed"
-    with (
-        (tmp_path / "errors").open("w+") as errors,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
-    ):
-        source, answers = process.stdin, process.stdout
-        assert source is not None
-        assert answers is not None
-
-        def run(name: str, pattern: str = "", number: int = 0) -> int:
-            source.write(json.dumps({"arguments": arguments[name], "pattern": pattern, "number": number}) + "\n")
-            source.flush()
-            return int(answers.readline())
-
-        assert run("whole") == 0, errors.seek(0) or errors.read()
-        expected = tree_digest(tmp_path / "whole")
-        for point in kill_points(4):
-            assert run("killed", *point) == -signal.SIGKILL, point
-            assert tree_digest(Path(settings["model"])) == model
-            assert not child.exists() or tree_digest(child) == expected
-        assert run("killed") == 0
-        assert tree_digest(child) == expected
-        assert not [path for path in tmp_path.rglob("*") if ".tmp" in path.name or ".new" in path.name]
 
 
 def test_refinement_never_ends_above_where_it_started(settings: dict[str, Any]) -> None:

@@ -149,3 +149,19 @@ def little_space(free: int) -> None:
     import shutil
 
     shutil.disk_usage = lambda _: type("Usage", (), {"free": free, "total": free, "used": 0})()
+
+
+def work_clock() -> None:
+    """Let timed work take a second a multiplication of a linear layer: whole numbers, so that times are the same in every run."""
+    import torch
+    from anyblock.costs import timing
+
+    seconds = 0
+
+    def work(module: torch.nn.Module, arguments: tuple[Any, ...], _: Any) -> None:
+        nonlocal seconds
+        if isinstance(module, torch.nn.Linear):
+            seconds += arguments[0].numel() // arguments[0].shape[-1] * module.weight.numel()
+
+    torch.nn.modules.module.register_module_forward_hook(work)
+    timing.time = type("Clock", (), {"perf_counter": staticmethod(lambda: seconds)})
