@@ -124,7 +124,8 @@ def minimal(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["workspace"])
 def faults(session: nox.Session) -> None:
-    """Run the long fault harnesses: killed anywhere, full disks, hostile files. They print what they reached."""
+    """Run the long fault harnesses: killed anywhere, full disks, hostile files, fuzzing. They print what they reached."""
+    session.run(shared(session, "python"), "-m", "pip", "install", "--quiet", *CONSTRAINTS, "atheris")
     chosen = session.posargs or ["core/tests/faults"]
     session.run(shared(session, "pytest"), "-m", "faults or not faults", *chosen, env=ONE_THREAD)
 

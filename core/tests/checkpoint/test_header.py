@@ -98,6 +98,7 @@ HEADERS = {
     "the same bytes twice": ({"a": entry(), "b": entry()}, b"\0" * 8, "'b' overlaps tensor 'a'"),
     "half a byte": ({"a": entry("F4", (3,), (0, 1))}, b"\0", "'a' has 1 bytes"),
     "metadata with numbers": ({"__metadata__": {"a": 1}}, b"", "__metadata__ is not a map from text to text"),
+    "metadata with half a surrogate pair": ({"__metadata__": {"a": "\ud800"}}, b"", "not valid Unicode"),
     "metadata that is a list": ({"__metadata__": []}, b"", "__metadata__ is not a map from text to text"),
     "a name that is no Unicode": (
         b'{"\\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}',

@@ -113,12 +113,14 @@ def _metadata(data: object, file: Path) -> dict[str, str]:
         raise CheckpointError(
             f"{file}: {METADATA} is not a map from text to text", expected='for instance {"format": "pt"}'
         )
+    for text in (*data, *data.values()):
+        _check_unicode(text, f"{file}: {METADATA}: {shown(text)}")
     return data
 
 
 def _entry(name: str, info: object, base: int, file: Path) -> TensorEntry:
     where = f"{file}: tensor {shown(name)}"
-    _check_name(name, where)
+    _check_unicode(name, where)
     if not isinstance(info, dict) or info.keys() != _FIELDS:
         found = ", ".join(shown(key) for key in list(info)[:8]) if isinstance(info, dict) else shown(info)
         raise CheckpointError(f"{where} is described by {found or 'nothing'}", expected="dtype, shape and data_offsets")
@@ -141,11 +143,12 @@ def _entry(name: str, info: object, base: int, file: Path) -> TensorEntry:
     return TensorEntry(dtype, tuple(shape), base + start, base + end)
 
 
-def _check_name(name: str, where: str) -> None:
+def _check_unicode(text: str, where: str) -> None:
+    """Refuse half of a surrogate pair, which JSON can spell and no UTF-8 text can hold."""
     try:
-        name.encode()
+        text.encode()
     except UnicodeEncodeError as error:
-        raise CheckpointError(f"{where}: the name is not valid Unicode") from error
+        raise CheckpointError(f"{where}: the text is not valid Unicode") from error
 
 
 def _is_size(value: Any) -> bool:
