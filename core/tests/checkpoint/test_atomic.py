@@ -131,8 +131,8 @@ class TestDirectory:
 
     def test_what_dead_processes_left_is_removed(self, tmp_path: Path) -> None:
         pid = dead_pid()
-        left = [tmp_path / f".out.tmp-{pid}-01234567", tmp_path / f".out.tmp-{os.getpid()}-01234567"]
-        kept = [tmp_path / ".out.tmp-x", tmp_path / f".other.tmp-{pid}-01234567", tmp_path / "out.tmp"]
+        left = [tmp_path / f".out.tmp-{pid}-6700000001234567", tmp_path / f".out.tmp-{os.getpid()}-6700000001234567"]
+        kept = [tmp_path / ".out.tmp-x", tmp_path / f".other.tmp-{pid}-6700000001234567", tmp_path / "out.tmp"]
         for folder in (*left, *kept):
             (folder / "sub").mkdir(parents=True)
             (folder / "sub" / "a").write_text("a")
@@ -140,13 +140,15 @@ class TestDirectory:
             pass
         assert names(tmp_path) == sorted(["out", *(folder.name for folder in kept)])
 
-    def test_what_living_processes_write_is_kept(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_what_living_processes_write_is_kept(self, tmp_path: Path, overwrite: bool) -> None:
         other = tmp_path / temporary_name("out")
         other.mkdir()
         held = lock(other)
-        with atomic_directory(tmp_path / "out"):
-            pass
-        assert other.is_dir()
+        with pytest.raises(OutputExistsError, match=rf"being written by process {os.getpid()}, for 0\.. minutes"):  # noqa: SIM117
+            with atomic_directory(tmp_path / "out", overwrite=overwrite):
+                pass
+        assert names(tmp_path) == [other.name]
         os.close(held)
 
     def test_nesting(self, tmp_path: Path) -> None:
@@ -160,8 +162,8 @@ class TestDirectory:
         assert names(tmp_path / "out" / "sub") == ["b.json", "c.json"]
 
     def test_one_that_is_being_created_is_kept(self, tmp_path: Path) -> None:
-        fresh = tmp_path / f".out.new-{os.getpid()}-01234567"
-        left = tmp_path / f".out.new-{dead_pid()}-01234567"
+        fresh = tmp_path / f".out.new-{os.getpid()}-6700000001234567"
+        left = tmp_path / f".out.new-{dead_pid()}-6700000001234567"
         fresh.mkdir()
         left.mkdir()
         with atomic_directory(tmp_path / "out"):
@@ -169,7 +171,7 @@ class TestDirectory:
         assert names(tmp_path) == [fresh.name, "out"]
 
     def test_an_interrupted_replacement_is_undone(self, tmp_path: Path) -> None:
-        old = tmp_path / f".out.old-{dead_pid()}-01234567"
+        old = tmp_path / f".out.old-{dead_pid()}-6700000001234567"
         old.mkdir()
         (old / "a").write_text("old")
         with pytest.raises(OutputExistsError), atomic_directory(tmp_path / "out"):
@@ -178,7 +180,7 @@ class TestDirectory:
         assert (tmp_path / "out" / "a").read_text() == "old"
 
     def test_the_remains_of_a_finished_replacement_are_removed(self, tmp_path: Path) -> None:
-        (tmp_path / f".out.old-{dead_pid()}-01234567" / "sub").mkdir(parents=True)
+        (tmp_path / f".out.old-{dead_pid()}-6700000001234567" / "sub").mkdir(parents=True)
         (tmp_path / "out").mkdir()
         with atomic_directory(tmp_path / "out", overwrite=True) as work:
             (work / "a").write_text("new")
@@ -252,7 +254,7 @@ class TestFile:
         assert names(tmp_path) == ["a.json"]
 
     def test_removes_what_a_dead_process_left(self, tmp_path: Path) -> None:
-        (tmp_path / f".a.json.tmp-{dead_pid()}-01234567").write_text("x")
+        (tmp_path / f".a.json.tmp-{dead_pid()}-6700000001234567").write_text("x")
         write_json_atomic(tmp_path / "a.json", 1)
         assert names(tmp_path) == ["a.json"]
 

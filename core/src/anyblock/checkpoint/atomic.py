@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from anyblock.checkpoint.jsonio import json_bytes
-from anyblock.checkpoint.stale import claim, collect, lock, temporary_name
+from anyblock.checkpoint.stale import claim, collect, lock, temporary_name, writer_of
 from anyblock.checkpoint.sync import sync, sync_tree
 from anyblock.errors import ExecutionError, InputError, OutputExistsError
 
@@ -27,7 +27,7 @@ def check_target(
         sources: directories that are read meanwhile.
 
     Raises:
-        OutputExistsError: something is there, and is not to be replaced.
+        OutputExistsError: something is there and is not to be replaced, or another process is writing it now.
         InputError: the target is, holds or lies in a source; or replacing it would remove the home or current
             directory.
     """
@@ -38,6 +38,12 @@ def check_target(
             raise InputError(
                 f"the output {target} overlaps the input {source}", expected="an output outside of the input"
             )
+    if real.parent.is_dir() and (writer := writer_of(real)):
+        raise OutputExistsError(
+            f"{target} is being written by {writer}",
+            expected="one writer of an output at a time",
+            hint="wait for it, end it, or choose another output",
+        )
     if not os.path.lexists(real):
         return real
     if not real.is_dir():
@@ -63,7 +69,7 @@ def atomic_directory(
 ) -> Iterator[Path]:
     """Yield an empty temporary directory that becomes `target` when the block ends without an error.
 
-    The temporary is a sibling named `.{name}.tmp-{pid}-{random}`. At the end, everything in it is written to disk
+    The temporary is a sibling named `.{name}.tmp-{pid}-{time and random}`. At the end, everything in it is written to disk
     and it is renamed; a directory that it replaces is moved aside first and removed last. After an error the
     temporary is removed; what a killed process left is removed by the next writer of the same target.
 

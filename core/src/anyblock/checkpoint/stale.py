@@ -12,14 +12,15 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 
 def temporary_name(name: str, kind: str = "tmp") -> str:
-    """Return a fresh name for a temporary beside `name`."""
-    return f".{name}.{kind}-{os.getpid()}-{os.urandom(4).hex()}"
+    """Return a fresh name for a temporary beside `name`: it says which process made it, and in which second."""
+    return f".{name}.{kind}-{os.getpid()}-{int(time.time()):08x}{os.urandom(4).hex()}"
 
 
 def claim(target: Path, make: Callable[[Path], object]) -> tuple[Path, int]:
@@ -58,10 +59,8 @@ def collect(target: Path) -> None:
 
     A previous output that was moved away by a writer that died before it could move the new one in is put back.
     """
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.(new|tmp|old)-(\d+)-[0-9a-f]{{8}}")
-    for entry in sorted(target.parent.iterdir()):
-        match = pattern.fullmatch(entry.name)
-        if match is None or not _is_dead(entry, match[1], int(match[2])):
+    for entry, match in _temporaries(target):
+        if not _is_dead(entry, match[1], int(match[2])):
             continue
         with suppress(OSError):  # another process collects as well, or the remains are someone else's
             if match[1] == "old" and not os.path.lexists(target):
@@ -70,6 +69,22 @@ def collect(target: Path) -> None:
                 shutil.rmtree(entry, ignore_errors=True)
             else:
                 entry.unlink()
+
+
+def writer_of(target: Path) -> str | None:
+    """Return who is writing `target` now, as `process 12, for 3.4 minutes`; None when nobody is."""
+    with suppress(OSError):  # a folder that cannot be listed is refused where it is written to
+        for entry, match in _temporaries(target):
+            if match[1] == "tmp" and not _is_dead(entry, match[1], int(match[2])):
+                return f"process {match[2]}, for {max(0.0, time.time() - int(match[3], 16)) / 60:.1f} minutes"
+    return None
+
+
+def _temporaries(target: Path) -> list[tuple[Path, re.Match[str]]]:
+    """Return the temporaries beside `target` with their names' parts: kind, process, second in hexadecimal digits."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.(new|tmp|old)-(\d+)-([0-9a-f]{{8}})[0-9a-f]{{8}}")
+    found = [(entry, pattern.fullmatch(entry.name)) for entry in sorted(target.parent.iterdir())]
+    return [(entry, match) for entry, match in found if match is not None]
 
 
 def _is_dead(path: Path, kind: str, pid: int) -> bool:

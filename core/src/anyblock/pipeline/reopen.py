@@ -13,7 +13,7 @@ from anyblock.config.schema import SearchConfig
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.candidates import CostedCandidates, read_candidates
 from anyblock.pipeline.stages.latency import with_latency
-from anyblock.pipeline.stages.scores import read_scores
+from anyblock.pipeline.stages.scores import read_scores, scores_belong_to
 from anyblock.pipeline.stages.solution import build_problem
 from anyblock.search.problem import Problem
 
@@ -35,7 +35,10 @@ def open_search(
     run = RunFolder.open(path)
     settings = search_settings(path, overrides)
     costed = with_latency(run, read_candidates(run))
+    scores = read_scores(run)
+    if not scores_belong_to(run, costed):
+        raise run.unfinished("the scores are those of other candidates")
     # A sweep brings its own budget; until then the problem is the teacher's, which keeps any.
     bounds = settings.bounds() if needs_budget or settings.budget else ()
-    problem = build_problem(costed, read_scores(run), bounds or (parse_bound("params", "1x"),))
+    problem = build_problem(costed, scores, bounds or (parse_bound("params", "1x"),))
     return settings, costed, problem if bounds else replace(problem, budgets=())

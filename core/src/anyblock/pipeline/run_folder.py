@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from anyblock.errors import AnyBlockError, ConfigError, InputError
 
 _INPUTS: Final = "inputs.json"
 _DONE: Final = "stage.json"
+_HOLDER: Final = ".holder.json"
 
 
 def digest(data: Any) -> str:
@@ -161,10 +163,34 @@ class RunFolder:
         """
         folder = self.path / "stages" / stage
         if not (folder / _DONE).is_file():
-            raise InputError(
-                f"{self.path}: the stage {stage!r} is not finished", hint="run `anyblock compress` to the end first"
-            )
+            raise self.unfinished(f"the stage {stage!r} is not finished")
         return folder / name
+
+    def unfinished(self, what: str) -> InputError:
+        """Return an error for a run that has not got far enough, which says who works on it, if anybody does."""
+        holder = self.holder()
+        return InputError(
+            f"{self.path}: {what}" + (f"; in use by {holder}" if holder else ""),
+            hint="wait until that run is done" if holder else "run `anyblock compress` to the end first",
+        )
+
+    def inputs(self, stage: str) -> dict[str, Any]:
+        """Return what a stage's result depends on.
+
+        Raises:
+            ConfigError: it is missing or damaged.
+        """
+        inputs: dict[str, Any] = read_json(self.path / "stages" / stage / _INPUTS)["inputs"]
+        return inputs
+
+    def holder(self) -> str | None:
+        """Return who holds the run as its note says: user, process, host, and for how long; None without a note."""
+        try:
+            data = json.loads((self.path / _HOLDER).read_text())
+            minutes = (time.time() - data["since"]) / 60
+            return f"{data['name']}, process {data['pid']} on {data['host']}, for {minutes:.1f} minutes"
+        except (OSError, ValueError, KeyError):
+            return None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -174,28 +200,28 @@ class RunFolder:
             InputError: another process holds it; the message names that process and how long it has.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        holder = self.path / ".holder.json"
+        holder = self.path / _HOLDER
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
             raise InputError(
-                f"{self.path} is in use by {_describe(holder)}",
+                f"{self.path} is in use by {self.holder() or 'another process'}",
                 expected="one process on a run at a time",
                 hint="wait for it, end it, or give another folder with --run",
             ) from error
         try:
-            write_json_atomic(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
+            write_json_atomic(
+                holder, {"name": _user(), "pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+            )
             yield
         finally:
             holder.unlink(missing_ok=True)
             lock.release()
 
 
-def _describe(holder: Path) -> str:
+def _user() -> str:
     try:
-        data = json.loads(holder.read_text())
-        minutes = (time.time() - data["since"]) / 60
-        return f"process {data['pid']} on {data['host']}, for {minutes:.1f} minutes"
-    except (OSError, ValueError, KeyError):
-        return "another process"
+        return getpass.getuser()
+    except (OSError, KeyError):  # no name belongs to the user id, as in some containers
+        return str(os.getuid())

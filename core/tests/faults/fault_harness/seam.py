@@ -14,6 +14,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -29,10 +30,11 @@ class Seam:
     Args:
         root: changes elsewhere (caches of bytecode and the like) do not count.
         mode: `record` only counts; `before` kills before the change; `torn` kills in the middle of it; `error` raises an
-            `OSError` instead of it.
+            `OSError` instead of it; `hold` waits before it until the file `release` is there.
         at: the number of the change, from 1.
         code: the `errno` of mode `error`.
         match: only changes whose description this pattern finds count.
+        release: see mode `hold`.
         sticky: mode `error` fails every further change too, as a full disk does.
         tell: given the events, or the one at which the process is about to die.
     """
@@ -47,8 +49,10 @@ class Seam:
         code: int = errno.EIO,
         match: str = "",
         sticky: bool = False,
+        release: str = "",
     ) -> None:
         self.root, self.mode, self.at, self.tell = str(root), mode, at, tell
+        self.release = Path(release)
         self.code, self.match, self.sticky = code, re.compile(match), sticky
         self.events: list[str] = []
         self.guard = threading.RLock()
@@ -89,6 +93,11 @@ class Seam:
                 if what in ("os.remove", "os.rmdir"):
                     return  # a full disk still lets go
                 raise OSError(self.code, os.strerror(self.code), text)
+            if self.mode == "hold":
+                self.tell(event)
+                while not self.release.exists():
+                    time.sleep(0.01)
+                return
             self.busy = True
             self.tell(self.events[-1])
             if self.mode == "torn":

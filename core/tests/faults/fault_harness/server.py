@@ -25,8 +25,19 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # a fork that collects garbage would otherwise copy every page
     print(json.dumps({"ready": True, "size": status("VmSize"), "rss": status("VmRSS")}), flush=True)
+    started: dict[int, Any] = {}
     for line in sys.stdin:
-        print(json.dumps(serve(json.loads(line))), flush=True)
+        request = json.loads(line)
+        if "join" in request:
+            answer = wait(request, *started.pop(request["join"]))
+        else:
+            pid, begin, before = start(request)
+            if request.get("background"):
+                started[pid] = (pid, begin, before)
+                answer = {"pid": pid}
+            else:
+                answer = wait(request, pid, begin, before)
+        print(json.dumps(answer), flush=True)
 
 
 def status(key: str) -> int:
@@ -35,15 +46,21 @@ def status(key: str) -> int:
     return int(text.split(f"{key}:")[1].split()[0]) * 1024
 
 
-def serve(request: dict[str, Any]) -> dict[str, Any]:
+def start(request: dict[str, Any]) -> tuple[int, float, int]:
+    """Fork a victim; returns its pid, and when and how large it began."""
     folder = Path(request["folder"])
+    folder.mkdir(exist_ok=True)
     for name in ("told", "stdout", "stderr"):
         (folder / name).unlink(missing_ok=True)
-    begin = time.monotonic()
-    before = status("VmRSS")
+    begin, before = time.monotonic(), status("VmRSS")
     pid = os.fork()
     if pid == 0:
         victim(request, folder)
+    return pid, begin, before
+
+
+def wait(request: dict[str, Any], pid: int, begin: float, before: int) -> dict[str, Any]:
+    """Wait for a victim, or end it when it is time."""
     timeout, wanted = request.get("timeout", 120.0), request.get("kill_after")
     descriptor = os.pidfd_open(pid)
     hung = False
@@ -59,6 +76,7 @@ def serve(request: dict[str, Any]) -> dict[str, Any]:
         "code": os.waitstatus_to_exitcode(code),
         "hung": hung,
         "seconds": time.monotonic() - begin,
+        "processor": usage.ru_utime + usage.ru_stime,
         "grown": max(0, usage.ru_maxrss * 1024 - before),
     }
 

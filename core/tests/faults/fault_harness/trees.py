@@ -28,18 +28,19 @@ def tree(folder: Path) -> dict[str, str]:
 def content(path: Path) -> str:
     data = path.read_bytes()
     if path.suffix == ".json":
-        data = json.dumps(_timeless(json.loads(data)), sort_keys=True).encode()
+        data = json.dumps(timeless(json.loads(data)), sort_keys=True).encode()
     return hashlib.sha256(data).hexdigest()
 
 
-def _timeless(data: Any) -> Any:
+def timeless(data: Any) -> Any:
+    """JSON data without what says how long something took."""
     if isinstance(data, dict):
-        named = {key: _timeless(value) for key, value in data.items() if key not in TIMES}
+        named = {key: timeless(value) for key, value in data.items() if key not in TIMES}
         # A finished stage states the hashes of its files, some of which hold times.
         return {
             key: sorted(value) if key == "files" and isinstance(value, dict) else value for key, value in named.items()
         }
-    return [_timeless(value) for value in data] if isinstance(data, list) else data
+    return [timeless(value) for value in data] if isinstance(data, list) else data
 
 
 def finished_stages(run: Path) -> dict[str, dict[str, str]]:

@@ -13,7 +13,7 @@ from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.pipeline.context import RunContext
-from anyblock.pipeline.run_folder import RunFolder, read_json
+from anyblock.pipeline.run_folder import RunFolder, digest, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
 from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, sample_for_exact
 from anyblock.scoring.replace_one import score_candidates
@@ -59,6 +59,12 @@ def read_scores(run: RunFolder) -> dict[str, float]:
     """Read the finished stage."""
     scores: dict[str, float] = read_json(run.result(STAGE, _SCORES))
     return scores
+
+
+def scores_belong_to(run: RunFolder, costed: CostedCandidates) -> bool:
+    """Say whether the finished stage scored these candidates; a run that started again with other settings has not yet."""
+    scored = run.inputs(STAGE)["candidates"]
+    return digest(scored) == digest([candidate.to_dict() for candidate in costed.to_score])
 
 
 def read_agreement(run: RunFolder) -> dict[str, float] | None:
