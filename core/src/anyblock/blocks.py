@@ -6,6 +6,7 @@ what the other wrote. `num_attention_heads` is our addition: it is written only 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self, TypeVar
@@ -192,8 +193,10 @@ def _flat(cls: type[_T], data: object, where: str) -> _T:
     for name, value in values.items():
         if value is None or isinstance(value, MambaConfig | MoEConfig):
             continue
-        if type(value) is not int or value < 1:
-            raise ConfigError(f"{where}.{name} is {value!r}", expected="an integer above 0")
+        if type(value) is not int or not 1 <= value < 1 << 31:
+            raise ConfigError(
+                f"{where}.{name} is {reprlib.repr(value)}", expected="an integer above 0, of at most 31 bits"
+            )
     try:
         return cls(**values)
     except TypeError as error:

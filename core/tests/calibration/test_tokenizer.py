@@ -29,8 +29,10 @@ def test_directory_without_vocabulary(tmp_path, class_name):
         load_tokenizer(tmp_path)
 
 
-def test_damaged_file(tmp_path, tokenizer):
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("content", ["{broken", "[]", "[" * 100_000])
+def test_damaged_file(tmp_path, tokenizer, name, content):
     tokenizer.save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{broken")
+    (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match="cannot be loaded"):
         load_tokenizer(tmp_path)

@@ -36,8 +36,12 @@ def test_reads_a_directory_and_a_file(llama: Path, tools: Any) -> None:
         (b'{"a":' * 200_000, "nested too deeply"),
         (b'{"a": [' + b"[]," * 2_000_000, "lists and objects"),
         (b" " * 32_000_001, "has 32,000,001 bytes"),
+        (b'{"model_type": "a", "rms_norm_eps": NaN}', "'rms_norm_eps' is NaN"),
+        (b'{"model_type": "a", "b": {"head_dim": [1, 18446744073709551616]}}', "'head_dim' is 18446744073709551616"),
+        (b'{"model_type": "a", "text_config": {"num_hidden_layers": 2147483647}}', "num_hidden_layers is 2147483647"),
+        (b'{"model_type": "a", "n_layer": 1e308}', "n_layer is 1e+308"),
     ],
-    ids=range(13),
+    ids=range(17),
 )
 def test_refuses_content(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "config.json"
@@ -46,6 +50,11 @@ def test_refuses_content(tmp_path: Path, content: bytes, message: str) -> None:
         read_config(tmp_path)
     assert message in str(raised.value)
     assert str(file) in str(raised.value)
+
+
+def test_infinity_is_a_limit_that_some_models_state(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mamba2", "time_step_limit": [0.0, Infinity]}')
+    assert read_config(tmp_path)["time_step_limit"] == [0.0, float("inf")]
 
 
 def test_refuses_places(tmp_path: Path) -> None:

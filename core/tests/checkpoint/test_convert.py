@@ -275,8 +275,14 @@ class TestRefusals:
             convert_model(llama, tmp_path / "out")
 
     def test_an_absurd_number_of_layers(self, llama: Path, tmp_path: Path, edit_json: Edit) -> None:
-        edit_json(llama / "config.json", lambda config: config.update(num_hidden_layers=10**12))
-        with pytest.raises(ConfigError, match="1,000,000,000,000, and the checkpoint has 21 tensors"):
+        edit_json(llama / "config.json", lambda config: config.update(num_hidden_layers=9_999))
+        with pytest.raises(ConfigError, match="9,999, and the checkpoint has 21 tensors"):
+            convert_model(llama, tmp_path / "out")
+
+    @pytest.mark.parametrize("size", ["48", 48.0, 0, True, [48], 1 << 31, {"a": 1}])
+    def test_a_size_that_is_none(self, llama: Path, tmp_path: Path, edit_json: Edit, size: Any) -> None:
+        edit_json(llama / "config.json", lambda config: config.update(intermediate_size=size))
+        with pytest.raises(ConfigError, match=r"block_configs\[0\].ffn.intermediate_size is"):
             convert_model(llama, tmp_path / "out")
 
     def test_another_number_of_block_configs(self, converted: Path, tmp_path: Path, edit_json: Edit) -> None:

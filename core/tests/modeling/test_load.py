@@ -105,6 +105,20 @@ def test_a_config_that_does_not_belong_to_the_files_is_refused(teacher_dir: Path
         load_model(damaged)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"), [({"num_hidden_layers": 9_999}, "9,999 layers"), ({"vocab_size": 0}, "cannot be loaded")]
+)
+def test_values_of_which_no_model_can_be_built_are_refused_at_once(
+    llama_dir: Path, tmp_path: Path, change: dict[str, int], message: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(llama_dir, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change, "pad_token_id": 0}))
+    with pytest.raises(InputError, match=message):
+        load_model(folder)
+
+
 def test_what_a_model_wants_in_float32_stays_so_in_a_model_of_half_precision(
     teacher_dir: Path, llama_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,11 +21,11 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> Any:
         raise InputError(f"{path} is not a directory", expected="a model directory with its tokenizer files")
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except (AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         if not any(path.glob("*token*")):
             raise _missing(path) from error
         raise InputError(
-            f"the tokenizer in {path} cannot be loaded: {str(error).strip().splitlines()[0]}",
+            f"the tokenizer in {path} cannot be loaded: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
             expected="the tokenizer files of a Hugging Face model (tokenizer.json, tokenizer_config.json)",
             hint="copy them from the original model again",
         ) from error

@@ -55,7 +55,7 @@ def plan_conversion(
     Raises:
         CheckpointError: a tensor without a group or with several, two tensors with one new name, or a half without
             tensors.
-        ConfigError: no usable number of layers, or another number of block configs than layers.
+        ConfigError: no usable number of layers, a size that is none, or another number of block configs than layers.
         PluginError: the family names tensors that the checkpoint does not have.
     """
     layers = _num_layers(family, view)
@@ -64,7 +64,8 @@ def plan_conversion(
     elif layers > len(source.tensors):
         raise ConfigError(f"num_hidden_layers is {layers:,}, and the checkpoint has {len(source.tensors):,} tensors")
     else:
-        blocks = family.create_block_configs(view)
+        # Hooks hand on what config.json says; read back, every size is checked.
+        blocks = block_configs_from_json([block.to_dict() for block in family.create_block_configs(view)])
     if len(blocks) != layers:
         raise ConfigError(
             f"there are {len(blocks)} block configs", expected=f"one for each of the {layers} hidden layers"

@@ -136,7 +136,7 @@ class _Resolver:
             cls = CONFIG_MAPPING[model_type]
             # Infinity is written as {"__float__": "Infinity"}; only transformers' own reader of files decodes it.
             return cls.from_dict(cls._decode_special_floats(copy.deepcopy(self.data)))
-        except (ValueError, TypeError, KeyError, OSError, ImportError, StrictDataclassError) as error:
+        except (ValueError, TypeError, LookupError, OSError, ImportError, StrictDataclassError) as error:
             where = self.folder or "the configuration"
             raise ConfigError(f"{where}: transformers refuses this {model_type!r} configuration: {error}") from error
 

@@ -14,7 +14,7 @@ from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.groups import NOT_LOADED
 from anyblock.checkpoint.source import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
-from anyblock.errors import CheckpointError
+from anyblock.errors import CheckpointError, ConfigError
 from anyblock.modeling.device import as_dtype
 from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class, refusing, require_materialised
@@ -48,6 +48,7 @@ def load_model(
 
     Raises:
         CheckpointError: a tensor is missing, left over or has the wrong shape; nothing is ever initialised at random.
+        ConfigError: `config.json` is unusable.
         UnsupportedModelError: the layers differ and no installed adapter serves the model.
     """
     path = Path(path)
@@ -99,10 +100,13 @@ def _from_pretrained(
     trust_remote_code: bool,
     options: dict[str, Any],
 ) -> Any:
-    if not _ELSEWHERE & options.keys():
-        SourceCheckpoint.open(path)  # a damaged file is named here, before transformers sees it
+    # A damaged file is named here, before transformers sees it.
+    source = None if _ELSEWHERE & options.keys() else SourceCheckpoint.open(path)
     with refusing(path):
         config = load_hf_config(path, trust_remote_code=trust_remote_code)
+    layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
+    if source is not None and isinstance(layers, int) and layers > len(source.tensors):
+        raise ConfigError(f"{path}: {layers:,} layers, and the checkpoint has {len(source.tensors):,} tensors")
     scope = nullcontext() if family is None else heterogeneous(family, block_configs)
     with refusing(path), scope, quiet_loading():
         model, info = model_class(config).from_pretrained(

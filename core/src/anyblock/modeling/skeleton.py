@@ -29,7 +29,7 @@ def load_hf_config(path: Path | str, *, trust_remote_code: bool = False) -> Any:
 
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"{Path(path) / 'config.json'}: transformers cannot read it: {error}",
             expected="the configuration of a model that this transformers version knows",
@@ -99,7 +99,7 @@ def refusing(where: Path | str) -> Iterator[None]:
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    refusals = (ArithmeticError, AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+    refusals = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
     try:
         yield
     except AnyBlockError:
