@@ -178,11 +178,12 @@ def check_dtypes(subject: Subject) -> None:
 def _deeper(subject: Subject) -> Any:
     """Return a view of the configuration with ten more layers; layer `i + 10` is of the same kind as layer `i`."""
     layers = subject.num_layers
+    count = {"num_hidden_layers", "decoder_layers", subject.text_config.attribute_map.get("num_hidden_layers")}
 
     def extend(data: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in data.items():
-            if key == "num_hidden_layers" and value == layers:
+            if key in count and value == layers:
                 found[key] = layers + _OFFSET
             elif isinstance(value, dict):
                 found[key] = extend(value)

@@ -10,6 +10,7 @@ from anyblock.checkpoint.groups import NOT_LOADED
 from anyblock.costs.weights import is_tied
 
 from anyblock_conformance.check import check
+from anyblock_conformance.checks.structure_model import meta_model
 from anyblock_conformance.expect import NotApplicableError, equal, nothing
 from anyblock_conformance.kinds import claimed_kinds, resized, smaller_sizes, works_on
 from anyblock_conformance.subject import Subject
@@ -51,6 +52,9 @@ def check_block_configs(subject: Subject) -> None:
     there = set(subject.module_names.values())
     if is_tied(subject.config, subject.text_config):
         there.add(f"{subject.family.output_embedding_name()}.weight")
+    state = meta_model(subject).state_dict(keep_vars=True)
+    stored = {id(state[name]) for name in there if name in state}
+    there.update(name for name, tensor in state.items() if id(tensor) in stored)  # a head's bias may be tied as well
     faults += [
         f"the checkpoint has no tensor for {module}, {list(built[module])}" for module in built if module not in there
     ]

@@ -57,6 +57,7 @@ class LayoutDescriptor(DescriptorBase):
         attention_by, ffn_by: the config's list with the kind of every layer's half; None where there is one kind, or where
             the kind has to be looked up in the model that transformers builds (see `HalfLayout.mark`).
         other: checkpoint names below a layer of what belongs to neither half.
+        layer_count: the config's number of layers; an encoder's may be what `num_hidden_layers` stands for.
         embedding_path, layers_path, final_norm_path, head: module paths in the whole model.
         checkpoint_layers: the path of the layers in checkpoint names.
         embedding_names, head_names: checkpoint names of modules and parameters in front of and behind the layers.
@@ -71,6 +72,7 @@ class LayoutDescriptor(DescriptorBase):
     attention_by: ClassVar[str | None] = None
     ffn_by: ClassVar[str | None] = None
     other: ClassVar[tuple[str, ...]] = ()
+    layer_count: ClassVar[str] = "num_hidden_layers"
     embedding_path: ClassVar[str] = "model.embed_tokens"
     layers_path: ClassVar[str] = "model.layers"
     final_norm_path: ClassVar[str] = "model.norm"
@@ -91,7 +93,7 @@ class LayoutDescriptor(DescriptorBase):
         """
         kinds: Mapping[str, HalfLayout] = getattr(self, f"{half}_kinds")
         by, text = getattr(self, f"{half}_by"), self.language_model_config(config)
-        layers = int(text.num_hidden_layers)
+        layers = int(getattr(text, self.layer_count))
         if by is not None and getattr(text, by, None) is not None:
             names = [str(name) for name in getattr(text, by)]
             unknown = sorted(set(names) - set(self.attention_kinds) - set(self.ffn_kinds))

@@ -17,7 +17,7 @@ from anyblock.introspection.halves import half_layout, prefixes
 from anyblock.introspection.layers import LayerList, find_layers
 from anyblock.introspection.model import TinyModel, tiny_model
 from anyblock.introspection.names import outer_names, stored_names
-from anyblock.introspection.sizes import Effect, effects, ratio_without
+from anyblock.introspection.sizes import Effect, effects, layer_count, ratio_without
 from anyblock.introspection.topk import top_k_attribute
 
 HALVES = ("attention", "ffn")
@@ -210,6 +210,7 @@ class _Work:
         return {
             "decoder_layer": tuple(sorted(f"{cls.__module__}.{cls.__qualname__}" for cls in layers)),
             "embedding_path": paths[id(embedding)],
+            "layer_count": layer_count(tiny.config, listed.path, len(listed.runs)),
             "layers_path": listed.path,
             "final_norm_path": next(reversed(norms or behind), ""),
             "head": head_path,

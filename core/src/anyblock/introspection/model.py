@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 
 from anyblock.errors import UnsupportedModelError
-from anyblock.introspection.tiny import TinyConfig, tiny_candidates
+from anyblock.introspection.tiny import TinyConfig, text_part, tiny_candidates
 from anyblock.modeling.skeleton import model_class
 from anyblock.modeling.weights import WeightMap, quiet_loading
 
@@ -53,7 +53,7 @@ class TinyModel:
     @property
     def text(self) -> Any:
         """The language model's part of the configuration."""
-        return self.config.get_text_config(decoder=True)
+        return text_part(self.config)
 
     def _decodes(self) -> bool:
         try:

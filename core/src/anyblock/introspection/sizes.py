@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anyblock.introspection.model import shapes_model
+from anyblock.introspection.tiny import LAYERS, text_part
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -40,7 +41,7 @@ def shapes_of(config: Any) -> Shapes:
 
 def effects(config: Any) -> list[Effect]:
     """Return the effect of each integer attribute of the text configuration that changes shapes inside layers only."""
-    text, before, found = config.get_text_config(decoder=True), shapes_of(config), []
+    text, before, found = text_part(config), shapes_of(config), []
     for name, value in text.to_dict().items():
         if (type(value) is int and value > 0) or (
             value is None and name in ("n_inner", "intermediate_size", "head_dim")
@@ -55,16 +56,31 @@ def ratio_without(config: Any, attribute: str, layer: str) -> int | None:
     """Return which multiple of the hidden size a width is where its attribute is None; None where that is refused."""
     own = copy.deepcopy(config)
     try:
-        setattr(own.get_text_config(decoder=True), attribute, None)
+        setattr(text_part(own), attribute, None)
         shapes = shapes_of(own)
     except Exception:  # noqa: BLE001 - most model classes refuse it
         return None
     before = shapes_of(config)
-    hidden = int(config.get_text_config(decoder=True).hidden_size)
+    hidden = int(text_part(config).hidden_size)
     sizes = [
         size for name, shape in shapes.items() if name.startswith(layer) and before.get(name) != shape for size in shape
     ]
     return max(sizes) // hidden if sizes and max(sizes) % hidden == 0 else None
+
+
+def layer_count(config: Any, path: str, layers: int) -> str:
+    """Return the attribute that says how many decoder layers there are, `num_hidden_layers` when that does."""
+    for name in ("num_hidden_layers", *LAYERS):
+        own = copy.deepcopy(config)
+        if not hasattr(text_part(own), name):
+            continue
+        try:
+            setattr(text_part(own), name, layers - 1)
+            if len(shapes_model(own).get_submodule(path)) == layers - 1:
+                return name
+        except Exception:  # noqa: BLE001 - other attributes may have to change with it
+            continue
+    return "num_hidden_layers"
 
 
 def _effect(config: Any, name: str, value: int | None, before: Shapes) -> Effect | None:
@@ -76,7 +92,7 @@ def _effect(config: Any, name: str, value: int | None, before: Shapes) -> Effect
             continue
         own = copy.deepcopy(config)
         try:
-            setattr(own.get_text_config(decoder=True), name, other)
+            setattr(text_part(own), name, other)
             after = shapes_of(own)
         except Exception:  # noqa: BLE001 - a model class may refuse a size in any way
             continue

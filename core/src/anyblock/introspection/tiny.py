@@ -133,7 +133,7 @@ def tiny_candidates(config_class: type[Any]) -> Iterator[TinyConfig]:
     """
     path = f"{config_class.__module__}.{config_class.__qualname__}"
     defaults = default_config(config_class)
-    values, text = shrunken(defaults), defaults.get_text_config(decoder=True)
+    values, text = shrunken(defaults), text_part(defaults)
     part = next((key for key in defaults.sub_configs if getattr(defaults, key, None) is text), None)
     options = {name: True for name in OPTIONAL if getattr(text, name, None) is False}
     known = text.to_dict()
@@ -145,6 +145,14 @@ def tiny_candidates(config_class: type[Any]) -> Iterator[TinyConfig]:
             kept = {**(values[part] if part else values), **extra, **different}
             kept = {name: value for name, value in kept.items() if value is not DROPPED}
             yield TinyConfig(path, {**values, part: kept} if part else kept)
+
+
+def text_part(config: Any) -> Any:
+    """Return the language model's part of a configuration: one of its sub-configurations, or itself."""
+    found = config.get_text_config(
+        decoder=True
+    )  # of an encoder with a decoder this is a copy, which nobody builds from
+    return found if any(getattr(config, key, None) is found for key in config.sub_configs) else config
 
 
 def default_config(config_class: type[Any]) -> Any:
@@ -166,7 +174,7 @@ def default_config(config_class: type[Any]) -> Any:
 def shrunken(config: Any) -> dict[str, Any]:
     """Return what to change in a configuration to make it tiny; parts of a multimodal one become dictionaries."""
     data = config.to_dict()
-    text = config.get_text_config(decoder=True)
+    text = text_part(config)
     name = next((key for key in config.sub_configs if getattr(config, key, None) is text), None)
     found = _sizes(config, data) if name is None else {name: shrunken(text)}
     for key in config.sub_configs:

@@ -9,6 +9,7 @@ import torch
 from anyblock.introspection.branches import trace_layer
 from anyblock.introspection.layers import find_layers
 from anyblock.introspection.model import TinyModel
+from anyblock.introspection.tiny import text_part
 from anyblock.modeling.skeleton import model_class
 
 
@@ -37,9 +38,9 @@ def top_k_attribute(tiny: TinyModel, index: int, seen: tuple[int, int] | None) -
 def _top_k(tiny: TinyModel, index: int, name: str, value: int) -> int | None:
     config = copy.deepcopy(tiny.config)
     try:
-        setattr(config.get_text_config(decoder=True), name, value)
+        setattr(text_part(config), name, value)
         model = model_class(config)._from_config(config, dtype=torch.float32).eval()
-        listed = find_layers(model, tiny.ids, int(config.get_text_config(decoder=True).num_hidden_layers))
+        listed = find_layers(model, tiny.ids, int(text_part(config).num_hidden_layers))
         found = trace_layer(listed.runs[index]).top_k
     except Exception:  # noqa: BLE001 - a model class may refuse a value in any way
         return None

@@ -55,8 +55,13 @@ def model_class(config: Any) -> type[Any]:
     for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText):
         found = auto._model_mapping.get(type(config), None)
         found = found[0] if isinstance(found, tuple) else found
-        # Of a multimodal configuration, transformers names the class that takes its text part alone.
-        if found is not None and issubclass(type(config), found.config_class or object):
+        # Of some multimodal configurations, transformers names the class that takes their text part alone.
+        text = (
+            any(isinstance(getattr(config, key, None), found.config_class) for key in config.sub_configs)
+            if found
+            else False
+        )
+        if found is not None and not text:
             return found  # type: ignore[no-any-return]
     raise UnsupportedModelError(
         f"transformers has no language model for {type(config).__name__} (architectures: {config.architectures})",
