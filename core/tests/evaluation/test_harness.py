@@ -165,19 +165,35 @@ def test_on_the_command_line(
     ("content", "kind", "says"),
     [
         (PERPLEXITY + "process_results: !function own.process\n", InputError, "--trust-remote-code"),
+        (PERPLEXITY + "process_results: !%66unction own.process\n", InputError, "--trust-remote-code"),
+        (PERPLEXITY + "include: with_code.yaml\n", InputError, "with_code.yaml names Python functions"),
+        (PERPLEXITY.replace("{{text}}", "{{text.__class__.__mro__}}"), ExecutionError, "SecurityError"),
         ("task: [a", InputError, "cannot be read"),
         ("- a", InputError, "cannot be read"),
         ("dataset_path: json", InputError, "does not name its task"),
         (PERPLEXITY.replace("texts.jsonl", "absent.jsonl"), ExecutionError, "absent.jsonl"),
         (PERPLEXITY.replace("{{text}}", "{{absent}}"), ExecutionError, "lm-evaluation-harness failed on the model"),
     ],
-    ids=["code", "no yaml", "no mapping", "no name", "no data", "no column"],
+    ids=[
+        "code",
+        "code in disguise",
+        "included code",
+        "code in a template",
+        "no yaml",
+        "no mapping",
+        "no name",
+        "no data",
+        "no column",
+    ],
 )
 def test_tasks_that_cannot_be_used(
     trained_child: Path, task: Callable[[str], Path], content: str, kind: type[Exception], says: str
 ) -> None:
+    path = task(content)
+    (path.parent / "own.py").write_text("raise SystemExit('the code was run')\n")
+    (path.parent / "with_code.yaml").write_text("process_results: !function own.process\n")
     with pytest.raises(kind, match=says):
-        evaluate_tasks({"model": trained_child}, [task(content)], device="cpu")
+        evaluate_tasks({"model": trained_child}, [path], device="cpu")
 
 
 def test_what_is_missing(trained_child: Path, tmp_path: Path) -> None:

@@ -127,11 +127,9 @@ def _task(task: str | Path, *, trust_remote_code: bool) -> str | dict[str, Any]:
     from lm_eval.tasks._yaml_loader import load_yaml
 
     try:
-        if "!function" in path.read_text(encoding="utf-8") and not trust_remote_code:
-            raise InputError(
-                f"{path} names Python functions (!function), which would be run",
-                hint="read them, then pass --trust-remote-code",
-            )
+        if not trust_remote_code:
+            _refuse_functions(path, set())
+            _sandbox_templates()
         config = load_yaml(path, resolve_func=True)
     except InputError:
         raise
@@ -147,6 +145,46 @@ def _task(task: str | Path, *, trust_remote_code: bool) -> str | dict[str, Any]:
     if isinstance(options, dict) and "data_files" in options:
         config["dataset_kwargs"] = {**options, "data_files": _located(options["data_files"], path.resolve().parent)}
     return dict(config)
+
+
+def _refuse_functions(path: Path, seen: set[Path]) -> None:
+    """Refuse a task file that names Python functions, or includes a file that does.
+
+    The parser's own tags are looked at, since a tag can be spelled in several ways (`!%66unction`).
+
+    Raises:
+        InputError: the message names the file.
+    """
+    import yaml  # type: ignore[import-untyped]
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    real = path.expanduser().resolve()
+    if real in seen:
+        return
+    seen.add(real)
+    with real.open(encoding="utf-8") as file:
+        tags = {getattr(event, "tag", None) or "" for event in yaml.parse(file)}
+    if any(tag and not tag.startswith("tag:yaml.org,") for tag in tags):
+        raise InputError(
+            f"{path} names Python functions (!function), which would be run",
+            hint="read them, then pass --trust-remote-code",
+        )
+    included = load_yaml(real, resolve_func=False, recursive=False).get("include", [])
+    for other in included if isinstance(included, list) else [included]:
+        _refuse_functions(real.parent / str(other), seen)
+
+
+def _sandbox_templates() -> None:
+    """Let lm_eval fill its prompts in Jinja's sandbox; its own environment lets a template run any code."""
+    import lm_eval.utils as harness
+    from jinja2.sandbox import SandboxedEnvironment
+
+    if not isinstance(harness.env, SandboxedEnvironment):
+        own = harness.env
+        harness.env = SandboxedEnvironment(
+            loader=own.loader, undefined=own.undefined, keep_trailing_newline=own.keep_trailing_newline
+        )
+        harness.env.filters = own.filters
 
 
 def _located(files: Any, folder: Path) -> Any:
