@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from anyblock.costs.latency import LatencyScenario
+from anyblock.costs import timing
+from anyblock.costs.latency import FIXED, LatencyScenario, measure_subblocks
 from anyblock.costs.replay import fixed_calls, layer_calls, model_calls, record
 from anyblock.errors import ExecutionError
 from torch.utils.flop_counter import FlopCounterMode
@@ -78,6 +81,29 @@ def test_the_operations_of_the_parts_are_those_of_the_whole(build):
     whole = model_calls(model, SCENARIO)
     assert sum(operations(part.prefill) for part in parts) == operations(whole.prefill) > 0
     assert sum(operations(part.decode) for part in parts) == operations(whole.decode) > 0
+
+
+def test_parts_add_up_to_the_whole(build, monkeypatch):
+    """The clock counts multiplications, which do add up."""
+    done = [0.0]
+
+    def work(module, args, _):
+        if isinstance(module, torch.nn.Linear):
+            done[0] += args[0].numel() // args[0].shape[-1] * module.weight.numel() * 1e-6
+
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: done[0]))
+    model = build("llama", hidden_size=128, intermediate_size=2048, num_hidden_layers=4)
+    scenario = LatencyScenario(batch_size=4, prefill_length=60, generated=8)
+    recording = record(model, model.model.layers, scenario)
+    calls = {str(i): layer_calls(layer, i, recording) for i, layer in enumerate(model.model.layers)}
+    calls = {**calls, FIXED: fixed_calls(model, model.model.norm, scenario), "model": model_calls(model, scenario)}
+    handle = torch.nn.modules.module.register_module_forward_hook(work)
+    try:
+        latency = measure_subblocks(calls, scenario, repeats=3)
+    finally:
+        handle.remove()
+    assert latency.predict(["0", "1", "2", "3"]) == pytest.approx(latency.subblocks["model"])
+    assert latency.calibrated(["0", "1", "2", "3"], latency.subblocks["model"]).factor == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("half", ["attention", "ffn"])

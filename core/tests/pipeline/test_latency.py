@@ -115,6 +115,33 @@ def test_a_run_without_times_says_so(settings: dict[str, Any]) -> None:
         search_run(result.run, ["latency=0.8x"])
 
 
+@pytest.mark.parametrize("memory", [{}, {"max_resident": 1}], ids=["whole", "in parts"])
+def test_with_a_smaller_hidden_size_shares_are_shares_of_the_model_as_it_was_given(
+    settings: dict[str, Any], clock: WorkClock, tmp_path: Path, memory: dict[str, int]
+) -> None:
+    plain = run({**settings, "output": str(tmp_path / "plain")}, budget={"latency": "0.9x"})
+    given = (plain.summary.teacher_costs or {})["latency"]
+    pruning = {**settings["pruning"], "hidden_size": {"sizes": [24]}}
+    settings = {**settings, "pruning": pruning, "memory": memory}
+    result = run(settings, budget={"latency": "0.6x"})
+    costs, teacher = result.summary.costs or {}, result.summary.teacher_costs or {}
+    assert teacher["latency"] == pytest.approx(given)
+    assert 0 < costs["latency"] <= 0.6 * given
+    if not memory:
+        assert check_of(result)["measured"] == pytest.approx(check_of(result)["predicted"])
+    # The narrowed model alone has the work of 24 of 32 channels, and attention within the heads besides.
+    loosest = search_run(result.run, ["latency=1x"]).solutions[0]
+    assert set(loosest.choices.values()) == {"teacher"}
+    assert loosest.costs["latency"] == pytest.approx(24 / 32 * given, rel=0.02)
+    assert search_run(result.run, ["throughput=2x"]).solutions[0].costs["latency"] <= given / 2
+    reads = clock.reads
+    again = run(settings, budget={"latency": "0.6x"})
+    assert clock.reads == reads
+    assert all(stage.reused for stage in again.summary.stages)
+    with pytest.raises(BudgetError, match="smallest reachable value"):
+        run({**settings, "output": str(tmp_path / "other")}, budget={"latency": "0.0001x"})
+
+
 def test_real_time_on_this_machine(settings: dict[str, Any]) -> None:
     result = run(settings, budget={"latency": "1.5x", "params": "0.8x"})
     check = check_of(result)

@@ -15,7 +15,8 @@ from anyblock.errors import UsageError
 def search(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder of a finished `anyblock compress`.")],
     budget: Annotated[
-        list[str] | None, typer.Option("--budget", help="For instance params=0.7x. May be repeated.")
+        list[str] | None,
+        typer.Option("--budget", help="For instance params=0.7x; the run's own when not given. May be repeated."),
     ] = None,
     solutions: Annotated[int, typer.Option(min=1, help="How many different solutions to show.")] = 1,
     min_distance: Annotated[int, typer.Option(min=1, help="In how many subblocks two solutions differ at least.")] = 1,

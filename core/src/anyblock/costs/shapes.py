@@ -138,10 +138,23 @@ class ShapeTimes:
                     self._time(dict(zip(keys, calls, strict=True)))
         outside: dict[str, Callable[[], SubblockCalls]] = {fixed: self._fixed}
         if whole is not None:
-            outside[whole] = lambda: model_calls(self._engine.model, self._scenario)
+            outside[whole] = self._model
         self._time({key: build() for key, build in outside.items() if key not in self._known})
         times = {key: self._known[key] for key in shapes} | {FIXED: self._known[fixed]}
         return LatencyModel(self._scenario, times if whole is None else times | {WHOLE: self._known[whole]})
+
+    def whole(self, key: str) -> float:
+        """Return the time of the whole model in ms, measured unless `key` is known.
+
+        Raises:
+            ExecutionError: the model does not run.
+        """
+        if key not in self._known:
+            self._time({key: self._model()})
+        return self._known[key]
+
+    def _model(self) -> SubblockCalls:
+        return model_calls(self._engine.model, self._scenario)
 
     def _fixed(self) -> SubblockCalls:
         from torch import nn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ _MEMINFO: Final = Path("/proc/meminfo")
 _STATUS: Final = Path("/proc/self/status")
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
+_M_MMAP_THRESHOLD: Final = -3  # malloc.h
+_LARGE: Final = 1 << 20
 
 
 def memory() -> tuple[int | None, int | None]:
@@ -33,6 +36,17 @@ def resident() -> int:
         return 0
     lines = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines())
     return _kibibytes(lines.get("VmRSS")) or 0
+
+
+def return_freed_memory() -> None:
+    """Have large blocks of memory go back to the system as soon as they are freed; for the rest of the process.
+
+    glibc raises the size from which on it does so to that of the largest block that was freed, up to 32 MiB; weights of layers
+    that come and go then leave gaps which it keeps, as much as a whole model. Other C libraries are left as they are.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if set_option is not None:
+        set_option(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def _host_memory() -> tuple[int | None, int | None]:

@@ -84,13 +84,17 @@ class RunContext:
     def memory(self) -> MemoryPlan:
         """How much may be held at once: what the run's `memory` settings say, or what there is room for at the start."""
         from anyblock.modeling.memory import plan_memory, weight_sizes
+        from anyblock.modeling.skeleton import model_class
+        from anyblock.modeling.system_memory import return_freed_memory
 
         settings = self.config.memory
+        model_class(self.hf_config)  # so that what the process takes already includes transformers
         layers, outside = weight_sizes(self.teacher, self.dtype)
         plan = plan_memory(
             layers, outside, device=self.device, limit=settings.limit_bytes, max_resident=settings.max_resident
         )
         if not plan.whole:
+            return_freed_memory()
             self.progress.note(f"weights of at most {plan.max_resident} of {plan.layers} layers are held at once")
         return plan
 

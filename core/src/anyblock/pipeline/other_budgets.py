@@ -57,7 +57,7 @@ def search_run(
     min_distance: int = 1,
     restrictions: Restrictions | None = None,
 ) -> FoundSolutions:
-    """Search under `budgets` (`COST=VALUE`) with the candidates, scores and settings of the run at `path`.
+    """Search under `budgets` (`COST=VALUE`; none: the run's own) with the candidates, scores and settings of the run at `path`.
 
     Raises:
         InputError: there is no run, or its scores are not finished.
@@ -67,7 +67,7 @@ def search_run(
     wanted = restrictions or Restrictions()
     if wanted.homogeneous and solutions > 1:
         raise UsageError(f"{solutions} homogeneous solutions", expected="one: it is a baseline")
-    overrides = {"budget": list(budgets), "solutions": solutions, "min_distance": min_distance}
+    overrides = {"solutions": solutions, "min_distance": min_distance} | ({"budget": list(budgets)} if budgets else {})
     settings, costed, problem = open_search(path, overrides)
     problem = restrict(problem, fixed=wanted.fixed, forbidden=wanted.forbidden)
     if wanted.homogeneous:

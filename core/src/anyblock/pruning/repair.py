@@ -77,7 +77,9 @@ def repair_removal(
             square=float(((lost @ gram) * lost).sum()),
         )
 
-    total = float(((full @ held_out.inputs.double()) * full).sum())
+    # Some columns at a time: the moments are the largest thing here, and a copy of them in float64 twice as large.
+    parts = [slice(start, start + 512) for start in range(0, full.shape[1], 512)]
+    total = sum(float(((full @ held_out.inputs[:, part].double()) * full[:, part]).sum()) for part in parts)
     change, ridge, error, plain = _best(problem(fit), problem(held_out), ridges if len(removed) else ())
     result = weight.detach().index_select(1, kept.to(weight.device))
     if change is not None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
-from anyblock.candidates.candidate import LINEAR, Candidate
+from anyblock.candidates.candidate import HALVES, LINEAR, TEACHER, Candidate
 from anyblock.candidates.views import CandidateWeights, candidate_shapes
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.schema import RunConfig, SearchConfig
@@ -48,47 +48,34 @@ def run_latency(context: RunContext, costed: CostedCandidates) -> CostedCandidat
     if not wants_latency(context.config):
         return costed
     keys, shapes = _shapes(context, costed)
-    outside = {
-        group: {name: [str(tensor.dtype), *tensor.shape] for name, tensor in sorted(tensors.items())}
-        for group, tensors in context.source.shapes.items()
-        if not group.startswith("block_")
-    }
     # A teacher that does not fit into memory is not timed as a whole; the sum of its parts then stands for it.
-    plan = context.memory
-    fixed, whole = digest(outside), digest(context.teacher.fingerprint()) if plan.whole else None
-    repeats = context.config.search.timing_rounds
+    plan, before = context.memory, context.before
+    fixed, whole = _outside(context), digest(context.teacher.fingerprint()) if plan.whole else None
     stage = context.run.stage(
         STAGE,
         {
             "keys": keys,
             "fixed": fixed,
             "whole": whole,
+            "original": None if before is None else [before.teacher.fingerprint(), before.memory.whole],
             "scenario": asdict(latency_scenario(context.config.search)),
-            "repeats": repeats,
+            "repeats": context.config.search.timing_rounds,
             "execution": context.execution,
             "machine": describe_device(context.device),
         },
     )
     if not stage.skipped:
         with stage.run() as folder:
-            times = ShapeTimes(
-                context.engine,
-                latency_scenario(context.config.search),
-                conditions=context.execution,
-                path=context.run.path / _TIMES,
-                repeats=repeats,
-                together=TOGETHER if plan.max_resident is None else min(TOGETHER, 2 * plan.max_resident),
-                progress=context.progress,
-            )
-            model = times.measure(shapes, fixed=fixed, whole=whole)
+            model = _times(context).measure(shapes, fixed=fixed, whole=whole)
             if whole is not None:
-                parts = [key for key in (keys[c.key] for c in costed.candidates if c.kind == "teacher") if key]
+                parts = [key for key in (keys[c.key] for c in costed.candidates if c.kind == TEACHER) if key]
                 model = model.calibrated(parts, model.subblocks[WHOLE])
             told = (
                 "does not fit into memory" if whole is None else f"takes {model.factor:.3f} times the sum of its parts"
             )
             context.progress.note(f"{len(shapes)} distinct subblocks timed; the teacher {told}")
-            write_json_atomic(folder / _FILE, {"model": model.to_dict(), "keys": keys})
+            original = None if before is None else _original(before)
+            write_json_atomic(folder / _FILE, {"model": model.to_dict(), "keys": keys, "original": original})
     return with_latency(context.run, costed)
 
 
@@ -97,20 +84,66 @@ def with_latency(run: RunFolder, costed: CostedCandidates) -> CostedCandidates:
     found = read_latency(run)
     if found is None or any(candidate.key not in found[1] for candidate in costed.candidates):
         return costed
-    model, keys = found
+    model, keys, original = found
     costs = {
         key: {**values, LATENCY: model.latency(keys[key]) if keys[key] else 0.0} for key, values in costed.costs.items()
     }
-    return replace(costed, costs=costs, fixed={**costed.fixed, LATENCY: model.latency(FIXED)})
+    before = costed.original
+    if before is not None and original is not None:
+        before = {**before, LATENCY: original}
+    return replace(costed, costs=costs, fixed={**costed.fixed, LATENCY: model.latency(FIXED)}, original=before)
 
 
-def read_latency(run: RunFolder) -> tuple[LatencyModel, dict[str, str]] | None:
-    """Return the additive model and `{candidate key: key of its shape}`; None when nothing was timed."""
+def read_latency(run: RunFolder) -> tuple[LatencyModel, dict[str, str], float | None] | None:
+    """Return what was timed; None when nothing was.
+
+    Returns:
+        The additive model, `{candidate key: key of its shape}`, and the latency in ms of the model as it was given where its
+        hidden size was cut.
+    """
     path = run.path / "stages" / STAGE / _FILE
     if not path.is_file():
         return None
     data = read_json(path)
-    return LatencyModel.from_dict(data["model"]), data["keys"]
+    return LatencyModel.from_dict(data["model"]), data["keys"], data.get("original")
+
+
+def _original(context: RunContext) -> float:
+    """Return the latency in ms of the model as it was given, which shares are shares of, in the same scenario."""
+    if context.memory.whole:
+        return _times(context).whole(digest(context.teacher.fingerprint()))
+    blocks = context.source.block_configs
+    parts = [
+        Candidate(layer, half, TEACHER, 0, block)
+        for layer, block in enumerate(blocks)
+        for half in HALVES
+        if not getattr(block, half).no_op
+    ]
+    keys, shapes = _shapes(context, CostedCandidates(blocks, parts, {}, {}))
+    return _times(context).measure(shapes, fixed=_outside(context), whole=None).predict(keys.values())
+
+
+def _times(context: RunContext) -> ShapeTimes:
+    plan = context.memory
+    return ShapeTimes(
+        context.engine,
+        latency_scenario(context.config.search),
+        conditions=context.execution,
+        path=context.run.path / _TIMES,
+        repeats=context.config.search.timing_rounds,
+        together=TOGETHER if plan.max_resident is None else min(TOGETHER, 2 * plan.max_resident),
+        progress=context.progress,
+    )
+
+
+def _outside(context: RunContext) -> str:
+    """Return the key of what is outside the layers: times depend on shapes and types alone."""
+    outside = {
+        group: {name: [str(tensor.dtype), *tensor.shape] for name, tensor in sorted(tensors.items())}
+        for group, tensors in context.source.shapes.items()
+        if not group.startswith("block_")
+    }
+    return digest(outside)
 
 
 def _shapes(context: RunContext, costed: CostedCandidates) -> tuple[dict[str, str], dict[str, Shape]]:
