@@ -167,6 +167,14 @@ def lm_eval(session: nox.Session) -> None:
     session.run("python", "core/scripts/run_lm_eval.py", str(text), env=ONE_THREAD)
 
 
+@nox.session(requires=["build"])
+def quantize(session: nox.Session) -> None:
+    """Quantize a small exported child with torchao, as core/docs/quantization.md says."""
+    folders = [ROOT / "core", ROOT / "plugins" / "llama"]
+    install_wheels(session, folders, "pytest", "accelerate", "torchao", without=("lm-eval",))
+    session.run("pytest", "-rP", "core/tests/export/test_quantization_page.py", env=ONE_THREAD)
+
+
 @nox.session(venv_backend="none", requires=["workspace"])
 def demo(session: nox.Session) -> None:
     """Compress a real 135 M parameter model to 80 % on this machine and compare it with its teacher."""
