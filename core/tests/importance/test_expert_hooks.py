@@ -47,7 +47,7 @@ def _vote(rankings: list[list[int]], top_k: int) -> list[int]:
             for expert in [e for e in ballot if e in standing][:top_k]:
                 votes[expert] += 1
         dislike = {e: sum(ballot.index(e) for ballot in rankings) for e in standing}
-        loser = min(standing, key=lambda e: (votes[e], -dislike[e], e))
+        loser = min(standing, key=lambda e: (votes[e], -dislike[e], -e))
         standing.remove(loser)
         gone.append(loser)
     return gone

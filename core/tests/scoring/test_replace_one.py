@@ -138,7 +138,7 @@ def test_a_number_that_is_not_finite_names_the_candidate(setup: Setup) -> None:
 
     broken = Broken(setup.teacher, FAMILY, setup.engine.config, {})
     candidate = next(c for c in setup.to_score if c.kind == "ffn_intermediate")
-    with pytest.raises(ExecutionError, match=r"block_0_ffn:ffn_intermediate=16.*nan"):
+    with pytest.raises(ExecutionError, match=r"block_0_ffn:ffn_intermediate=16: the output of layer 0 .* NaN"):
         score_candidates(setup.engine, [candidate], broken, setup.batches, record=lambda *_: None)
 
 

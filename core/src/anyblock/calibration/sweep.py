@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from anyblock.calibration.batches import Batches
-from anyblock.errors import UsageError
+from anyblock.errors import ExecutionError, UsageError
 from anyblock.importance.hook import ActivationStatistic, HookContext, ImportanceHook
 from anyblock.importance.statistics import LinearFitStatistic
 from anyblock.modeling.spool import IN_MEMORY, Spool
@@ -74,6 +74,8 @@ def sweep_importance(
 
     Raises:
         UsageError: a hook has no such target module, or refuses its options; or there are too few batches to fit a map.
+        CheckpointError: a weight is not finite; names the tensor.
+        ExecutionError: a layer's output, or an importance, is not finite; names the layer.
     """
     from safetensors.torch import load_file, save_file
 
@@ -101,7 +103,7 @@ def sweep_importance(
             finally:
                 for handle in handles:
                     handle.remove()
-            found = {name: _result(statistic) for name, statistic in attached.items()}
+            found = {name: _result(name, statistic) for name, statistic in attached.items()}
             if kept is not None and kept.is_file():
                 found = load_file(kept)
             elif kept is not None and found:
@@ -113,9 +115,17 @@ def sweep_importance(
     return scores
 
 
-def _result(statistic: ActivationStatistic) -> torch.Tensor:
+def _result(name: str, statistic: ActivationStatistic) -> torch.Tensor:
     if isinstance(statistic, ImportanceHook):
-        return statistic.scores().contiguous()
+        scores = statistic.scores().contiguous()
+        if not scores.isfinite().all():
+            layer, kind, hook = name.split("|")
+            raise ExecutionError(
+                f"layer {layer}: {int((~scores.isfinite()).sum())} of {scores.numel()} scores of {hook} ({kind}) are not finite",
+                expected="finite scores, from finite activations inside the layer",
+                hint="try dtype=bfloat16 or dtype=float32, whose numbers reach further",
+            )
+        return scores
     assert isinstance(statistic, LinearFitStatistic)
     return fit_linear(statistic.fit, statistic.held_out).weight.float().contiguous()
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _CHARACTERS_PER_TOKEN = 8
 _MARGIN_TOKENS = 64
+_MOST = 0.95
 
 
 def read_text(path: str | Path) -> str:
@@ -162,6 +163,27 @@ def pack_text(text: str, tokenizer: Any, block_size: int, *, max_tokens: int | N
             hint="raise max_tokens or lower the block size",
         )
     return pack_tokens(tokenize(text, tokenizer, max_tokens=max_tokens), block_size)
+
+
+def require_varied(tokens: torch.Tensor, what: str) -> None:
+    """Check that a text is not one token over and over, from which no importance or score can be learnt.
+
+    Args:
+        tokens: int64, any shape.
+        what: names the text.
+
+    Raises:
+        InputError: more than 95 % of the tokens are the same one.
+    """
+    import torch
+
+    values, counts = torch.unique(tokens, return_counts=True)
+    if counts.max() > _MOST * tokens.numel():
+        raise InputError(
+            f"{int(counts.max()):,} of the {tokens.numel():,} tokens of {what} are the token {int(values[counts.argmax()])}",
+            expected=f"text in which no token makes up more than {_MOST:.0%}",
+            hint="give text of the kind that the model is used for, and check that the tokenizer belongs to the model",
+        )
 
 
 def _encode(text: str, tokenizer: Any) -> list[int]:

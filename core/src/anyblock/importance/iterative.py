@@ -82,8 +82,7 @@ class IterativeChannelContributionHook(ImportanceHook):
             tokens = slice(start, start + _TOKENS)
             self._add(inputs[tokens], outputs[tokens], left, total=len(inputs))
         if due := self.schedule[self.batches]:
-            ascending = left[torch.argsort(self.contribution[left], stable=True)]
-            self.removed = torch.cat([self.removed, ascending[:due]])
+            self.removed = torch.cat([self.removed, self._worst_first(left)[:due]])
             self.contribution.zero_()
 
     def scores(self) -> torch.Tensor:
@@ -94,8 +93,7 @@ class IterativeChannelContributionHook(ImportanceHook):
 
     def ascending(self) -> torch.Tensor:
         """Return the channels from the least to the most important, int64 `[channels]`."""
-        left = self._left()
-        return torch.cat([self.removed, left[torch.argsort(self.contribution[left], stable=True)]])
+        return torch.cat([self.removed, self._worst_first(self._left())])
 
     def to_dict(self) -> dict[str, Any]:
         """See `ImportanceHook.to_dict`."""
@@ -128,6 +126,11 @@ class IterativeChannelContributionHook(ImportanceHook):
             hint="give each worker whole layers and all of the data, or use IndependentChannelContributionHook",
         )
 
+    def _worst_first(self, left: torch.Tensor) -> torch.Tensor:
+        """Sort by contribution; of equal ones the last goes first, so that the lower index is kept, as everywhere."""
+        last_first = left.flip(0)
+        return last_first[torch.argsort(self.contribution[last_first], stable=True)]
+
     def _left(self) -> torch.Tensor:
         left = torch.ones(len(self.contribution), dtype=torch.bool)
         left[self.removed] = False
@@ -148,7 +151,8 @@ class IterativeChannelContributionHook(ImportanceHook):
                 terms.addmm_(error, w, alpha=2)
                 # Rounding can take a vanishing error below zero.
                 terms.mul_(x).add_(squared_error).clamp_min_(0)
-            self.contribution[block] += to_sum(terms.sqrt_().sum(dim=0)) / total
+            # Rows are all added up in the same order, columns are not: dead channels have to tie to the last digit.
+            self.contribution[block] += to_sum(terms.sqrt_().t().contiguous().sum(dim=1)) / total
 
     def _error(self, inputs: torch.Tensor, outputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:
         if not self.removed.numel():

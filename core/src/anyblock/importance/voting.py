@@ -34,7 +34,7 @@ class RankedChoiceVotingHook(ImportanceHook):
 
     Repeated until none is left; an expert's score is the round in which it went, so the last one standing is the most
     important. Between equal counts the expert that tokens rank lower on the whole goes first, so one that no token ever
-    chooses goes before all others. Attach it to the router.
+    chooses goes before all others; where these are equal too, the lower index is kept. Attach it to the router.
 
     Preferences are kept as one small integer for each token and expert.
     """
@@ -119,7 +119,8 @@ class RankedChoiceVotingHook(ImportanceHook):
         for _ in range(experts):
             history.append(counts.clone())
             left = standing.nonzero().squeeze(1).tolist()
-            loser = min(left, key=lambda expert: (int(counts[expert]), -int(dislike[expert]), expert))
+            # Of equal ones the last goes first, so that the lower index is kept, as everywhere.
+            loser = min(left, key=lambda expert: (int(counts[expert]), -int(dislike[expert]), -expert))
             order.append(loser)
             standing[loser] = False
             counts[loser] = 0

@@ -21,6 +21,7 @@ from torch import nn
 
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import ExecutionError
+from anyblock.modeling.finite import require_finite_output, require_finite_weights
 from anyblock.modeling.no_op import hidden_states_of
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 from anyblock.modeling.spool import Spool, SpooledTensors
@@ -153,12 +154,17 @@ class LayerwiseModel:
         return prepared, hidden
 
     def run(self, index: int, hidden: torch.Tensor, batch: Batch, *, layer: nn.Module | None = None) -> torch.Tensor:
-        """Run layer `index`, or a variant of it, on hidden states [batch, length, hidden]; returns the same shape."""
-        if layer is None:
-            layer = self.use(index)
+        """Run layer `index`, or a variant of it, on hidden states [batch, length, hidden]; returns the same shape.
+
+        Raises:
+            ExecutionError: the output of the layer itself is not finite; a variant's is for the caller to judge.
+        """
         call = batch.calls[index]
-        output = layer(hidden, *call.args, **call.kwargs)
-        return output if isinstance(output, torch.Tensor) else output[0]
+        output = (self.use(index) if layer is None else layer)(hidden, *call.args, **call.kwargs)
+        output = output if isinstance(output, torch.Tensor) else output[0]
+        if layer is None:
+            require_finite_output(output, index)
+        return output
 
     def logits(self, hidden: torch.Tensor, batch: Batch, *, keep: slice | None = None) -> torch.Tensor:
         """Send hidden states behind the last layer through the stock tail.
@@ -205,7 +211,7 @@ class LayerwiseModel:
             for half in ("attention", "ffn", "other"):
                 group = f"block_{index}_{half}"
                 if group in self.checkpoint.groups:
-                    self.weights.assign(self.checkpoint.load(group), device=self.device, where=f"group {group}")
+                    self._assign(group)
         self._resident[index] = None
         self._resident.move_to_end(index)
         return self.layers[index]
@@ -214,6 +220,11 @@ class LayerwiseModel:
         """Give back the weights of all layers; a layer that is used again is loaded again."""
         for index in list(self._resident):
             self._drop(index)
+
+    def _assign(self, group: str) -> None:
+        tensors = self.checkpoint.load(group)
+        require_finite_weights(tensors, dtype=self.dtype, where=str(self.checkpoint.file(group)))
+        self.weights.assign(tensors, device=self.device, where=f"group {group}")
 
     def _drop(self, index: int) -> None:
         del self._resident[index]
@@ -225,7 +236,7 @@ class LayerwiseModel:
     def _load_outside_layers(self) -> None:
         for group in self.checkpoint.model_groups:
             if not group.startswith("block_"):
-                self.weights.assign(self.checkpoint.load(group), device=self.device, where=f"group {group}")
+                self._assign(group)
         self.model.tie_weights()
         self.family.init_rotary_embedding(self.model, self.device, self.model.dtype)
 

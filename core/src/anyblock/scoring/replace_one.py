@@ -10,6 +10,7 @@ from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.errors import AnyBlockError, ExecutionError
+from anyblock.modeling.finite import require_finite_output
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.modeling.variants import LayerVariants
@@ -108,12 +109,17 @@ class TeacherTrace:
                 advance(batch.input_ids.numel())
 
     def score(self, index: int, module: torch.nn.Module) -> float:
-        """Return the metric, per token, of the model in which `module` stands in for layer `index`."""
+        """Return the metric, per token, of the model in which `module` stands in for layer `index`.
+
+        Raises:
+            ExecutionError: a hidden state or the metric is not finite, or the teacher's output is zero everywhere.
+        """
         total, count = 0.0, 0
         local = self.metric in LOCAL_METRICS
         hidden = self.spool.collect()
         for position, batch in enumerate(self.batches):
             output = self.engine.run(index, self.inputs[index][position], batch, layer=module)
+            require_finite_output(output, index)
             if not local:
                 hidden.append(output)
                 continue

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyblock.calibration.batches import Batches
-from anyblock.calibration.text import calibration_split, pack_text, read_text
+from anyblock.calibration.text import calibration_split, pack_text, read_text, require_varied
 from anyblock.calibration.tokenizer import load_tokenizer
 from anyblock.config.schema import RunConfig
 from anyblock.errors import UsageError
@@ -30,7 +30,7 @@ class TokenData:
 
     Raises:
         UsageError: no text was given.
-        InputError: the text is missing, unreadable, or too short for one block.
+        InputError: the text is missing, unreadable, too short for one block, or one token over and over.
     """
 
     def __init__(self, config: RunConfig, model: Path, run: RunFolder) -> None:
@@ -62,6 +62,8 @@ class TokenData:
             "scoring": _spread(calibration, settings.scoring_tokens).contiguous(),
             "evaluation": pack_text(evaluation, tokenizer, settings.block_size, max_tokens=settings.evaluation_tokens),
         }
+        for part, tokens in self._packed.items():
+            require_varied(tokens, f"the {part} text")
 
     def batches(self) -> dict[str, Batches]:
         """Return the batches of each part, kept in the run."""

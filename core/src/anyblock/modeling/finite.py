@@ -1,0 +1,68 @@
+"""Numbers that are none: NaN and infinities are found where they first appear, and named, instead of spoiling all that follows.
+
+Both checks read a tensor once and make no copy of it: the smallest and the largest value say everything, as NaN is both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import torch
+
+from anyblock.errors import CheckpointError, ExecutionError
+
+_CHECKED: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_TRY: Final = "try dtype=bfloat16 or dtype=float32, whose numbers reach further"
+
+
+def require_finite_weights(tensors: Mapping[str, torch.Tensor], *, dtype: torch.dtype, where: str) -> None:
+    """Check that every floating-point tensor holds finite numbers, and none that `dtype` cannot hold.
+
+    Args:
+        tensors: by checkpoint name; types that are not for computing (float8 and the like) are not looked at.
+        dtype: what the model computes in.
+        where: names the file or group.
+
+    Raises:
+        CheckpointError: a value is NaN, infinite, or too large for `dtype`; names the tensor.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _CHECKED or not tensor.numel():
+            continue
+        low, high = _range(tensor)
+        if not _is_finite(low, high):
+            bad = int(tensor.numel() - tensor.isfinite().sum())
+            raise CheckpointError(
+                f"{where}: tensor {name} holds {bad:,} of {tensor.numel():,} values that are NaN or infinite",
+                expected="finite weights",
+                hint="download or convert the checkpoint again",
+            )
+        limit = torch.finfo(dtype).max
+        if max(-low, high) > limit:
+            raise CheckpointError(
+                f"{where}: tensor {name} holds {max(-low, high):.4g}, and {dtype} ends at {limit:.4g}", hint=_TRY
+            )
+
+
+def require_finite_output(hidden: torch.Tensor, layer: int) -> None:
+    """Check that a layer's output, `[batch, length, hidden]`, holds finite numbers.
+
+    Raises:
+        ExecutionError: names the layer and the dtype.
+    """
+    if not _is_finite(*_range(hidden)):
+        raise ExecutionError(
+            f"the output of layer {layer} in {str(hidden.dtype).removeprefix('torch.')} holds NaN or infinite values",
+            expected="finite activations",
+            hint=_TRY,
+        )
+
+
+def _range(tensor: torch.Tensor) -> tuple[float, float]:
+    low, high = torch.aminmax(tensor.detach())
+    return float(low), float(high)
+
+
+def _is_finite(low: float, high: float) -> bool:
+    return -float("inf") < low and high < float("inf")
