@@ -77,7 +77,24 @@ def test_a_name_like_no_other_gets_the_way_to_write_an_adapter(workspace):
     assert "write an adapter, say anyblock-zqx-9" in message
     (page,) = re.findall(r"core/docs/[\w-]+\.md", message)
     assert (workspace / page).is_file()
-    assert not re.search(r"`anyblock [a-z-]+", message), "a command that is not there must not be advised"
+    assert advised(message) == {"new-family"}
+
+
+def advised(text: str) -> set[str]:
+    """Return the commands that a text advises."""
+    return set(re.findall(r"`anyblock ([a-z][a-z-]+)", text))
+
+
+def test_every_command_that_any_message_or_page_advises_exists(workspace):
+    from anyblock.cli import app
+
+    commands = {info.name or info.callback.__name__.replace("_", "-") for info in app.registered_commands}
+    assert {"new-family", "compress", "conformance"} <= commands
+    sources = [*(workspace / "core" / "src").rglob("*.py"), *(workspace / "core" / "docs").glob("*.md")]
+    sources += [workspace / "README.md", workspace / "CONTRIBUTING.md"]
+    found = {command for path in sources for command in advised(path.read_text(encoding="utf-8"))}
+    assert "new-family" in found
+    assert found - commands == set()
 
 
 def test_the_index_is_sorted_and_complete():

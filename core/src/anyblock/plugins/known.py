@@ -21,7 +21,7 @@ def known_adapters() -> dict[str, str]:
 def unsupported(model_type: str, installed: Iterable[str]) -> UnsupportedModelError:
     """Return the error for a model type that no installed adapter serves.
 
-    Its hint names the distribution that serves the model type; or else the nearest names, and how to write an adapter.
+    Its hint names the distribution that serves the model type; or else the nearest names, and two ways to an adapter.
     """
     here = sorted(installed)
     known = known_adapters()
@@ -33,7 +33,8 @@ def unsupported(model_type: str, installed: Iterable[str]) -> UnsupportedModelEr
     advice = [f"the nearest are {', '.join(_named(name, here, known) for name in near)}"] if near else []
     dest = f"anyblock-{model_type.replace('_', '-')}"
     advice.append(
-        f"write an adapter, say {dest}: core/docs/write-an-adapter.md goes from an empty folder to a published one"
+        f"write an adapter, say {dest}: `anyblock new-family {model_type} {dest}` does it where transformers has the model, and"
+        " core/docs/write-an-adapter.md goes from an empty folder to a published one"
     )
     return UnsupportedModelError(
         f"no adapter serves model_type {model_type!r}", expected=expected, hint="; or ".join(advice)
