@@ -130,8 +130,6 @@ def test_one_number_through_every_door(
     (written,) = (tmp_path / "out").rglob("results_*.json")
     assert by_metric(json.loads(written.read_text())) == pytest.approx(expected, rel=1e-6)
 
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
     out = export_child(trained_child, tmp_path / "exported", "transformers")
     stock = simple_evaluate(
         model="hf",

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from anyblock import convert_model, get_family
 from anyblock.candidates.candidate import NO_OP, Candidate
@@ -58,6 +59,7 @@ def child_of(folder: Path, case: dict[str, Any], tokenizer: Path | None = None) 
         "num_key_value_heads": 2, "max_position_embeddings": 256, "tie_word_embeddings": False,
     }  # fmt: skip
     config = case.get("class", LlamaConfig)(**sizes | case.get("config", {}))
+    pytest.importorskip(f"anyblock_{config.model_type}")
     torch.manual_seed(0)
     model = model_class(config)(config)
     with torch.no_grad():

@@ -78,8 +78,11 @@ with ThreadPoolExecutor(4) as pool:
 
 
 def test_ctrl_c_ends_a_long_search() -> None:
+    # A process in the background of a shell ignores SIGINT, and so do its children.
     code = """
+import signal
 import anyblock.search.engine as engine
+signal.signal(signal.SIGINT, signal.default_int_handler)
 engine._PROOF_WIDTHS = ()
 problem = tangled(80, 40, 4)
 print("ready", flush=True)
