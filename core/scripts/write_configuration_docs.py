@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from anyblock.config.budget import base_units
 from anyblock.config.guide.keys import GUIDE_KEYS
-from anyblock.config.guide.tables import CONSTRAINTS, METHODS, OBJECTIVES, REFUSED_MODES
+from anyblock.config.guide.tables import CONSTRAINTS, INIT_MODES, METHODS, OBJECTIVES, REFUSED_MODES
 from anyblock.config.registry import (
     REFERENCE_FAMILIES,
     REFERENCE_HOOKS,
@@ -111,6 +111,10 @@ The following are accepted without an effect, and named when the file is loaded.
 neither table is an error.
 
 IGNORED
+
+### Initialisation
+
+MODES
 
 ### Constraints
 
@@ -214,6 +218,13 @@ def _guide() -> str:
         "IGNORED": _table(("keys", "because"), [(", ".join(names), reason) for reason, names in ignored.items()]),
         "CONSTRAINTS": _table(
             ("constraint", "budget", "unit"), [(f"`{a}`", f"`{b}`", unit) for a, (b, unit) in CONSTRAINTS.items()]
+        ),
+        "MODES": _table(
+            ("key of the guide", "KIND", "its value, and KIND's `init` here"),
+            [
+                (f"`{key}`", f"`{_key(kind)}`", ", ".join(f"`{theirs}`: `{ours}`" for theirs, ours in modes.items()))
+                for kind, (key, modes) in INIT_MODES.items()
+            ],
         ),
         "REFUSED": "; ".join(f"`{mode}`, {why}" for mode, why in REFUSED_MODES.items()),
         "OBJECTIVES": ", ".join(f"`{theirs}` (`{ours}`)" for theirs, ours in OBJECTIVES.items()),

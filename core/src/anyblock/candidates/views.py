@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,10 +12,13 @@ from anyblock.candidates.candidate import HALVES, LINEAR, NO_OP, TEACHER, Candid
 from anyblock.candidates.linear import LinearMaps, LinearSite
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import ExecutionError
-from anyblock.importance.statistics import Moments
+from anyblock.importance.expert_moments import ExpertGramStatistic
+from anyblock.importance.statistics import GramStatistic, LinearFitStatistic, Moments
+from anyblock.pruning.expert_channels import ExpertIntermediatePruningMixIn
 from anyblock.pruning.init_modes import POOLING, Initialisation
 from anyblock.pruning.repair import LinearFit, fit_linear
 from anyblock.pruning.repair_child import is_repairable, repair_child
+from anyblock.pruning.repair_experts import repair_experts
 
 if TYPE_CHECKING:
     from anyblock.family import ModelFamily
@@ -104,17 +107,27 @@ class CandidateWeights:
             return self._site(candidate).module
         return self._mixins[candidate.kind].hook_target(candidate.layer)
 
+    def statistic(self, candidate: Candidate) -> type[GramStatistic | ExpertGramStatistic]:
+        """Return what has to be collected of `watched_module` to re-fit a repairable candidate."""
+        if candidate.kind == LINEAR:
+            return LinearFitStatistic
+        experts = isinstance(self._mixins[candidate.kind], ExpertIntermediatePruningMixIn)
+        return ExpertGramStatistic if experts else GramStatistic
+
     def repaired(
-        self, candidate: Candidate, fit: Moments, held_out: Moments
+        self, candidate: Candidate, fit: Moments | Sequence[Moments], held_out: Moments | Sequence[Moments]
     ) -> tuple[dict[str, torch.Tensor], LinearFit]:
         """Return the candidate's tensors with the map behind the removed units re-fitted by least squares.
 
         Args:
             candidate: a repairable one.
-            fit: moments of the map's inputs in the teacher's own order of units; of a linear half, of the outputs too.
+            fit: moments of the map's inputs in the teacher's own order of units; of a linear half, of the outputs too; of
+                experts, one entry for each.
             held_out: the same of other tokens, by which the ridge is chosen.
         """
         if candidate.kind == LINEAR:
+            assert isinstance(fit, Moments)
+            assert isinstance(held_out, Moments)
             fitted = fit_linear(fit, held_out, start=self._map(candidate))
             return self._site(candidate).tensors(self._checkpoint.load(candidate.group), fitted.weight), fitted
         mixin = self._mixins[candidate.kind]
@@ -122,17 +135,14 @@ class CandidateWeights:
         order = self._orders.get((candidate.layer, candidate.kind))
         if order is None:
             order = torch.arange(mixin.size(teacher))
-        return repair_child(
-            mixin,
-            candidate.layer,
-            self._sorted_half(candidate),
-            teacher,
-            candidate.block_config,
-            self._config,
-            order,
-            fit,
-            held_out,
-        )
+        common = (candidate.layer, self._sorted_half(candidate), teacher, candidate.block_config, self._config, order)
+        if isinstance(mixin, ExpertIntermediatePruningMixIn):
+            assert not isinstance(fit, Moments)
+            assert not isinstance(held_out, Moments)
+            return repair_experts(mixin, *common, fit, held_out)
+        assert isinstance(fit, Moments)
+        assert isinstance(held_out, Moments)
+        return repair_child(mixin, *common, fit, held_out)
 
     def kept_units(self, candidate: Candidate) -> list[int] | list[list[int]]:
         """Return the indices in the teacher of the units that the candidate keeps, in the child's order.

@@ -34,7 +34,27 @@ class Moments:
     outputs: float | None = None
 
 
-class GramStatistic(ActivationStatistic):
+class HeldOut:
+    """Says which batches of an `ActivationStatistic` are held out to judge a fit by."""
+
+    batches: int
+    held_out_every: int
+
+    def hold_out(self, every: int) -> None:
+        """Hold out every n-th batch; 0 holds nothing out.
+
+        Raises:
+            UsageError: every batch would be held out.
+        """
+        if every < 0 or every == 1:
+            raise UsageError(f"held_out_every is {every}", expected="0, or a number from 2 on")
+        self.held_out_every = every
+
+    def _holds_out(self) -> bool:
+        return self.held_out_every > 0 and self.batches % self.held_out_every == self.held_out_every - 1
+
+
+class GramStatistic(HeldOut, ActivationStatistic):
     """Collect the Gram matrix `C = Σ x xᵀ` of a module's inputs, in two parts: one to fit on, one to judge the fit by.
 
     Args:
@@ -54,9 +74,7 @@ class GramStatistic(ActivationStatistic):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(module, context)
-        if held_out_every < 0 or held_out_every == 1:
-            raise UsageError(f"held_out_every is {held_out_every}", expected="0, or a number from 2 on")
-        self.held_out_every = held_out_every
+        self.hold_out(held_out_every)
         size = self._input_size(module)
         self.gram = torch.zeros((size, size), dtype=dtype)
         self.held_out_gram = torch.zeros((size, size) if held_out_every else (0, 0), dtype=dtype)
@@ -89,9 +107,6 @@ class GramStatistic(ActivationStatistic):
             else:
                 gram += (x.t() @ x).to(gram.device)
         self.tokens[int(held_out)] += len(inputs)
-
-    def _holds_out(self) -> bool:
-        return self.held_out_every > 0 and self.batches % self.held_out_every == self.held_out_every - 1
 
     def _check_held_out(self) -> None:
         if not self.tokens[1]:

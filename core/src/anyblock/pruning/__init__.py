@@ -22,6 +22,7 @@ from anyblock.pruning.mixin import PruningMixIn
 from anyblock.pruning.ordering import best_first
 from anyblock.pruning.repair import LinearFit, fit_linear, repair_removal
 from anyblock.pruning.repair_child import repair_child
+from anyblock.pruning.repair_experts import repair_experts
 
 __all__ = [
     "INIT_MODES",
@@ -54,6 +55,7 @@ __all__ = [
     "latent_attention_mixins",
     "mamba_mixins",
     "repair_child",
+    "repair_experts",
     "repair_removal",
     "sparse_mixins",
 ]

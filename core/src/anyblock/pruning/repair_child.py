@@ -11,6 +11,7 @@ from anyblock.blocks import BlockConfig
 from anyblock.errors import UnsupportedModelError
 from anyblock.importance.statistics import Moments
 from anyblock.pruning.axis import entries
+from anyblock.pruning.expert_channels import ExpertIntermediatePruningMixIn
 from anyblock.pruning.ffn import FFNIntermediatePruningMixIn
 from anyblock.pruning.heads import KVHeadsPruningMixIn, QueryGroupsPruningMixIn
 from anyblock.pruning.latent import LatentHeadsPruningMixIn
@@ -18,12 +19,12 @@ from anyblock.pruning.mixin import PruningMixIn
 from anyblock.pruning.repair import RIDGES, LinearFit, repair_removal
 from anyblock.pruning.select import Tensors, present
 
-_REPAIRABLE = (FFNIntermediatePruningMixIn, KVHeadsPruningMixIn, QueryGroupsPruningMixIn, LatentHeadsPruningMixIn)
+_ONE_MAP = (FFNIntermediatePruningMixIn, KVHeadsPruningMixIn, QueryGroupsPruningMixIn, LatentHeadsPruningMixIn)
 
 
 def is_repairable(mixin: PruningMixIn) -> bool:
-    """Say whether the units of this axis feed one linear map, so that `repair_child` can make up for removed ones."""
-    return isinstance(mixin, _REPAIRABLE)
+    """Say whether the units of this axis feed one linear map, or one an expert, so that removed ones can be made up for."""
+    return isinstance(mixin, (*_ONE_MAP, ExpertIntermediatePruningMixIn))
 
 
 def repair_child(
@@ -61,7 +62,7 @@ def repair_child(
         UsageError: sizes that do not agree, or moments of no tokens.
         CheckpointError: a tensor is missing or has a shape that does not fit.
     """
-    if not is_repairable(mixin):
+    if not isinstance(mixin, _ONE_MAP):
         raise UnsupportedModelError(
             f"{mixin.kind} cannot be repaired by least squares",
             expected="ffn_intermediate, kv_heads or query_groups, whose units feed one linear map",

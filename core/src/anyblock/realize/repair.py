@@ -12,12 +12,13 @@ from torch import nn
 
 from anyblock.calibration.batches import Batches
 from anyblock.calibration.sweep import HELD_OUT_EVERY
-from anyblock.candidates.candidate import HALVES, LINEAR, Candidate
+from anyblock.candidates.candidate import HALVES, Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.tensor_files import TensorFiles
 from anyblock.errors import UsageError
+from anyblock.importance.expert_moments import ExpertGramStatistic
 from anyblock.importance.hook import HookContext
-from anyblock.importance.statistics import GramStatistic, LinearFitStatistic
+from anyblock.importance.statistics import GramStatistic
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.modeling.variants import LayerVariants
@@ -160,12 +161,11 @@ class _Sweep:
 
     def _collect(
         self, candidate: Candidate, layer: nn.Module, hidden: SpooledTensors, batches: Sequence[Batch]
-    ) -> GramStatistic:
+    ) -> GramStatistic | ExpertGramStatistic:
         module = layer.get_submodule(self.weights.watched_module(candidate))
         block = self.engine.block_configs[candidate.layer]
         context = HookContext(self.engine.config, block, candidate.layer, len(batches))
-        statistic_of = LinearFitStatistic if candidate.kind == LINEAR else GramStatistic
-        statistic = statistic_of(module, context, held_out_every=self.held_out_every)
+        statistic = self.weights.statistic(candidate)(module, context, held_out_every=self.held_out_every)
         handle = statistic.attach()
         try:
             for _ in self._run(candidate.layer, layer, hidden, batches):
