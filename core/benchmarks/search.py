@@ -3,8 +3,10 @@
 Costs are the same in every layer, as in a real model, which is what makes the proof hard: a great many choices cost exactly
 the same. Two shapes: `halves` has one group for the attention and one for the FFN of every layer, which is what AnyBlock
 solves; `product` has one group a layer, with every pair of an attention and an FFN size. Parameters and key-value heads are
-whole numbers; latency has 5 % of noise. Further budgets are set below what the solution for parameters alone uses, so that
-most of them bind. `tangled` is unlike any model: every option has random costs that trade off against one another.
+whole numbers; latency has 5 % of noise in every layer. `same` is `product` with one noise for all layers, as the measured times
+of equal subblocks have: there, all costs of all layers are equal. Further budgets are set below what the solution for
+parameters alone uses, so that most of them bind. `tangled` is unlike any model: every option has random costs that trade off
+against one another.
 
     python core/benchmarks/search.py --seeds 5 --json result.json
 
@@ -40,7 +42,7 @@ class Case:
     """A shape, how it is solved, and what is expected of it.
 
     Attributes:
-        shape: `halves`, `product` or `tangled`.
+        shape: `halves`, `product`, `same` or `tangled`.
         layers: number of layers.
         attention: attention sizes a layer.
         ffn: FFN sizes a layer.
@@ -81,11 +83,14 @@ CASES = [
     Case("product", 126, 10, 20, 3, 1e-3, 10),
     Case("product", 256, 20, 25, 1, 1e-6, 20),
     Case("product", 256, 20, 25, 3, 1e-3, 20),
+    Case("same", 80, 10, 10, 3, 1e-3, 10, target=10),
+    Case("same", 80, 10, 10, 3, 1e-6, 20),
+    Case("same", 126, 10, 20, 1, 1e-6, 10, target=5),
     Case("tangled", 80, 10, 10, 3, 1e-3, 20),
 ]
 
 
-def sizes(kind: str, count: int, dice: random.Random) -> list[Option]:
+def sizes(kind: str, count: int, dice: random.Random, times: random.Random) -> list[Option]:
     """Return the options of one half of one layer, from removed to whole."""
     importance = dice.lognormvariate(0.0, 0.7) * (0.4 if kind == "attention" else 1.0)
     options = []
@@ -98,7 +103,7 @@ def sizes(kind: str, count: int, dice: random.Random) -> list[Option]:
         else:
             heads, params, time_ms = 0, 3 * HIDDEN * (round(kept * FFN) // 128 * 128), kept
         score = importance * (1 - kept) ** 2 * dice.uniform(0.9, 1.1)
-        costs = {"params": float(params), "kv_heads": float(heads), "latency": time_ms * dice.uniform(0.95, 1.05)}
+        costs = {"params": float(params), "kv_heads": float(heads), "latency": time_ms * times.uniform(0.95, 1.05)}
         options.append(Option(f"{kind}={place:02d}", score, costs))
     return options
 
@@ -138,7 +143,8 @@ def make(case: Case, seed: int) -> Problem:
         return tangled(case, dice)
     groups = []
     for layer in range(case.layers):
-        attention, ffn = sizes("attention", case.attention, dice), sizes("ffn", case.ffn, dice)
+        times = random.Random(seed) if case.shape == "same" else dice
+        attention, ffn = (sizes(kind, getattr(case, kind), dice, times) for kind in ("attention", "ffn"))
         if case.shape == "halves":
             groups.append(Group(f"block_{layer:03d}_attention", tuple(attention), "attention"))
             groups.append(Group(f"block_{layer:03d}_ffn", tuple(ffn), "ffn"))

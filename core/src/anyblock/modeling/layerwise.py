@@ -25,6 +25,7 @@ from anyblock.modeling.finite import require_finite_output, require_finite_weigh
 from anyblock.modeling.no_op import hidden_states_of
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 from anyblock.modeling.spool import Spool, SpooledTensors
+from anyblock.modeling.system_memory import give_back
 from anyblock.modeling.weights import WeightMap
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class LayerwiseModel:
         self.layers: list[nn.Module] = [
             self.model.get_submodule(family.layer_block_name(index)) for index in range(len(self.block_configs))
         ]
-        self._max_resident = max_resident
+        self.max_resident = max_resident
         self._resident: OrderedDict[int, None] = OrderedDict()
         self._taps = _Taps()
         self._load_outside_layers()
@@ -206,8 +207,9 @@ class LayerwiseModel:
     def use(self, index: int) -> nn.Module:
         """Return layer `index` with its weights loaded, dropping the layer used longest ago when too many are."""
         if index not in self._resident:
-            while self._max_resident is not None and len(self._resident) >= self._max_resident:
+            while self.max_resident is not None and len(self._resident) >= self.max_resident:
                 self._drop(next(iter(self._resident)))
+                give_back()
             for half in ("attention", "ffn", "other"):
                 group = f"block_{index}_{half}"
                 if group in self.checkpoint.groups:

@@ -49,6 +49,13 @@ def return_freed_memory() -> None:
         set_option(_M_MMAP_THRESHOLD, _LARGE)
 
 
+def give_back() -> None:
+    """Hand small blocks that were freed back to the system, too, where the C library keeps them for later (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
+
+
 def _host_memory() -> tuple[int | None, int | None]:
     if _MEMINFO.exists():
         lines = dict(line.split(":", 1) for line in _MEMINFO.read_text(encoding="ascii").splitlines() if ":" in line)

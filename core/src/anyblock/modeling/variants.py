@@ -12,6 +12,7 @@ from torch import nn
 from anyblock.blocks import BlockConfig
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.skeleton import build_skeleton
+from anyblock.modeling.system_memory import give_back
 from anyblock.modeling.weights import WeightMap
 
 
@@ -57,6 +58,8 @@ class LayerVariants:
                 for name, tensor in module._parameters.items():
                     if tensor is not None:
                         module._parameters[name] = nn.Parameter(tensor.to("meta"), requires_grad=False)
+            if self._engine.max_resident is not None:
+                give_back()
 
     def _model(self, column: int) -> tuple[Any, WeightMap]:
         if column not in self._built:
