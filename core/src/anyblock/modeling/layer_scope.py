@@ -1,6 +1,6 @@
 """Building every decoder layer of a stock model from a configuration of its own.
 
-This module, `layer_config` and `no_op` need torch and nothing else: they also go along with an exported checkpoint.
+This module, `layer_config`, `no_op` and `nothing` need torch and nothing else: they also go along with an exported checkpoint.
 """
 
 from __future__ import annotations

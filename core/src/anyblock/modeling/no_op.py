@@ -8,6 +8,8 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from .nothing import nothing_like
+
 _CACHE_ARGUMENTS: Final = ("past_key_values", "past_key_value", "layer_past")
 
 
@@ -33,13 +35,13 @@ class NoOpAttention(nn.Module):
         return cls(returns=returns, layer_idx=layer_index_of(module))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return zeros of the hidden states' shape [batch, length, hidden], in the replaced module's form."""
+        """Return `Nothing` of the hidden states' shape [batch, length, hidden], in the replaced module's form."""
         hidden = hidden_states_of(args, kwargs)
         cache = next((kwargs[name] for name in _CACHE_ARGUMENTS if kwargs.get(name) is not None), None)
         if cache is not None and self.layer_idx is not None:
             entry = hidden.new_zeros(hidden.shape[0], 1, hidden.shape[1], 1)
             cache.update(entry, entry, self.layer_idx)
-        return _in_form(torch.zeros_like(hidden), self.returns)
+        return _in_form(nothing_like(hidden), self.returns)
 
 
 class NoOpFFN(nn.Module):
@@ -59,8 +61,8 @@ class NoOpFFN(nn.Module):
         return cls(returns=returns)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return zeros of the hidden states' shape, in the replaced module's form."""
-        return _in_form(torch.zeros_like(hidden_states_of(args, kwargs)), self.returns)
+        """Return `Nothing` of the hidden states' shape, in the replaced module's form."""
+        return _in_form(nothing_like(hidden_states_of(args, kwargs)), self.returns)
 
 
 class NoOpResidual(NoOpAttention):
