@@ -46,8 +46,9 @@ class _WhenImported:
 
 
 def _extend(factory: Any) -> None:
-    stock_class = factory._get_model_class
-    if hasattr(stock_class, "__wrapped__"):
+    # A private name: a transformers that has it no more must still be importable, and then wants `trust_remote_code`.
+    stock_class = getattr(factory, "_get_model_class", None)
+    if stock_class is None or hasattr(stock_class, "__wrapped__"):
         return
 
     @functools.wraps(stock_class)
