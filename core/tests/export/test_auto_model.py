@@ -89,3 +89,13 @@ def test_extending_again_changes_nothing():
 def test_importing_anyblock_imports_no_transformers():
     script = "import anyblock, sys; assert not {'torch', 'transformers'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_a_transformers_without_that_function_is_left_alone():
+    from types import ModuleType
+
+    from anyblock.auto_model import _extend
+
+    factory = ModuleType("auto_factory")
+    _extend(factory)
+    assert not hasattr(factory, "_get_model_class")
