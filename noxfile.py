@@ -7,10 +7,13 @@ install, never from their source folders. Sessions that need torch share one env
 from __future__ import annotations
 
 import shutil
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import nox
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
@@ -19,6 +22,20 @@ nox.options.sessions = ["lint", "types", "contracts", "tests"]
 ROOT = Path(__file__).parent
 CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "hatchling", "peft")
+LICENCES = (
+    *("Apache-2.0", "Apache Software License", "Apache 2.0 License", "Apache-2.0 OR BSD-2-Clause"),
+    *("BSD License", "BSD-2-Clause", "BSD-3-Clause", "ISC License (ISCL)", "MIT", "MIT License", "MIT-CMU"),
+    *("PSF-2.0", "Python Software Foundation License"),
+    *("MPL-2.0", "MPL-2.0 AND MIT", "Mozilla Public License 2.0 (MPL 2.0)"),
+    *("Apache-2.0 AND CNRI-Python", "Apache-2.0 AND MIT"),
+    "Apache-2.0 AND Apache-2.0 WITH LLVM-exception AND BSD-2-Clause AND BSD-3-Clause AND BSL-1.0 AND MIT",
+    "BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0",
+    "GNU Lesser General Public License v2 or later (LGPLv2+)",  # chardet, which comes with the extra lm-eval alone
+)
+"""What the metadata of dependencies may say, word for word, so that somebody looks at each new combination. With torch for CUDA
+come NVIDIA's libraries under their own terms; the list is that of the builds for the CPU."""
+UNSTATED = ("atheris", "word2number")
+"""Dependencies without a short name of their licence in their metadata, looked up by hand: Apache-2.0 and MIT."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 """Two test workers on two cores: one thread each, and none that spins."""
 
@@ -35,6 +52,35 @@ def project(folder: Path) -> dict[str, Any]:
     return table
 
 
+def lowest_constraints(session: nox.Session, folders: list[Path]) -> tuple[str, str]:
+    """Write constraints that hold every direct dependency to the lowest version that is promised, torch aside."""
+    lowest: dict[str, Version] = {}
+    for folder in folders:
+        table = project(folder)
+        for text in [*table["dependencies"], *chain(*table.get("optional-dependencies", {}).values())]:
+            requirement = Requirement(text)
+            for clause in requirement.specifier:
+                if clause.operator == ">=" and not requirement.name.startswith("anyblock"):
+                    lowest[requirement.name] = max(Version(clause.version), lowest.get(requirement.name, Version("0")))
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line)
+    # PyPI's older builds of torch for Linux bring gigabytes of CUDA, so its lower bound is not tried here.
+    lines = [f"{name}=={version}" for name, version in lowest.items() if name != "torch"] + [
+        f"torch=={pinned['torch']}"
+    ]
+    file = session.cache_dir.resolve() / "lowest.txt"
+    file.write_text("\n".join(lines) + "\n")
+    return "-c", str(file)
+
+
+def newest_constraints(session: nox.Session) -> tuple[str, str]:
+    """Write the usual constraints without transformers and what it pins itself."""
+    free = ("transformers", "huggingface_hub", "tokenizers", "safetensors")
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith(free)]
+    file = session.cache_dir.resolve() / "newest.txt"
+    file.write_text("\n".join(lines) + "\n")
+    return "-c", str(file)
+
+
 def dist_folder(session: nox.Session) -> Path:
     """Return the folder of built wheels and source archives."""
     return session.cache_dir.resolve() / "dist"
@@ -48,7 +94,11 @@ def wheel(session: nox.Session, folder: Path) -> Path:
 
 
 def install_wheels(
-    session: nox.Session, folders: list[Path], *requirements: str, without: tuple[str, ...] = ()
+    session: nox.Session,
+    folders: list[Path],
+    *requirements: str,
+    without: tuple[str, ...] = (),
+    constraints: tuple[str, ...] = CONSTRAINTS,
 ) -> None:
     """Install distributions with their extras, then put the newly built wheels in place of older builds of them."""
     wheels = {folder: wheel(session, folder) for folder in folders}
@@ -59,7 +109,7 @@ def install_wheels(
     complete = [
         f"{wheels[folder]}[{','.join(extras[folder])}]" if extras[folder] else str(wheels[folder]) for folder in folders
     ]
-    session.install(*CONSTRAINTS, *complete, *requirements)
+    session.install(*constraints, *complete, *requirements)
     session.install("--force-reinstall", "--no-deps", *map(str, wheels.values()))
 
 
@@ -143,6 +193,41 @@ def gguf(session: nox.Session) -> None:
     if session.posargs:
         environment["ANYBLOCK_GGUF_CHILD"] = str(Path(session.posargs[0]).resolve())
     session.run(shared(session, "pytest"), "-rP", "core/tests/export/test_llama_cpp.py", env=environment, external=True)
+
+
+@nox.session(requires=["build"])
+def lowest(session: nox.Session) -> None:
+    """Run core's tests with the lowest version of every direct dependency that is promised, torch aside."""
+    folders = [ROOT / "core", ROOT / "conformance_tests", ROOT / "plugins" / "llama"]
+    install_wheels(
+        session, folders, *TEST_TOOLS, without=("lm-eval",), constraints=lowest_constraints(session, folders)
+    )
+    run_core_tests(session)
+
+
+@nox.session(requires=["build"])
+def newest(session: nox.Session) -> None:
+    """Run core's tests, and the conformance of every family, with the newest transformers that the index serves."""
+    constraints = newest_constraints(session)
+    install_wheels(session, distributions(), *TEST_TOOLS, constraints=constraints)
+    session.install(*constraints, "--upgrade", "transformers")
+    run_core_tests(session)
+    if not session.posargs:
+        session.run("pytest", "-n", "2", "plugins", env=ONE_THREAD)
+
+
+def run_core_tests(session: nox.Session) -> None:
+    """Run core's quick tests, or what stands after `--`."""
+    chosen = session.posargs or ["core/tests"]
+    session.run("pytest", "-n", "2", "-m", "not slow and not faults", *chosen, env=ONE_THREAD)
+
+
+@nox.session(requires=["workspace"])
+def licences(session: nox.Session) -> None:
+    """Check the licence of every dependency, those of the tests included, against an allow list."""
+    session.install(*CONSTRAINTS, "pip-licenses")
+    places = ("--python", shared(session, "python"), "--from", "mixed", "--ignore-packages", *UNSTATED)
+    session.run("pip-licenses", *places, "--allow-only", ";".join(LICENCES))
 
 
 @nox.session(venv_backend="none", requires=["workspace"])

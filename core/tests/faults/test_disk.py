@@ -39,8 +39,9 @@ def test_a_disk_that_fills_up_during_convert(warm: Warm, tmp_path: Path, model: 
 def test_a_disk_that_fills_up_in_every_stage(warm: Warm, tmp_path: Path, model: Path, text: Path) -> None:
     argv = compress_arguments(model, tmp_path / "child", text)
     for stage in range(10):  # each run goes on where the one before it found the disk full
-        fault = {"mode": "error", "at": 4, "code": errno.ENOSPC, "match": f"stages/{stage}-"}
-        refused(warm.run(argv, root=tmp_path, fault=fault), os.strerror(errno.ENOSPC), "to do:")
+        code = (errno.ENOSPC, errno.EDQUOT)[stage % 2]
+        fault = {"mode": "error", "at": 4, "code": code, "match": f"stages/{stage}-"}
+        refused(warm.run(argv, root=tmp_path, fault=fault), os.strerror(code), "to do:")
         assert len(finished_stages(tmp_path / "child.run")) == stage
     again = warm.run(argv)
     assert again.code == 0, again.stderr
@@ -77,6 +78,31 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 def test_a_small_disk_is_seen_before_the_work(warm: Warm, model: Path, small_disk: Callable[[int], Path]) -> None:
     disk = small_disk(1 << 20)
     refused(warm.run(["convert", model, disk / "out"]), "free", "expected:", "to do: free some space")
+    assert names(disk) == set()
+
+
+@pytest.mark.parametrize("command", ["compress", "export"])
+def test_too_little_space_is_seen_before_the_work(
+    warm: Warm, tmp_path: Path, model: Path, text: Path, command: str
+) -> None:
+    argv = compress_arguments(model, tmp_path / "child", text)
+    if command == "export":
+        assert warm.run(argv).code == 0
+        argv = ["export", tmp_path / "child", tmp_path / "out", "--format", "anymodel"]
+    before = names(tmp_path)
+    prepared: dict[str, Any] = {"name": "little_space", "arguments": {"free": 500_000}}
+    refused(warm.run(argv, prepare=prepared), "has 500.0 kB free", "expected:", "to do: free some space")
+    assert names(tmp_path) == before
+    if command == "compress":  # what is there already needs no more room
+        assert warm.run(argv).code == 0
+        assert warm.run(argv, prepare=prepared).code == 0
+
+
+def test_a_read_only_disk(warm: Warm, model: Path, text: Path, small_disk: Callable[[int], Path]) -> None:
+    disk = small_disk(1 << 26)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    for argv in (["convert", model, disk / "out"], compress_arguments(model, disk / "child", text)):
+        refused(warm.run(argv), os.strerror(errno.EROFS), str(disk))
     assert names(disk) == set()
 
 

@@ -14,9 +14,7 @@ def require_space(target: Path, needed: int) -> None:
     Raises:
         ExecutionError: it has not.
     """
-    place = target.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    place = existing_parent(target)
     free = shutil.disk_usage(place).free
     if free < needed:
         raise ExecutionError(
@@ -24,6 +22,14 @@ def require_space(target: Path, needed: int) -> None:
             expected=f"{readable(needed)} for {target}",
             hint="free some space or choose another place",
         )
+
+
+def existing_parent(target: Path) -> Path:
+    """Return the target if it is there, or the nearest folder above it that is."""
+    place = target.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return place
 
 
 def readable(size: float) -> str:

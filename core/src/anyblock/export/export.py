@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyblock.checkpoint.atomic import atomic_directory, check_target
+from anyblock.checkpoint.space import require_space
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import UnsupportedModelError, UsageError, nearest
 
@@ -61,6 +62,7 @@ def export_child(
             f"{child} cannot be expressed as {format_name}: {'; '.join(found[:5])}{more}",
             hint=f"formats that can: {', '.join(able)}" if able else "no installed format can express it",
         )
+    require_space(target, sum(header.stamp.size for header in map(checkpoint.header, checkpoint.groups)))
     with atomic_directory(target, overwrite=overwrite, sources=[child]) as work:
         form.write(checkpoint, family, work)
     return target

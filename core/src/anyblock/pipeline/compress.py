@@ -19,6 +19,7 @@ from anyblock.pipeline.narrow import narrowed_source
 from anyblock.pipeline.pinned import pin_model
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.source import read_source
+from anyblock.pipeline.space import require_run_space
 from anyblock.pipeline.stages.candidates import CostedCandidates, keep_candidates, linear_places, plan_candidates
 from anyblock.pipeline.stages.child import run_child
 from anyblock.pipeline.stages.data import TokenData
@@ -73,6 +74,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     Raises:
         InputError: the input cannot be used; nothing is written at the output.
         BudgetError: no child keeps the budget; the message says what is reachable.
+        ExecutionError: there is too little disk space, or a stage failed.
     """
     output = Path(config.output)
     run = RunFolder(run_path(config))
@@ -89,6 +91,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     check_reachable(costed, config.search.bounds(), later=(LATENCY,))
     plans = hook_plans(config, source)
     data = TokenData(config, source.path, run)
+    require_run_space(run.path, output, source, narrow, config.search.bounds(), costed.teacher)
     with run.locked():
         write_bytes_atomic(run.path / "run.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())).encode())
         keep_candidates(run, costed)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
 
 STAGE = "3b-hidden-size"
+NARROWED = "narrowed"
+"""The checkpoint's name in the run folder."""
 _FILE = "narrowed.json"
 
 
@@ -46,7 +48,7 @@ def run_hidden_size(context: RunContext, narrow: Source, order: torch.Tensor) ->
             "adapter": f"{context.family.distribution} {context.family.version}",
         },
     )
-    output = context.run.path / "narrowed"
+    output = context.run.path / NARROWED
     if not stage.skipped or fingerprint_of(output) != read_json(context.run.result(STAGE, _FILE))["fingerprint"]:
         with stage.run() as folder:
             _write(context, narrow, order, output)

@@ -13,6 +13,8 @@ from anyblock.pipeline.source import Source
 from anyblock.progress import Progress
 
 STAGE = "2-teacher"
+TEACHER = "teacher"
+"""The checkpoint's name in the run folder."""
 
 
 def run_teacher(config: RunConfig, run: RunFolder, source: Source, progress: Progress) -> SubblockCheckpoint:
@@ -21,7 +23,7 @@ def run_teacher(config: RunConfig, run: RunFolder, source: Source, progress: Pro
         return SubblockCheckpoint.open(source.path)
     family = source.family
     stage = run.stage(STAGE, {"source": _content(source.path), "adapter": f"{family.distribution} {family.version}"})
-    output = run.path / "teacher"
+    output = run.path / TEACHER
     if not stage.skipped or fingerprint_of(output) != read_json(run.result(STAGE, "teacher.json"))["fingerprint"]:
         with stage.run() as folder:
             convert_model(
