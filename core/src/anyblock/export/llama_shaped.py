@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.checkpoint.view import config_view
+from anyblock.export.uniform import linear_obstacles
 
 if TYPE_CHECKING:
     from anyblock.checkpoint.subblocks import SubblockCheckpoint
@@ -18,6 +19,8 @@ _TENSORS: Final = re.compile(
 
 def llama_obstacles(child: SubblockCheckpoint) -> list[str]:
     """Return why a child is no Llama whose layers merely differ in size; empty when it is one."""
+    if linear := linear_obstacles(child):
+        return linear
     model_type = child.config["model_type"]
     if model_type not in ("llama", "mistral"):
         return [f"its model_type is {model_type}; only models that compute what Llama computes can be expressed"]
@@ -32,6 +35,6 @@ def llama_obstacles(child: SubblockCheckpoint) -> list[str]:
         found.append(f"its attention has a sliding window of {config.sliding_window} tokens")
     if config.hidden_act != "silu":
         found.append(f"its activation is {config.hidden_act}, not silu")
-    if not any(not block.attention.no_op for block in child.block_configs):
+    if not any(not block.attention.removed for block in child.block_configs):
         found.append("no layer has an attention")
     return found

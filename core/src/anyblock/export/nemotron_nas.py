@@ -10,7 +10,6 @@ from anyblock.checkpoint.view import config_view
 from anyblock.export.directory import write_directory
 from anyblock.export.format import ExportFormat
 from anyblock.export.llama_shaped import llama_obstacles
-from anyblock.export.uniform import linear_obstacles
 
 if TYPE_CHECKING:
     from anyblock.blocks import BlockConfig
@@ -32,7 +31,7 @@ class NemotronNasFormat(ExportFormat):
 
     def obstacles(self, child: SubblockCheckpoint, family: ModelFamily) -> list[str]:
         """See `ExportFormat.obstacles`: a Llama with one number of query heads, which begins with an attention."""
-        found = linear_obstacles(child) or llama_obstacles(child)
+        found = llama_obstacles(child)
         if found:
             return found
         heads = config_view(child.config).num_attention_heads
