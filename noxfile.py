@@ -154,8 +154,10 @@ def contracts(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["workspace"])
 def types(session: nox.Session) -> None:
-    """Check types with mypy, strictly, in core, the conformance suite and every plugin."""
-    session.run(shared(session, "mypy"), *(str(folder / "src") for folder in distributions()))
+    """Check types with mypy, strictly, in core, the conformance suite, every plugin and what `anyblock new-family` writes."""
+    written = Path(session.create_tmp()) / "anyblock-arcee"
+    session.run(shared(session, "anyblock"), "new-family", "arcee", str(written), "--overwrite")
+    session.run(shared(session, "mypy"), *(str(folder / "src") for folder in (*distributions(), written)))
 
 
 @nox.session(venv_backend="none", requires=["workspace"])

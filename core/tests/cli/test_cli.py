@@ -26,6 +26,8 @@ COMMANDS = (
     "generate",
     "conformance",
     "doctor",
+    "export",
+    "new-family",
 )
 
 

@@ -187,6 +187,8 @@ def _deeper(subject: Subject) -> Any:
                 found[key] = layers + _OFFSET
             elif isinstance(value, dict):
                 found[key] = extend(value)
+            elif key.endswith(("_indices", "_idxs")) and _indices(value, layers):
+                found[key] = [*value, *(index + _OFFSET for index in value)]
             elif _per_layer(key, value, layers):
                 found[key] = value + value[-1:] * (_OFFSET - layers) + value
             else:
@@ -194,6 +196,10 @@ def _deeper(subject: Subject) -> Any:
         return found
 
     return config_view(extend(copy.deepcopy(subject.raw_config)))
+
+
+def _indices(value: Any, layers: int) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item < layers for item in value)
 
 
 def _per_layer(key: str, value: Any, layers: int) -> bool:

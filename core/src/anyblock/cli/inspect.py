@@ -44,7 +44,8 @@ def _show_inferred(folder: str, error: UnsupportedModelError, *, as_json: bool) 
     """Show what tiny models of the same class have shown, where no adapter is installed."""
     from rich.console import Console
 
-    from anyblock.introspection import infer_family, model_type_of
+    from anyblock.introspection import infer_family, inferred_model_family, model_type_of
+    from anyblock.modeling.skeleton import load_hf_config
     from anyblock.report.inferred import inferred_tree
 
     try:
@@ -55,4 +56,4 @@ def _show_inferred(folder: str, error: UnsupportedModelError, *, as_json: bool) 
     if as_json:
         typer.echo(json.dumps({"inferred": inferred.to_dict()}, indent=2))
         return
-    Console().print(inferred_tree(inferred))
+    Console().print(inferred_tree(inferred, inferred_model_family(inferred), load_hf_config(folder)))

@@ -20,7 +20,8 @@ def new_family(
     """Write a plugin distribution for a model that no adapter serves, from what tiny models of its class show."""
     from rich.console import Console
 
-    from anyblock.introspection import infer_family, model_type_of
+    from anyblock.introspection import infer_family, inferred_model_family, model_type_of
+    from anyblock.modeling.skeleton import load_hf_config
     from anyblock.new_family import require_free, verified, write_distribution
     from anyblock.report.inferred import inferred_tree
     from anyblock.rich_progress import terminal_progress
@@ -29,7 +30,8 @@ def new_family(
     inferred = verified(infer_family(model_type_of(model)), progress=terminal_progress()).inferred
     path = write_distribution(inferred, destination, overwrite=overwrite)
     console = Console()
-    console.print(inferred_tree(inferred))
+    config = load_hf_config(model) if Path(model).expanduser().exists() else inferred.tiny.make()
+    console.print(inferred_tree(inferred, inferred_model_family(inferred), config))
     console.print(
         f"written: {path}\nnext:    pip install -e {path} && anyblock conformance {inferred.model_type}", soft_wrap=True
     )

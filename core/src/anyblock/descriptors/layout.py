@@ -245,7 +245,9 @@ class LayoutDescriptor(DescriptorBase):
     @hookimpl
     def pruning_mixins(self) -> Mapping[str, PruningMixIn]:
         """See `FamilySpec.pruning_mixins`."""
-        return {kind: mixin for kind, mixin in self.layout_mixins().items() if kind not in self.lacking}
+        return {
+            kind: mixin for kind, mixin in self.layout_mixins().items() if kind not in {*self.lacking, *self.absent}
+        }
 
     @hookimpl
     def capabilities(self) -> Mapping[str, Capability]:

@@ -18,6 +18,7 @@ from anyblock.importance.voting import RankedChoiceVotingHook
 from anyblock.introspection.model import TinyModel
 from anyblock.modeling.skeleton import build_skeleton, require_materialised
 from anyblock.modeling.weights import WeightMap
+from anyblock.pruning.mixin import PruningMixIn
 
 _TOLERANCE: Final = 1e-4
 
@@ -36,6 +37,7 @@ class Trial:
     def __init__(self, family: ModelFamily, tiny: TinyModel) -> None:
         self.family, self.tiny = family, tiny
         self.text = family.language_model_config(tiny.config)
+        self.checkpoint_layer: str = family.descriptor.checkpoint_layer  # type: ignore[attr-defined]
         self.blocks = family.create_block_configs(tiny.config)
         patterns = family.layer_name_predicates(len(self.blocks), tiny.config)
         self.groups: dict[str, dict[str, torch.Tensor]] = {group: {} for group in patterns}
@@ -85,8 +87,8 @@ class Trial:
                 self._close(found, expected, f"{what}, with a cache")
 
     @torch.no_grad()
-    def cache(self) -> None:
-        """Compare what the model keeps between decoding steps with the costs that are predicted.
+    def cache(self, family: ModelFamily) -> None:
+        """Compare what the model keeps between decoding steps with what this variant of the family predicts.
 
         Raises:
             CheckpointError: they differ, or the model shows no cache.
@@ -97,7 +99,7 @@ class Trial:
             if layers is None:
                 raise CheckpointError("decoding shows no cache by layers", expected="past_key_values with layers")
             for index, block in enumerate(self.blocks):
-                spec = self.family.cache_spec(self.tiny.config, block, index)
+                spec = family.cache_spec(self.tiny.config, block, index)
                 values = vars(layers[index]).values() if index < len(layers) else ()
                 kept = sum(tensor.numel() for tensor in state_tensors(values))
                 if kept != spec.elements(length) * len(self.tiny.ids):
@@ -106,13 +108,13 @@ class Trial:
                         expected=f"{spec.elements(length) * len(self.tiny.ids)}, as cache_spec says",
                     )
 
-    def prune(self, kind: str) -> None:
-        """Prune a kind in every layer, and compare with the teacher whose removed units are silent.
+    def prune(self, mixin: PruningMixIn) -> None:
+        """Prune units of a mixin's kind in every layer, and compare with the teacher whose removed units are silent.
 
         Raises:
             CheckpointError: shapes or outputs differ.
         """
-        mixin, tried = self.family.pruning_mixins()[kind], False
+        tried, kind = False, mixin.kind
         for pick in (0, -1):
             blocks, changed = list(self.blocks), dict[str, dict[str, torch.Tensor]]()
             teacher = copy.deepcopy(self.tiny.model)

@@ -8,7 +8,7 @@ from anyblock.descriptors.base import import_dotted
 from anyblock.descriptors.layout import LayoutDescriptor
 from anyblock.family import ModelFamily
 from anyblock.hookspecs import hookimpl
-from anyblock.introspection.facts import InferredFamily
+from anyblock.introspection.facts import InferredFamily, MixinCall
 
 if TYPE_CHECKING:
     from anyblock.pruning.mixin import PruningMixIn
@@ -27,17 +27,24 @@ class InferredDescriptor(LayoutDescriptor):
 
     def layout_mixins(self) -> dict[str, PruningMixIn]:
         """See `LayoutDescriptor.layout_mixins`."""
-        from anyblock.pruning import layouts
-
-        found: dict[str, PruningMixIn] = {}
-        for call in self.inferred.mixins:
-            found.update(getattr(layouts, call.function)(self.checkpoint_layer, **call.arguments))
-        return found
+        return {
+            kind: mixin
+            for call in self.inferred.mixins
+            for kind, mixin in mixins_of(call, self.checkpoint_layer).items()
+        }
 
     @hookimpl
     def conformance_config(self) -> Any:
         """See `FamilySpec.conformance_config`."""
         return self.inferred.tiny.make()
+
+
+def mixins_of(call: MixinCall, layer: str) -> dict[str, PruningMixIn]:
+    """Return what a call gives for layers with this prefix in a checkpoint, such as `model.layers.{layer_idx}`."""
+    from anyblock.pruning import layouts
+
+    found: dict[str, PruningMixIn] = getattr(layouts, call.function)(layer, **call.arguments)
+    return {kind: mixin for kind, mixin in found.items() if kind in call.kinds}
 
 
 def inferred_model_family(inferred: InferredFamily) -> ModelFamily:

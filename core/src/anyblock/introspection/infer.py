@@ -11,7 +11,7 @@ from anyblock.errors import UnsupportedModelError, nearest
 from anyblock.introspection import kinds
 from anyblock.introspection.branches import LayerFacts, trace_layer
 from anyblock.introspection.confirm import Trial, reason
-from anyblock.introspection.descriptor import inferred_model_family
+from anyblock.introspection.descriptor import inferred_model_family, mixins_of
 from anyblock.introspection.facts import InferredFamily, MixinCall
 from anyblock.introspection.halves import half_layout, prefixes
 from anyblock.introspection.layers import LayerList, find_layers
@@ -159,6 +159,8 @@ class _Work:
                 self.lacking.setdefault("experts_removal", "the attribute behind the router's top-k was not found")
                 return self._unsized(half, layout, layer, own, attends=False)
             fields["num_experts_per_tok"] = top
+            if "expert_intermediate" not in chosen.tries[0].kinds:
+                self.lacking["expert_intermediate"] = "the shared expert takes its width from the same attribute"
         elif half == "ffn":
             ratio = ratio_without(self.tiny.config, fields["intermediate_size"], layer)
             fields["intermediate_size"] += f" or hidden_size * {ratio}" if ratio else ""
@@ -226,20 +228,22 @@ class _Work:
 
     def _confirmed(self, inferred: InferredFamily) -> InferredFamily:
         for name in ("kv_heads", "query_groups", "ffn_intermediate", "experts_removal", "expert_intermediate"):
-            if not any(name in call.kinds for calls in self.tries.values() for call in calls):
+            if name not in self.lacking and not any(
+                name in call.kinds for calls in self.tries.values() for call in calls
+            ):
                 self.absent.setdefault(name, "no attribute of the config was found that changes such units")
-        Trial(inferred_model_family(inferred), self.tiny)  # groups and block configs have to be right, or nothing is
+        trial = Trial(inferred_model_family(inferred), self.tiny)  # groups and block configs are right, or nothing is
         calls: list[MixinCall] = []
         for options in self.tries.values():
-            calls += self._best(inferred, options)
+            calls += self._best(trial, options)
         for half in HALVES:
             try:
-                Trial(inferred_model_family(inferred), self.tiny).no_op(half)
+                trial.no_op(half)
             except Exception as error:  # noqa: BLE001 - a model may fail in any way without a half
                 self.lacking[f"{half}_no_op"] = reason(error)
             if not inferred.kinds(half):
                 self.absent[f"{half}_no_op"] = f"no layer has this half: {half}"
-        inferred = self._with_cache(inferred)
+        inferred = self._with_cache(trial, inferred)
         for call in calls:
             for kind in call.kinds:
                 self.absent.pop(kind, None)
@@ -253,13 +257,13 @@ class _Work:
         unknown = tuple(f"{name}: {text}" for name, text in sorted(self.lacking.items()))
         return replace(inferred, attributes=attributes, mixins=tuple(calls), evidence=self.evidence, unknown=unknown)
 
-    def _with_cache(self, inferred: InferredFamily) -> InferredFamily:
+    def _with_cache(self, trial: Trial, inferred: InferredFamily) -> InferredFamily:
         """Return the family with the cache that holds: by the formula for grouped attention, or else as it is measured."""
         for measured in (False, True):
             lacking = dict(self.lacking)  # whether the ffn can be left out when the cache is measured
             own = replace(inferred, attributes={**inferred.attributes, "measured_cache": measured, "lacking": lacking})
             try:
-                Trial(inferred_model_family(own), self.tiny).cache()
+                trial.cache(inferred_model_family(own))
             except Exception as error:  # noqa: BLE001 - a model may fail in any way with a cache
                 self.lacking["build"] = self.lacking["search"] = reason(error)
                 continue
@@ -268,24 +272,24 @@ class _Work:
             return own
         return inferred
 
-    def _best(self, inferred: InferredFamily, options: list[MixinCall]) -> list[MixinCall]:
+    def _best(self, trial: Trial, options: list[MixinCall]) -> list[MixinCall]:
         """Return the first way to prune of which most kinds hold; those that do not are declared as lacking."""
-        best: tuple[int, MixinCall, dict[str, str]] | None = None
+        best: tuple[MixinCall, dict[str, str]] | None = None
         for call in options:
             faults: dict[str, str] = {}
             for kind in call.kinds:
                 try:
-                    Trial(inferred_model_family(replace(inferred, mixins=(call,))), self.tiny).prune(kind)
+                    trial.prune(mixins_of(call, trial.checkpoint_layer)[kind])
                 except Exception as error:  # noqa: BLE001 - a wrong guess may fail in any way
                     faults[kind] = reason(error)
-            if best is None or len(faults) < len(best[2]):
-                best = len(call.kinds) - len(faults), call, faults
+            if best is None or len(faults) < len(best[1]):
+                best = call, faults
             if not faults:
                 break
         if best is None:
             return []
-        self.lacking.update(best[2])
-        return [best[1]]
+        self.lacking.update(best[1])
+        return [best[0]]
 
 
 def _is_norm(module: Any) -> bool:

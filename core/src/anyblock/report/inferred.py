@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.tree import Tree
 
+from anyblock.report.table import attention_text, ffn_text
+
 if TYPE_CHECKING:
+    from anyblock.family import ModelFamily
     from anyblock.introspection.facts import InferredFamily
 
 
-def inferred_tree(inferred: InferredFamily) -> Tree:
-    """Return the structure block by block: modules, sizes, what can be pruned and what is unknown."""
+def inferred_tree(inferred: InferredFamily, family: ModelFamily, config: Any) -> Tree:
+    """Return the structure: modules, every block with its sizes and what it can lose, and what is unknown.
+
+    Args:
+        inferred: what was found out.
+        family: the handle on it.
+        config: the Hugging Face configuration of the model whose blocks are shown.
+    """
     facts = inferred.attributes
     tree = Tree(f"{inferred.model_type}: inferred on a tiny model, no adapter is installed")
     tree.add(f"embedding {facts['embedding_path']}")
@@ -27,12 +37,30 @@ def inferred_tree(inferred: InferredFamily) -> Tree:
                 branch.add(f"sizes {', '.join(f'{size} = {attribute}' for size, attribute in kind.sizes.items())}")
     if facts["other"]:
         layers.add(f"neither half: {', '.join(facts['other'])}")
+    _add_blocks(layers, family, config)
     tree.add(f"final norm {facts['final_norm_path'] or 'none'}")
     tree.add(f"head {facts['head']}")
-    able = [kind for call in inferred.mixins for kind in call.kinds if kind not in facts["lacking"]]
-    tree.add(f"prunable: {', '.join(able) or 'nothing'}")
+    able = [name for name, capability in family.capabilities().items() if capability]
+    tree.add(f"can: {', '.join(able) or 'nothing'}")
     if inferred.unknown:
         unknown = tree.add("not worked out")
         for line in inferred.unknown:
             unknown.add(escape(line))
     return tree
+
+
+def _add_blocks(tree: Tree, family: ModelFamily, config: Any) -> None:
+    """Add a branch for every run of equal blocks, with what each half of them can lose."""
+    text, mixins = family.language_model_config(config), family.pruning_mixins()
+    for block, run in groupby(enumerate(family.create_block_configs(config)), key=lambda pair: pair[1]):
+        indices = [index for index, _ in run]
+        span = f"block {indices[0]}" if len(indices) == 1 else f"blocks {indices[0]}-{indices[-1]}"
+        branch = tree.add(span)
+        halves = {"attention": attention_text(block.attention, block.attention), "ffn": ffn_text(block.ffn, block.ffn)}
+        for half, shown in halves.items():
+            losses = ["the whole half"] if family.supports(f"{half}_no_op") and not getattr(block, half).no_op else []
+            for kind, mixin in mixins.items():
+                if mixin.half == half and mixin.applies_to(block) and family.supports(kind):
+                    sizes = sorted(size for size in mixin.legal_sizes(block, text) if size < mixin.size(block))
+                    losses += [f"{kind} down to {sizes[0]} of {mixin.size(block)}"] if sizes else []
+            branch.add(f"{half} {shown}; can lose: {', '.join(losses) or 'nothing'}")
