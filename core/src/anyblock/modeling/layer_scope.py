@@ -1,7 +1,7 @@
 """Building every decoder layer of a stock model from a configuration of its own.
 
-This module, `layer_config`, `no_op` and `linear_half` need torch and nothing else: they also go along with an exported
-checkpoint.
+This module, `layer_config`, `no_op`, `nothing` and `linear_half` need torch and nothing else: they also go along with an
+exported checkpoint.
 """
 
 from __future__ import annotations

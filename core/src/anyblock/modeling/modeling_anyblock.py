@@ -1,7 +1,8 @@
 """Stock transformers classes whose decoder layers differ in shape, built from what `config.json` says about each layer.
 
-AnyBlock's export puts this file, `layer_scope`, `layer_config`, `no_op` and `linear_half` beside the weights, where
-transformers runs them with `trust_remote_code=True`. They need torch and transformers, and not AnyBlock.
+AnyBlock's export puts this file, `layer_scope`, `layer_config`, `no_op`, `nothing` and `linear_half` beside the weights,
+where transformers runs them with `trust_remote_code=True`. They need torch and transformers, and not AnyBlock. Where
+AnyBlock is imported, its own copy of them is used, without `trust_remote_code`.
 
 `modeling_anyblock.LlamaForCausalLM` is a subclass of transformers' `LlamaForCausalLM`, and so on for every other name.
 """
@@ -29,6 +30,8 @@ def __getattr__(name: str) -> type[Any]:
 
 def _with_own_layers(stock: type[Any]) -> type[Any]:
     class Child(stock):  # type: ignore[misc]
+        _auto_class = "AutoModelForCausalLM"  # this file and those it imports go along when it is saved
+
         def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
             layers = getattr(config, "anyblock_layers", None)
             if layers is None:

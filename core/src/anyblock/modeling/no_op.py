@@ -8,6 +8,8 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from .nothing import nothing_like
+
 _INDEX_NAMES: Final = ("layer_idx", "layer_id", "layer_index")
 _CACHE_ARGUMENTS: Final = ("past_key_values", "past_key_value", "layer_past")
 
@@ -34,14 +36,14 @@ class NoOpAttention(nn.Module):
         return cls(returns=returns, layer_idx=layer_index_of(module))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return zeros of the hidden states' shape [batch, length, hidden], in the replaced module's form."""
+        """Return `Nothing` of the hidden states' shape [batch, length, hidden], in the replaced module's form."""
         hidden = hidden_states_of(args, kwargs)
         cache = cache_of(args, kwargs)
         if cache is not None and self.layer_idx is not None:
             entry = hidden.new_zeros(hidden.shape[0], 1, hidden.shape[1], 1)
             # Decoders that can attend to an encoder keep their own keys and values in a part of the cache.
             getattr(cache, "self_attention_cache", cache).update(entry, entry, self.layer_idx)
-        return in_form(torch.zeros_like(hidden), self.returns)
+        return in_form(nothing_like(hidden), self.returns)
 
 
 class NoOpFFN(nn.Module):
@@ -61,8 +63,8 @@ class NoOpFFN(nn.Module):
         return cls(returns=returns)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return zeros of the hidden states' shape, in the replaced module's form."""
-        return in_form(torch.zeros_like(hidden_states_of(args, kwargs)), self.returns)
+        """Return `Nothing` of the hidden states' shape, in the replaced module's form."""
+        return in_form(nothing_like(hidden_states_of(args, kwargs)), self.returns)
 
 
 class NoOpResidual(NoOpAttention):
