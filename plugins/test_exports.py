@@ -52,27 +52,31 @@ def child(request: pytest.FixtureRequest, tmp_path: Path) -> SubblockCheckpoint:
 
 
 def test_transformers_builds_the_child_without_anyblock(child: SubblockCheckpoint, tmp_path: Path) -> None:
-    """Its logits are those of the child, with and without a cache, loaded again after saving; stock code refuses it."""
+    """Its logits are those of the child, with and without a cache, loaded again after saving, and without remote code."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
     out = export_child(child.path, tmp_path / "out", "transformers")
     expected = load_model(child.path)(IDS, use_cache=False).logits
     auto = AutoModelForImageTextToText if "text_config" in child.config else AutoModelForCausalLM
-    model = auto.from_pretrained(out, trust_remote_code=True, dtype="auto").eval()
+    # What `auto` does with trust_remote_code where AnyBlock is not imported.
+    code = get_class_from_dynamic_module(json.loads((out / "config.json").read_text())["auto_map"][auto.__name__], out)
+    model = code.from_pretrained(out, dtype="auto").eval()
     home = type(model).__module__
     assert home.startswith("transformers_modules.")
-    code = {module.__name__ for name, module in sys.modules.items() if name.startswith(home.rpartition(".")[0])}
-    assert any(name.endswith(".no_op") for name in code)
+    files = {module.__name__ for name, module in sys.modules.items() if name.startswith(home.rpartition(".")[0])}
+    assert any(name.endswith(".no_op") for name in files)
     assert torch.equal(model(IDS, use_cache=False).logits, expected)
     assert torch.equal(load_model(out)(IDS, use_cache=False).logits, expected)
     first = model(IDS[:, :8], use_cache=True)
     second = model(IDS[:, 8:], past_key_values=first.past_key_values, use_cache=True)
     torch.testing.assert_close(second.logits, expected[:, 8:], rtol=1e-3, atol=1e-3)
     model.save_pretrained(tmp_path / "again")
-    again = auto.from_pretrained(tmp_path / "again", trust_remote_code=True, dtype="auto").eval()
+    again = code.from_pretrained(tmp_path / "again", dtype="auto").eval()
     assert torch.equal(again(IDS, use_cache=False).logits, expected)
-    with pytest.raises(Exception):  # noqa: B017 - families differ in where transformers first reads a size
-        auto.from_pretrained(out)
+    without_remote_code = auto.from_pretrained(out, dtype="auto").eval()
+    assert type(without_remote_code).__module__ == "anyblock.modeling.modeling_anyblock"
+    assert torch.equal(without_remote_code(IDS, use_cache=False).logits, expected)
 
 
 def test_a_teacher_is_exported_as_the_stock_checkpoint_that_it_is(child: SubblockCheckpoint, tmp_path: Path) -> None:

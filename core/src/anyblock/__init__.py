@@ -1,12 +1,15 @@
 """AnyBlock: compress a Hugging Face causal language model by giving every decoder layer its own shape.
 
 The public names are imported on first use, so that `import anyblock` stays cheap and loads neither torch nor a plugin.
+From then on transformers' `Auto` classes load what `anyblock export --format transformers` wrote (see `auto_model`).
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from anyblock.auto_model import extend_auto_classes
 
 if TYPE_CHECKING:
     from anyblock.checkpoint.convert import convert_model
@@ -44,3 +47,6 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+extend_auto_classes()

@@ -47,6 +47,14 @@ model = load(out, dtype="auto")
 assert type(model).__module__.startswith("transformers_modules."), type(model)
 assert torch.equal(logits(model), expected)
 """,
+    "stock class": """
+try:
+    AutoModelForCausalLM.from_pretrained(out)
+except RuntimeError as error:
+    assert "per-layer attribute" in str(error), error
+else:
+    raise AssertionError("the stock class loaded it")
+""",
     "generate": """
 model = load(out, dtype="float32")
 found = [model.generate(ids, max_new_tokens=12, do_sample=False, use_cache=cached) for cached in (True, False)]
@@ -135,13 +143,6 @@ def test_a_damaged_checkpoint_is_an_error_and_not_initialised_at_random(damage, 
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(RuntimeError, match=r"does not have the weights|mismatch|size"):
         AutoModelForCausalLM.from_pretrained(copy, trust_remote_code=True)
-
-
-def test_without_remote_code_the_stock_class_refuses(exported):
-    from transformers import AutoModelForCausalLM
-
-    with pytest.raises(RuntimeError, match="per-layer attribute"):
-        AutoModelForCausalLM.from_pretrained(exported[0])
 
 
 def test_the_config_says_it_in_transformers_own_terms(exported):

@@ -1,0 +1,62 @@
+"""transformers' `Auto` classes load exported children without remote code, once AnyBlock is imported.
+
+Everything that `AutoModelForCausalLM` and its like build goes through one function that picks the class for a
+configuration. It is extended when transformers defines it, so that importing AnyBlock does not import transformers.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any, Final
+
+_FACTORY: Final = "transformers.models.auto.auto_factory"
+
+
+def extend_auto_classes() -> None:
+    """Let the `Auto` classes build the layers that an exported child's configuration describes (`anyblock_layers`).
+
+    Other configurations get the class that they always get. Calling it again changes nothing.
+    """
+    if _FACTORY in sys.modules:
+        _extend(sys.modules[_FACTORY])
+    elif not any(isinstance(finder, _WhenImported) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _WhenImported())
+
+
+class _WhenImported:
+    """A finder that extends the module when it is imported, and leaves finding it to the others."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != _FACTORY:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                _extend(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _extend(factory: Any) -> None:
+    stock_class = factory._get_model_class
+    if hasattr(stock_class, "__wrapped__"):
+        return
+
+    @functools.wraps(stock_class)
+    def class_for(config: Any, mapping: Any) -> Any:
+        stock = stock_class(config, mapping)
+        if getattr(config, "anyblock_layers", None) is None:
+            return stock
+        from anyblock.modeling import modeling_anyblock
+
+        return getattr(modeling_anyblock, stock.__name__)
+
+    factory._get_model_class = class_for

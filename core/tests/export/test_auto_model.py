@@ -1,0 +1,91 @@
+"""Exported children load without remote code once AnyBlock is imported, whichever of the two is imported first."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from anyblock import export_child, load_model
+
+IMPORTS = {
+    "transformers first": "from transformers import AutoModelForCausalLM\nimport anyblock",
+    "anyblock first": "import anyblock\nfrom transformers import AutoModelForCausalLM",
+}
+LOAD = """
+import sys, torch
+ids = torch.arange(1, 25).reshape(2, 12)
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="auto")
+assert type(model).__module__ == "anyblock.modeling.modeling_anyblock", type(model)
+assert torch.equal(model(ids).logits, torch.load(sys.argv[2]))
+"""
+STOCK = """
+stock = AutoModelForCausalLM.from_pretrained(sys.argv[3])
+assert type(stock).__module__ == "transformers.models.llama.modeling_llama", type(stock)
+"""
+OTHER_WAYS = """
+from transformers import AutoConfig, AutoModel, pipeline
+text = pipeline("text-generation", sys.argv[1])("Once", max_new_tokens=5)[0]["generated_text"]
+assert text.startswith("Once") and len(text) > 4, text
+bare = AutoModel.from_pretrained(sys.argv[1])
+assert not list(bare.layers[1].parameters())
+fresh = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(sys.argv[1]))
+assert fresh.model.layers[4].mlp.up_proj.weight.shape == (96, 96)
+"""
+SAVED = "\nmodel.save_pretrained(sys.argv[3])\n"
+WITHOUT_ANYBLOCK = """
+import sys
+sys.modules["anyblock"] = None
+from transformers import AutoModelForCausalLM
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(trained_child: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("exported")
+    out = export_child(trained_child, folder / "out", "transformers")
+    with torch.no_grad():
+        torch.save(load_model(trained_child)(torch.arange(1, 25).reshape(2, 12)).logits, folder / "logits.pt")
+    return out, folder / "logits.pt"
+
+
+def run(script: str, *arguments: Path, folder: Path) -> None:
+    environment = {**os.environ, "HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_the_auto_classes_build_the_childs_layers(exported, llama_dir, tmp_path):
+    """Pipelines do so as well, and what is no child of AnyBlock's loads as it always does."""
+    run(IMPORTS["anyblock first"] + LOAD + STOCK + OTHER_WAYS, *exported, llama_dir, folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_what_it_saves_loads_without_anyblock(exported, tmp_path):
+    out, logits = exported
+    run(IMPORTS["transformers first"] + LOAD + SAVED, out, logits, tmp_path / "saved", folder=tmp_path)
+    remote = LOAD.replace('dtype="auto"', 'dtype="auto", trust_remote_code=True').replace(
+        '== "anyblock.modeling.modeling_anyblock"', '.startswith("transformers_modules.")'
+    )
+    run(WITHOUT_ANYBLOCK + remote, tmp_path / "saved", logits, folder=tmp_path)
+
+
+def test_extending_again_changes_nothing():
+    from anyblock.auto_model import extend_auto_classes
+    from transformers.models.auto import auto_factory
+
+    extend_auto_classes()
+    found = auto_factory._get_model_class
+    extend_auto_classes()
+    assert auto_factory._get_model_class is found
+    assert not hasattr(found.__wrapped__, "__wrapped__")
+
+
+def test_importing_anyblock_imports_no_transformers():
+    script = "import anyblock, sys; assert not {'torch', 'transformers'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
