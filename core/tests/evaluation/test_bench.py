@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from anyblock import convert_model
 from anyblock.checkpoint.atomic import atomic_directory
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.checkpoint.writer import SubblockWriter
+from anyblock.cli import app
 from anyblock.costs.latency import LatencyScenario
 from anyblock.errors import UsageError
 from anyblock.evaluation.bench import bench
@@ -18,6 +20,9 @@ from anyblock.modeling.load import load_model
 from anyblock.report.speed import speed_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
+
+from ..pages import run_page
 
 SCENARIO = LatencyScenario(batch_size=2, prefill_length=16, generated=4)
 HIDDEN, WIDTH, HEADS, KV_HEADS, VOCABULARY = 32, 48, 4, 2, 96
@@ -85,7 +90,7 @@ def test_what_is_removed_is_not_computed(teacher_dir: Path, tmp_path: Path, ids:
 def test_a_removed_half_computes_no_norm_and_calls_no_kernel_of_the_half(
     teacher_dir: Path, tmp_path: Path, ids: torch.Tensor
 ) -> None:
-    """Of a whole layer without halves nothing remains but two additions to the residual stream and their zeros."""
+    """Of a whole layer without halves nothing remains, not even an addition to the residual stream."""
     teacher = operations(load_model(teacher_dir), ids)
     child = operations(
         load_model(child_without(teacher_dir, tmp_path / "child", attention={0, 1, 2}, ffn={0, 1, 2})), ids
@@ -94,6 +99,8 @@ def test_a_removed_half_computes_no_norm_and_calls_no_kernel_of_the_half(
     assert child["rsqrt"] == 1
     assert not {"silu", "softmax", "bmm"} & set(child)
     assert child["mm"] + child["addmm"] == 1  # the head
+    assert teacher["zeros_like"] == child["zeros_like"] == 0
+    assert teacher["add"] - child["add"] >= 3 * 2
 
 
 def test_bench_counts_what_the_models_are(teacher_dir: Path, tmp_path: Path) -> None:
@@ -128,3 +135,23 @@ def test_one_new_token_has_no_decoding(teacher_dir: Path) -> None:
 def test_scenarios_that_cannot_be(teacher_dir: Path, scenario: LatencyScenario, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         bench({"model": load_model(teacher_dir)}, scenario)
+
+
+def test_the_command_shows_both_models(teacher_dir: Path, tmp_path: Path) -> None:
+    child = child_without(teacher_dir, tmp_path / "child", attention={0}, ffn={1})
+    arguments = ["bench", str(child), "--teacher", str(teacher_dir), "--prompt-length", "8", "--new-tokens", "3"]
+    shown = CliRunner().invoke(app, [*arguments, "--repeats", "1"])
+    assert shown.exit_code == 0, shown.output
+    assert all(word in shown.output for word in ("teacher", "child", "ratio", "first token", "decoding step"))
+    plain = CliRunner().invoke(app, [*arguments, "--repeats", "1", "--json"])
+    result = json.loads(plain.stdout)
+    assert list(result["models"]) == ["teacher", "child"]
+    assert result["scenario"] == {"batch_size": 1, "prefill_length": 8, "generated": 3}
+    alone = CliRunner().invoke(app, ["bench", str(child), "--prompt-length", "8", "--repeats", "1", "--json"])
+    assert list(json.loads(alone.stdout)["models"]) == ["model"]
+
+
+def test_everything_on_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = convert_model(Path(__file__).parents[1] / "assets" / "tiny-llama", tmp_path / "teacher")
+    child_without(teacher, tmp_path / "child", attention={0}, ffn={1, 2})
+    assert len(run_page("bench.md", tmp_path, monkeypatch)) == 3

@@ -17,14 +17,7 @@ if TYPE_CHECKING:
     from anyblock.checkpoint.subblocks import SubblockCheckpoint
     from anyblock.family import ModelFamily
 
-_CODE: Final = (
-    "modeling_anyblock.py",
-    "layer_scope.py",
-    "layer_config.py",
-    "no_op.py",
-    "nothing.py",
-    "linear_half.py",
-)
+_CODE: Final = ("modeling_anyblock.py", "layer_scope.py", "layer_config.py", "no_op.py", "nothing.py", "linear_half.py")
 _AUTO: Final = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
 
 

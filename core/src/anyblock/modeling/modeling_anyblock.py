@@ -1,8 +1,8 @@
 """Stock transformers classes whose decoder layers differ in shape, built from what `config.json` says about each layer.
 
 AnyBlock's export puts this file, `layer_scope`, `layer_config`, `no_op`, `nothing` and `linear_half` beside the weights,
-where transformers runs them with `trust_remote_code=True`. They need torch and transformers, and not AnyBlock. Where AnyBlock is
-imported, its own copy of them is used, without `trust_remote_code`.
+where transformers runs them with `trust_remote_code=True`. They need torch and transformers, and not AnyBlock. Where
+AnyBlock is imported, its own copy of them is used, without `trust_remote_code`.
 
 `modeling_anyblock.LlamaForCausalLM` is a subclass of transformers' `LlamaForCausalLM`, and so on for every other name.
 """

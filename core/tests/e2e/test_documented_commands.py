@@ -1,0 +1,72 @@
+"""The README's tour and the search page: every command in them is run, in their order, on a small trained model."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from anyblock.cli import app
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parents[3]
+ASSET = ROOT / "core" / "tests" / "assets" / "tiny-llama"
+MEANT = {  # what the capitals stand for; the sizes on the search page are those of a larger model
+    "MODEL": "path/to/model",
+    "CHILD": "path/to/child",
+    "RUN": "path/to/child.run",
+    "FILE": "text.txt",
+    "NAME": "transformers",
+    "FAMILY": "llama",
+    "...": "params=0.9x",
+    "kv_heads>=20": "kv_heads>=6",
+}
+SMALL = ["data.block_size=64", "data.calibration_tokens=512", "data.scoring_tokens=128", "data.evaluation_tokens=128",
+         "search.refine_rounds=0"]  # fmt: skip
+MORE = {"compress": SMALL, "conformance": ["--level", "structure"], "bench": ["--repeats", "1"]}
+"""Arguments that keep a command short, behind those that the page shows."""
+
+
+def run(command: str) -> None:
+    _, name, *rest = shlex.split(command)
+    arguments = [MEANT.get(part, part).replace("OUT", f"out-{name}") for part in rest] + MORE.get(name, [])
+    done = CliRunner().invoke(app, [name, *arguments])
+    assert done.exit_code == 0, f"{command}: {arguments}\n{done.output}\n{done.exception}"
+
+
+@pytest.fixture
+def in_a_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ASSET, tmp_path / "path" / "to" / "model")
+    shutil.copy(ROOT / "demo" / "text" / "calibration.txt", tmp_path / "text.txt")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_every_command_of_the_tour_runs(in_a_users_folder: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    lines = [
+        line.removeprefix("$ ") for language, text in blocks if language == "console" for line in text.splitlines()
+    ]
+    commands = [line for line in lines if line.startswith("anyblock ")]
+    commands += re.findall(r"`(anyblock [^`]+)`", readme.partition("**From a file.**")[0])
+    assert len(commands) >= 13
+    suite = importlib.util.find_spec("anyblock_conformance") is not None
+    for command in commands:
+        name = shlex.split(command)[1]
+        # `push` needs a hub: the tests of anyblock.hub run it against one of their own.
+        if name != "push" and (suite or name != "conformance"):
+            run(command)
+    (yaml,) = (text for language, text in blocks if language == "yaml")
+    (in_a_users_folder / "run.yaml").write_text(yaml)
+    run("anyblock compress run.yaml output=path/to/other pruning.ffn.sizes=[0.25,0.5]")
+    (python,) = (text for language, text in blocks if language == "python")
+    exec(compile(python, "README.md", "exec"), {"__name__": "readme"})
+    for command in re.findall(
+        r"^\$ (anyblock .+)$", (ROOT / "core/docs/search.md").read_text(encoding="utf-8"), re.MULTILINE
+    ):
+        run(command)
