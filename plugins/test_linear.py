@@ -82,13 +82,11 @@ def test_the_child_is_the_teacher_with_the_map_in_the_modules_place(model_type: 
     out = export_child(child.path, tmp_path / "out", "transformers")
     auto = AutoModelForImageTextToText if "text_config" in child.config else AutoModelForCausalLM
     remote = auto.from_pretrained(out, trust_remote_code=True, dtype="auto").eval()
-    assert type(remote).__module__.startswith("transformers_modules.")
+    assert type(remote).__module__.endswith("modeling_anyblock")
     with torch.no_grad():
         found = model(IDS, use_cache=False).logits
         assert torch.equal(remote(IDS, use_cache=False).logits, found)
         assert torch.equal(load_model(out)(IDS, use_cache=False).logits, found)
-    with pytest.raises(Exception):  # noqa: B017 - families differ in where transformers first reads a size
-        auto.from_pretrained(out)
     for name in ("anymodel", "nemotron-nas", "gguf"):
         with pytest.raises(UnsupportedModelError, match="linear map in place of its"):
             export_child(child.path, tmp_path / name, name)
