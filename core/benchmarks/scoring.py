@@ -69,7 +69,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         result = measure(arguments, Path(scratch))
-    print(json.dumps(result, indent=2))
+    print(json.dumps({key: value for key, value in result.items() if key != "scores"}, indent=2))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 
@@ -117,7 +117,7 @@ class Case:
         return [candidate for candidate in self.all if found.choices[candidate.group] == candidate.label]
 
 
-def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, float | str | int]:
+def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Return the figures by name."""
     case = Case(arguments, scratch)
     engine, candidates, weights, batches = case.engine, case.candidates, case.weights, case.batches
@@ -131,7 +131,9 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, float | s
     scoring = Measured(lambda: score_candidates(engine, candidates, weights, batches, record=recording(exact)))
     count = len(candidates)
     sample = sample_for_exact(candidates, estimates, arguments.sample)
-    corrected = correct(estimates, {candidate.key: exact[candidate.key] for candidate in sample})
+    corrected = correct(
+        estimates, {candidate.key: exact[candidate.key] for candidate in sample}, {c.key: c.half for c in candidates}
+    )
     rest = [key for key in exact if key not in {candidate.key for candidate in sample}] or list(exact)
     errors = sorted(abs(corrected[key] / exact[key] - 1) for key in rest)
     naive = Naive(case, scratch)
@@ -170,6 +172,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, float | s
         "largest difference between exact and whole children": max(
             (abs(naive.kl[candidate.key] - exact[candidate.key]) for candidate in spread), default=0.0
         ),
+        "scores": {key: [exact[key], estimates[key], corrected[key]] for key in exact},
         "final KL, exact scores": final["exact"],
         "final KL, estimates": final["estimates"],
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
