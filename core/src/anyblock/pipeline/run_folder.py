@@ -125,7 +125,7 @@ class Stage:
         files = {name: file_digest(self.folder / name) for name in names}
         write_json_atomic(
             self.folder / _DONE,
-            {"fingerprint": self.fingerprint, "files": files, "seconds": seconds, "memory": memory},
+            {"fingerprint": self.fingerprint, "files": files, "seconds": seconds, "peak_memory": memory},
         )
 
 

@@ -144,7 +144,7 @@ def _stages(context: RunContext) -> tuple[StageLine, ...]:
                 name.partition("-")[2],
                 data["seconds"],
                 reused=name not in context.run.ran,
-                memory=data.get("memory"),
+                memory=data.get("peak_memory"),
                 quality=_quality(context, name),
             )
         )
