@@ -40,7 +40,7 @@ from anyblock.pipeline.stages.teacher import run_teacher
 from anyblock.progress import SILENT
 from anyblock.realize.realize import realize
 from anyblock.search import solve
-from quality_page import page, plot
+from quality_page import commit, page, plot
 from torch import nn
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +72,7 @@ class Row:
         perplexity, kl, top1: on the evaluation text; KL(teacher || child) in nats a token.
         cpu: processor seconds that this method took beyond the rows it builds on; None where it went on from an interrupted run.
         memory: most main memory meanwhile, in bytes.
+        commit: of the code that measured this.
     """
 
     method: str
@@ -82,6 +83,7 @@ class Row:
     top1: float
     cpu: float | None
     memory: int
+    commit: str
 
 
 def main() -> None:
@@ -201,7 +203,15 @@ class Benchmark:
         assert result.kl_per_token is not None
         assert result.top1 is not None
         return Row(
-            method, share, result.parameters or 0, result.perplexity, result.kl_per_token, result.top1, cpu, memory
+            method,
+            share,
+            result.parameters or 0,
+            result.perplexity,
+            result.kl_per_token,
+            result.top1,
+            cpu,
+            memory,
+            commit(),
         )
 
     def facts(self) -> dict[str, Any]:

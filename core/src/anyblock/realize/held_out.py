@@ -10,7 +10,7 @@ from anyblock.errors import UsageError
 
 
 def held_out_every(batches: Batches) -> int:
-    """Return the distance between held-out batches, the second of two or three; batch `i` is held out where `i % distance == distance - 1`.
+    """Return the distance between held-out batches: batch `i` is held out where `i % distance == distance - 1`.
 
     Raises:
         UsageError: there are fewer than two batches, so that nothing could be held out.
