@@ -1,10 +1,11 @@
 """How well and how fast candidates are scored: estimates against exact scores, and both against running whole children.
 
-    python core/benchmarks/scoring.py [MODEL] [--data TEXT] [--tokens 1024] [--naive 3] [--json FILE]
+    python core/benchmarks/scoring.py [MODEL] [--data TEXT] [--tokens 1024] [--layers 6] [--naive 3] [--json FILE]
 
-Every candidate is scored exactly (with the teacher's prefix reused) and estimated from gradients; some children are also
-written, loaded and run from start to end, as a system without reuse does for every candidate. The three run one after the
-other in one process; compare ratios, not seconds.
+Every candidate of the sampled layers is scored exactly (with the teacher's prefix reused) and estimated from gradients. Some
+children are also written, loaded and run from start to end, as a system without reuse does for every candidate: the whole
+child, the teacher's kept hidden states once more through the head, loss, KL and agreement. At last the search is run on
+either set of scores, and the KL of both children is measured. `cpu` is process time, which a busy machine changes little.
 """
 
 from __future__ import annotations
@@ -14,26 +15,33 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from anyblock import convert_model, evaluate
+from anyblock import convert_model
 from anyblock.calibration.batches import Batches
 from anyblock.calibration.sweep import HookPlan, sweep_importance
 from anyblock.calibration.text import pack_text, read_text
 from anyblock.calibration.tokenizer import load_tokenizer
-from anyblock.candidates.candidate import Candidate
+from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.candidates.library import list_candidates
 from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
+from anyblock.evaluation.metrics import TokenMetrics
 from anyblock.family import get_family
 from anyblock.modeling.device import compute_dtype, stored_dtype
 from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.load import load_model
 from anyblock.modeling.skeleton import load_hf_config
 from anyblock.realize.realize import realize
+from anyblock.scoring.around import Surroundings
 from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, sample_for_exact
 from anyblock.scoring.replace_one import score_candidates
+from anyblock.search import Budget, Group, Option, Problem, solve
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 ROOT = Path(__file__).parents[2]
 HOOK = "IndependentChannelContributionHook"
@@ -47,79 +55,126 @@ def main() -> None:
     parser.add_argument("--data", default=str(ROOT / "demo" / "text" / "calibration.txt"))
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--block-size", type=int, default=256)
+    parser.add_argument(
+        "--layers", type=int, help="score the candidates of so many layers, evenly spread; all if not given"
+    )
     parser.add_argument("--probes", type=int, default=4)
     parser.add_argument("--sample", type=int, default=16)
+    parser.add_argument(
+        "--share", type=float, default=0.8, help="of the sampled layers' parameters, for the two children"
+    )
     parser.add_argument("--naive", type=int, default=3, help="children that are written, loaded and run whole")
+    parser.add_argument("--dtype", default="auto", help="what is computed in: float32, bfloat16, or auto")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         result = measure(arguments, Path(scratch))
-    print(json.dumps(result, indent=2))
+    print(json.dumps({key: value for key, value in result.items() if key != "scores"}, indent=2))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, float | str | int]:
-    """Return the figures by name."""
-    source = Path(arguments.model)
-    path = source if is_subblock_checkpoint(source) else convert_model(source, scratch / "teacher")
-    teacher = SubblockCheckpoint.open(path)
-    family = get_family(teacher.config["model_type"])
-    dtype = compute_dtype("auto", stored_dtype(load_hf_config(path)), torch.device("cpu"))
-    engine = LayerwiseModel(teacher, family, dtype=dtype)
-    tokenizer = load_tokenizer(path)
-    text = pack_text(read_text(arguments.data), tokenizer, arguments.block_size, max_tokens=arguments.tokens)
-    batches = Batches(text, 4)
-    plan = HookPlan(KIND, HOOK, family.importance_hooks()[HOOK], family.pruning_mixins()[KIND])
-    scores = sweep_importance(engine, [plan], batches)
-    orders = {(int(key.split("|")[0]), KIND): (-value).argsort(stable=True) for key, value in scores.items()}
-    weights = CandidateWeights(teacher, family, engine.config, orders)
-    sizes = {KIND: lambda full: [full * part // 8 for part in range(1, 8)]}
-    listed = list_candidates(family, engine.config, teacher.block_configs, sizes, ["attention", "ffn"])
-    candidates = [candidate for candidate in listed if candidate.kind != "teacher"]
+class Case:
+    """A teacher, its text and its candidates."""
 
+    def __init__(self, arguments: argparse.Namespace, scratch: Path) -> None:
+        source = Path(arguments.model)
+        path = source if is_subblock_checkpoint(source) else convert_model(source, scratch / "teacher")
+        self.teacher = SubblockCheckpoint.open(path)
+        family = get_family(self.teacher.config["model_type"])
+        self.dtype = compute_dtype(arguments.dtype, stored_dtype(load_hf_config(path)), torch.device("cpu"))
+        self.engine = LayerwiseModel(self.teacher, family, dtype=self.dtype)
+        text = pack_text(
+            read_text(arguments.data), load_tokenizer(path), arguments.block_size, max_tokens=arguments.tokens
+        )
+        self.batches = Batches(text, 4)
+        plan = HookPlan(KIND, HOOK, family.importance_hooks()[HOOK], family.pruning_mixins()[KIND])
+        scores = sweep_importance(self.engine, [plan], self.batches)
+        orders = {(int(key.split("|")[0]), KIND): (-value).argsort(stable=True) for key, value in scores.items()}
+        self.weights = CandidateWeights(self.teacher, family, self.engine.config, orders)
+        sizes = {KIND: lambda full: [full * part // 8 for part in range(1, 8)]}
+        blocks = self.teacher.block_configs
+        count = min(arguments.layers or len(blocks), len(blocks))
+        layers = {round(place * (len(blocks) - 1) / max(count - 1, 1)) for place in range(count)}
+        listed = list_candidates(family, self.engine.config, blocks, sizes, ["attention", "ffn"])
+        self.all = [candidate for candidate in listed if candidate.layer in layers]
+        self.candidates = [candidate for candidate in self.all if candidate.kind != TEACHER]
+
+    def best(self, scores: Mapping[str, float], share: float) -> list[Candidate]:
+        """Return what the search chooses with these scores at a share of the sampled layers' parameters."""
+        groups: dict[str, list[Option]] = {}
+        for candidate in self.all:
+            size = sum(tensor.numel() for tensor in self.weights.subblock(candidate).values())
+            option = Option(candidate.label, scores.get(candidate.key, 0.0), {"params": size}, candidate.label)
+            groups.setdefault(candidate.group, []).append(option)
+        whole = sum(options[0].costs["params"] for options in groups.values())
+        found = solve(
+            Problem(
+                tuple(Group(key, tuple(options)) for key, options in groups.items()),
+                (Budget("params", upper=share * whole),),
+            )
+        )
+        return [candidate for candidate in self.all if found.choices[candidate.group] == candidate.label]
+
+
+def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Return the figures by name."""
+    case = Case(arguments, scratch)
+    engine, candidates, weights, batches = case.engine, case.candidates, case.weights, case.batches
     estimates: dict[str, float] = {}
     exact: dict[str, float] = {}
-    estimating = timed(
+    estimating = Measured(
         lambda: estimate_scores(
             engine, candidates, weights, batches, probes=arguments.probes, record=recording(estimates)
         )
     )
-    scoring = timed(lambda: score_candidates(engine, candidates, weights, batches, record=recording(exact)))
-    keys = list(exact)
+    scoring = Measured(lambda: score_candidates(engine, candidates, weights, batches, record=recording(exact)))
+    count = len(candidates)
     sample = sample_for_exact(candidates, estimates, arguments.sample)
-    corrected = correct(estimates, {candidate.key: exact[candidate.key] for candidate in sample})
-    rest = [key for key in keys if key not in {candidate.key for candidate in sample}]
+    corrected = correct(
+        estimates, {candidate.key: exact[candidate.key] for candidate in sample}, {c.key: c.half for c in candidates}
+    )
+    rest = [key for key in exact if key not in {candidate.key for candidate in sample}] or list(exact)
     errors = sorted(abs(corrected[key] / exact[key] - 1) for key in rest)
-    spread = candidates[:: max(1, len(candidates) // max(arguments.naive, 1))][: arguments.naive]
-    naive = 0.0
-    difference = 0.0
-    for candidate in spread:
-        begin = time.perf_counter()
-        child = realize(teacher, [candidate], weights, scratch / "child", overwrite=True)
-        result = evaluate(child, data=batches, teacher=path, dtype=dtype)
-        naive += time.perf_counter() - begin
-        assert result.kl_per_token is not None
-        difference = max(difference, abs(result.kl_per_token - exact[candidate.key]))
-    sampled = scoring / len(candidates) * len(sample)
+    naive = Naive(case, scratch)
+    spread = candidates[:: max(1, count // max(arguments.naive, 1))][: arguments.naive]
+    whole = Measured(lambda: [naive.score(candidate) for candidate in spread])
+    surroundings = Surroundings(engine, weights, batches, probes=1, seed=0)
+    chosen = {name: case.best(scores, arguments.share) for name, scores in (("exact", exact), ("estimates", corrected))}
+    final = {name: surroundings.divergence(choice) for name, choice in chosen.items()}
+    with_sample = estimating.cpu + scoring.cpu / count * len(sample)
+    exact_one, naive_one = scoring.cpu / count, (whole.cpu - naive.writing) / max(len(spread), 1)
     return {
-        "candidates": len(candidates),
+        "candidates": count,
+        "of layers": len({candidate.layer for candidate in candidates}),
         "layers": engine.num_layers,
-        "tokens": text.numel(),
-        "dtype": str(dtype),
-        "rank correlation, all candidates": rank_correlation(
-            [estimates[key] for key in keys], [exact[key] for key in keys]
+        "tokens": batches.tokens,
+        "dtype": str(case.dtype),
+        "rank correlation, all candidates": rank_correlation([estimates[key] for key in exact], list(exact.values())),
+        "rank correlation after correction": rank_correlation(
+            [corrected[key] for key in rest], [exact[key] for key in rest]
         ),
         "median relative error after correction": errors[len(errors) // 2],
-        "seconds, estimates with probes": estimating,
-        "seconds, exact with reuse": scoring,
-        "seconds a candidate, written and run whole with its teacher": naive / max(len(spread), 1),
-        "exact with reuse over estimates": scoring / estimating,
-        "exact with reuse over estimates and their exact sample": scoring / (estimating + sampled),
-        "whole children over exact with reuse": (naive / max(len(spread), 1)) / (scoring / len(candidates)),
-        "whole children over estimates and their exact sample": (naive / max(len(spread), 1))
-        / ((estimating + sampled) / len(candidates)),
-        "largest difference between exact and whole children": difference,
+        "cpu seconds, estimates with probes": estimating.cpu,
+        "cpu seconds, exact with reuse": scoring.cpu,
+        "cpu seconds a candidate, loaded and run whole": naive_one,
+        "cpu seconds a candidate, written": naive.writing / max(len(spread), 1),
+        "exact with reuse over estimates": scoring.cpu / estimating.cpu,
+        "exact with reuse over estimates and their exact sample": scoring.cpu / with_sample,
+        "operations: whole child over exact with reuse": whole.operations
+        / max(len(spread), 1)
+        / (scoring.operations / count),
+        "operations: exact with reuse over estimates": scoring.operations / estimating.operations,
+        "whole child over exact with reuse": naive_one / exact_one,
+        "whole child, written too, over exact with reuse": whole.cpu / max(len(spread), 1) / exact_one,
+        "whole child over estimates": naive_one / (estimating.cpu / count),
+        "whole child over estimates and their exact sample": naive_one / (with_sample / count),
+        "largest difference between exact and whole children": max(
+            (abs(naive.kl[candidate.key] - exact[candidate.key]) for candidate in spread), default=0.0
+        ),
+        "scores": {key: [exact[key], estimates[key], corrected[key]] for key in exact},
+        "final KL, exact scores": final["exact"],
+        "final KL, estimates": final["estimates"],
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
     }
 
@@ -133,11 +188,66 @@ def recording(scores: dict[str, float]) -> Callable[[Candidate, float], None]:
     return record
 
 
-def timed(work: Callable[[], None]) -> float:
-    """Return the seconds that something takes."""
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
+class Measured:
+    """Runs something at once: the processor seconds it took, and its floating-point operations in matrix products."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        begin = time.process_time()
+        with Operations() as counter:
+            work()
+        self.cpu = time.process_time() - begin
+        self.operations = counter.total
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations of matrix products, backward passes included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = function(*args, **(kwargs or {}))
+        if formula := flop_registry.get(function._overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=output)
+        return output
+
+
+class Naive:
+    """Replace-one without reuse: load a child, run all of it, and compute the full metrics.
+
+    As the reference does, the teacher's last hidden states are kept and go through the head again for every child.
+    """
+
+    def __init__(self, case: Case, scratch: Path) -> None:
+        self.case = case
+        self.path = scratch / "child"
+        self.kl: dict[str, float] = {}
+        self.writing = 0.0
+        self.prepared = [case.engine.prepare(ids) for ids in case.batches]
+        self.hidden = []
+        with torch.no_grad():
+            for batch in self.prepared:
+                hidden = batch.hidden
+                for index in range(case.engine.num_layers):
+                    hidden = case.engine.run(index, hidden, batch)
+                self.hidden.append(hidden)
+
+    @torch.no_grad()
+    def score(self, candidate: Candidate) -> None:
+        """Write one child, load it, and keep its KL by the candidate's key."""
+        case = self.case
+        begin = time.process_time()
+        realize(case.teacher, [candidate], case.weights, self.path, overwrite=True)
+        self.writing += time.process_time() - begin
+        model = load_model(self.path, dtype=case.dtype)
+        metrics = TokenMetrics()
+        for batch, hidden in zip(self.prepared, self.hidden, strict=True):
+            teacher = case.engine.logits(hidden, batch)
+            metrics.update(teacher, model(input_ids=batch.input_ids, use_cache=False).logits, batch.input_ids)
+        kl = metrics.result().kl
+        assert kl is not None
+        self.kl[candidate.key] = kl
 
 
 if __name__ == "__main__":

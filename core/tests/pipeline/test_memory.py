@@ -19,7 +19,7 @@ from anyblock.modeling.memory import plan_memory, weight_sizes
 from anyblock.modeling.spool import Spool
 from anyblock.pipeline.compress import CompressResult, compress
 
-TIMES = {"seconds", "tokens_per_second"}
+TIMES = {"seconds", "tokens_per_second", "peak_memory"}
 
 
 def timeless(data: Any) -> Any:
@@ -38,7 +38,7 @@ def content(path: Path) -> str:
 
 
 def left_by(result: CompressResult) -> dict[str, str]:
-    """Every file of the child and of the stages; what tells of times is left out."""
+    """Every file of the child and of the stages; what tells of times and of the memory taken is left out."""
     return {
         f"{folder.name}/{path.relative_to(folder)}": content(path)
         for folder in (result.child.path, result.run / "stages")

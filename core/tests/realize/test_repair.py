@@ -96,5 +96,5 @@ def test_held_out_error_never_rises_and_the_work_can_be_continued(
 def test_one_batch_is_too_few_to_judge_by(teacher_dir: Path) -> None:
     engine = LayerwiseModel(SubblockCheckpoint.open(teacher_dir), FAMILY)
     weights = CandidateWeights(engine.checkpoint, FAMILY, engine.config, {})
-    with pytest.raises(UsageError, match="at least two batches"):
+    with pytest.raises(UsageError, match="too few to fit"):
         repair(engine, [], weights, Batches(torch.zeros(1, 8, dtype=torch.long), 4))

@@ -43,7 +43,10 @@ def summary(**changes):
         "teacher_costs": {"params": 1800.0, "memory": 9e9, "kv_heads": 8.0, "experts": 0.0},
         "search": SearchLine("optimal", 1.25, 1.25, 0.0, "kl", 2.0),
         "quality": quality.to_dict(),
-        "stages": (StageLine("convert", 2.0), StageLine("score", 77.0, reused=True)),
+        "stages": (
+            StageLine("convert", 2.0),
+            StageLine("score", 77.0, reused=True, memory=3 << 30, quality="KL 0.5 to 0.4"),
+        ),
         "scenario": {"batch_size": 1, "length": 4096},
         "notes": ("a note",),
         "versions": {"anyblock": "0.1.0"},
@@ -87,7 +90,11 @@ def test_every_part_is_there():
         ["1", "no-op", "`░░░░░░░░░░` 0%", "200", "`██████████` 100%"],
     ]
     assert ["gap", "0 (proven)"] in found["Search"]
-    assert found["Stages"] == [["convert", "2.0 s", ""], ["score", "1 min 17 s", "reused"], ["all", "1 min 19 s", ""]]
+    assert found["Stages"] == [
+        ["convert", "2.0 s", "", "", ""],
+        ["score", "1 min 17 s", "3.00 GiB", "KL 0.5 to 0.4", "reused"],
+        ["all", "1 min 19 s", "", "", ""],
+    ]
     assert "anyblock compress teacher child --budget params=0.5x" in page
     assert "predicted tokens, windows of 10 tokens sliding by a stride of 5." in page
     assert "Counted for batch size 1, length 4096." in page
@@ -146,9 +153,9 @@ def test_layers_must_agree():
 @given(st.text(max_size=40))
 def test_any_text_stays_within_its_cell(name):
     page = markdown_report(summary(stages=(StageLine(name, 1.0),)))
-    row = next(line for line in page.splitlines() if line.endswith("| 1.0 s |  |"))
-    assert row == f"| {escape_cell(name)} | 1.0 s |  |"
-    assert row.replace("\\\\", "").replace("\\|", "").count("|") == 4
+    row = next(line for line in page.splitlines() if line.endswith("| 1.0 s |  |  |  |"))
+    assert row == f"| {escape_cell(name)} | 1.0 s |  |  |  |"
+    assert row.replace("\\\\", "").replace("\\|", "").count("|") == 6
 
 
 @pytest.mark.parametrize(

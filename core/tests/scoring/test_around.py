@@ -57,7 +57,7 @@ def test_the_divergence_is_that_of_the_written_child(setup: Setup, tmp_path: Pat
 
 def test_what_the_child_has_changes_nothing_and_the_rest_is_ordered_right(setup: Setup) -> None:
     choice = setup.choice(*CHILD)
-    predicted = setup.around.neighbours(choice, setup.candidates)
+    predicted = setup.around.neighbours(choice, setup.candidates).alone()
     assert set(predicted) == {candidate.key for candidate in setup.candidates}
     assert all(predicted[candidate.key] == 0 for candidate in choice)
     own = setup.around.divergence(choice)
@@ -70,7 +70,7 @@ def test_what_the_child_has_changes_nothing_and_the_rest_is_ordered_right(setup:
 
 def test_a_small_exchange_is_predicted_with_its_sign(setup: Setup) -> None:
     choice = setup.choice(*CHILD)
-    predicted = setup.around.neighbours(choice, setup.candidates)
+    predicted = setup.around.neighbours(choice, setup.candidates).alone()
     own = setup.around.divergence(choice)
     # One channel of 48 less in a layer that is whole so far: nearly linear.
     for key in ("block_1_ffn:ffn_intermediate=47", "block_2_ffn:ffn_intermediate=47"):
@@ -78,3 +78,18 @@ def test_a_small_exchange_is_predicted_with_its_sign(setup: Setup) -> None:
         exchanged = [candidate if c.group == candidate.group else c for c in choice]
         change = setup.around.divergence(exchanged) - own
         assert predicted[key] == pytest.approx(change, rel=0.35, abs=3e-4)
+
+
+def test_several_exchanges_are_predicted_better_together_than_by_their_sum(setup: Setup) -> None:
+    choice = setup.choice(*CHILD)
+    around = setup.around.neighbours(choice, setup.candidates)
+    alone, own = around.alone(), setup.around.divergence(choice)
+    keys = ["block_1_ffn:ffn_intermediate=36", "block_2_ffn:ffn_intermediate=36", "block_0_attention:query_groups=1"]
+    exchanged = {c.group: c for c in choice} | {c.group: c for c in setup.candidates if c.key in keys}
+    change = setup.around.divergence(list(exchanged.values())) - own
+    together = around.together(keys)
+    assert abs(together - change) < abs(sum(alone[key] for key in keys) - change)
+    # Adding one exchange after the other gives the same.
+    steps = [around.besides(keys[:count])[keys[count]] for count in range(len(keys))]
+    assert sum(steps) == pytest.approx(together, rel=1e-4)
+    assert around.besides([]) == alone

@@ -117,3 +117,34 @@ def test_the_sample_has_both_ends(teacher_dir: Path) -> None:
     assert [candidate.layer for candidate in chosen] == [0, 5, 10, 14, 19]
     assert len(sample_for_exact(candidates, estimates, 50)) == 20
     assert rank_correlation([1.0, 2.0, 3.0], [1.0, 5.0, 9.0]) == pytest.approx(1)
+
+
+def test_every_kind_is_brought_to_the_scale_of_its_own_exact_scores() -> None:
+    kinds = {f"{kind}{index}": kind for kind in ("attention", "ffn") for index in range(1, 11)}
+    estimates = {key: float(key.removeprefix(kind)) for key, kind in kinds.items()}
+    true = {key: estimates[key] * (3 if kind == "attention" else 2) for key, kind in kinds.items()}
+    sample = {key: true[key] for key in ("attention2", "attention9", "ffn1", "ffn5", "ffn10")}
+    corrected = correct(estimates, sample, kinds)
+    assert all(corrected[key] == pytest.approx(value, rel=0.15) for key, value in true.items())
+    together = correct(estimates, sample)
+    assert sum(abs(corrected[key] / true[key] - 1) for key in true) < sum(
+        abs(together[key] / true[key] - 1) for key in true
+    )
+    # One exact score says nothing about a kind: it takes the factor of all.
+    assert correct(estimates, {"attention3": 9.0, "ffn2": 4.0, "ffn8": 16.0}, kinds)["attention3"] == 9.0
+
+
+def test_the_sample_has_some_of_each_half(teacher_dir: Path) -> None:
+    block = SubblockCheckpoint.open(teacher_dir).block_configs[0]
+    candidates = [
+        Candidate(layer, "ffn", "ffn_intermediate", size, block) for layer in range(30) for size in range(1, 8)
+    ]
+    candidates += [Candidate(layer, "attention", "no_op", 0, block) for layer in range(30)]
+    estimates = {c.key: float(c.layer + 100 * c.size) for c in candidates}
+    chosen = sample_for_exact(candidates, estimates, 16)
+    attention = [c.layer for c in chosen if c.half == "attention"]
+    assert attention[0] == 0
+    assert attention[-1] == 29
+    assert len(attention) == 4
+    assert len(chosen) <= 19
+    assert len({c.key for c in chosen}) == len(chosen)

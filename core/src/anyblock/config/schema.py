@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from anyblock.config.budget import THROUGHPUT, Bound, as_latency, merge_entries, parse_bound
+from anyblock.config.distillation import DistillationConfig
 from anyblock.config.pruning import PruningConfig
 from anyblock.config.section import Fraction, Positive, Section, in_one_line
 from anyblock.errors import ConfigError
@@ -237,6 +238,9 @@ class RunConfig(Section):
     pruning: PruningConfig = Field(default_factory=PruningConfig, description="Which candidates there are.")
     scoring: ScoringConfig = Field(default_factory=ScoringConfig, description="How candidates are scored.")
     search: SearchConfig = Field(default_factory=SearchConfig, description="Which child is looked for.")
+    distillation: DistillationConfig = Field(
+        default_factory=DistillationConfig, description="Training of the child against its teacher."
+    )
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="What is measured in the end.")
     memory: MemoryConfig = Field(default_factory=MemoryConfig, description="How much memory the run itself takes.")
 

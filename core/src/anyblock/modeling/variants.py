@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,15 +51,36 @@ class LayerVariants:
         model, weights = self._model(self._place[index, block_config])
         layer = model.get_submodule(self._engine.family.layer_block_name(index))
         weights.assign(tensors, device=self._engine.device, where=f"a variant of layer {index}")
+        lent = [(m, name, t.dtype) for m in layer.modules() for name, t in m._parameters.items() if t is not None]
         try:
             yield layer
         finally:
-            for module in layer.modules():
-                for name, tensor in module._parameters.items():
-                    if tensor is not None:
-                        module._parameters[name] = nn.Parameter(tensor.to("meta"), requires_grad=False)
+            for module, name, dtype in lent:
+                empty = torch.empty_like(module.get_parameter(name), device="meta", dtype=dtype)
+                module._parameters[name] = nn.Parameter(empty, requires_grad=False)
             if self._engine.max_resident is not None:
                 give_back()
+
+    def trainable(self, index: int, block_config: BlockConfig, names: Iterable[str]) -> dict[str, nn.Parameter]:
+        """Turn parameters of a layer that is lent at the moment into float32 ones with gradients.
+
+        Args:
+            index: the layer.
+            block_config: its shape.
+            names: checkpoint names; those without a parameter of their own (`WeightMap.parameter`) are left out.
+
+        Returns:
+            `{checkpoint name: parameter}`.
+        """
+        _, weights = self._model(self._place[index, block_config])
+        found: dict[str, nn.Parameter] = {}
+        for name in names:
+            place = weights.parameter(name)
+            if place is not None:
+                owner, leaf = place
+                value: torch.Tensor = owner.get_parameter(leaf)
+                owner._parameters[leaf] = found[name] = nn.Parameter(value.detach().float().clone())
+        return found
 
     def _model(self, column: int) -> tuple[Any, WeightMap]:
         if column not in self._built:

@@ -47,6 +47,19 @@ class WeightMap:
             self._plan[name] = (renamed, source is not None)
         return self._plan[name]
 
+    def parameter(self, name: str) -> tuple[nn.Module, str] | None:
+        """Return the module and attribute that hold what the checkpoint calls `name`.
+
+        None where transformers computes the module's tensor from several, or where it is no parameter: then there is nothing
+        that could be trained and written back under that name.
+        """
+        target, computes = self.target(name)
+        path, _, leaf = target.rpartition(".")
+        if computes:
+            return None
+        owner = self._model.get_submodule(path)
+        return (owner, leaf) if leaf in owner._parameters else None
+
     def assign(self, tensors: Mapping[str, torch.Tensor], *, device: torch.device | str, where: str) -> None:
         """Put `tensors` (by checkpoint name) into the model, in the dtype in which the model was built.
 

@@ -20,9 +20,11 @@ from anyblock.pipeline.pinned import pin_model
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.source import read_source
 from anyblock.pipeline.space import require_run_space
+from anyblock.pipeline.stages.adapt import Adapted, Adapting
 from anyblock.pipeline.stages.candidates import CostedCandidates, keep_candidates, linear_places, plan_candidates
 from anyblock.pipeline.stages.child import run_child
 from anyblock.pipeline.stages.data import TokenData
+from anyblock.pipeline.stages.distill import run_block_distillation, run_model_distillation
 from anyblock.pipeline.stages.hidden_size import run_hidden_size
 from anyblock.pipeline.stages.importance import hook_plans, linear_maps, run_importance, stream_order
 from anyblock.pipeline.stages.latency import LATENCY, run_latency
@@ -134,8 +136,12 @@ def _compress(
     solutions = run_search(run, config.search, costed, scores)
     solution = run_refine(context, costed, orders, tokens["scoring"], solutions[0])
     chosen = chosen_candidates(costed, solution)
-    repaired, repair_key = run_repair(context, chosen, orders, tokens["calibration"])
-    child = run_child(context, chosen, orders, repaired, repair_key, output, overwrite=overwrite)
+    adapting = Adapting(context, chosen, orders, tokens["calibration"])
+    adapted = run_repair(adapting, Adapted())
+    adapted = run_block_distillation(adapting, adapted)
+    adapted = run_model_distillation(adapting, adapted)
+    adapting.close()
+    child = run_child(context, chosen, orders, adapted, output, overwrite=overwrite)
     run_latency_check(context, child, solution.costs)
     evaluation = run_evaluation(context, child, tokens["evaluation"])
     summary = summarise(context, costed, solution, child, evaluation)

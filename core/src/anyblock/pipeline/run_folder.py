@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import AnyBlockError, ConfigError, InputError
+from anyblock.pipeline.peak_memory import peak_memory, reset_peak_memory
 
 _INPUTS: Final = "inputs.json"
 _DONE: Final = "stage.json"
@@ -114,13 +115,18 @@ class Stage:
             write_json_atomic(self.folder / _INPUTS, {"fingerprint": self.fingerprint, "inputs": self.inputs})
         self._ran.add(self.folder.name)
         begin = time.monotonic()
+        reset_peak_memory()
         yield self.folder
+        memory = peak_memory()
         seconds = round(time.monotonic() - begin, 3)
         for scratch in self.folder.glob(".*"):
             shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
         names = sorted(path.name for path in self.folder.iterdir() if path.is_file() and path.name != _INPUTS)
         files = {name: file_digest(self.folder / name) for name in names}
-        write_json_atomic(self.folder / _DONE, {"fingerprint": self.fingerprint, "files": files, "seconds": seconds})
+        write_json_atomic(
+            self.folder / _DONE,
+            {"fingerprint": self.fingerprint, "files": files, "seconds": seconds, "peak_memory": memory},
+        )
 
 
 class RunFolder:

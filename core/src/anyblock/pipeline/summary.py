@@ -12,11 +12,14 @@ from anyblock.config.schema import RunConfig
 from anyblock.costs.names import CandidateCosts
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
+from anyblock.pipeline.stages.adapt import read_adaptation
 from anyblock.pipeline.stages.candidates import CostedCandidates, scenario_of
+from anyblock.pipeline.stages.distill import BLOCKS, MODEL
 from anyblock.pipeline.stages.latency import latency_scenario, wants_latency
 from anyblock.pipeline.stages.latency_check import read_latency_check
+from anyblock.pipeline.stages.refine import STAGE as REFINE
 from anyblock.pipeline.stages.refine import read_refinement
-from anyblock.pipeline.stages.repair import read_repair
+from anyblock.pipeline.stages.repair import STAGE as REPAIR
 from anyblock.pipeline.stages.scores import read_agreement
 from anyblock.pipeline.stages.solution import resolve_budgets
 from anyblock.report.summary import BudgetLine, RunSummary, SearchLine, StageLine
@@ -89,10 +92,11 @@ def _notes(context: RunContext) -> Iterator[str]:
             f"{agreement['rank_correlation']:.3f}."
         )
     steps = read_refinement(context.run) if context.config.search.refine_rounds else []
-    for number, step in enumerate(steps, 1):
+    for step in steps:
         yield (
-            f"Refinement {number}: {step.changed} subblocks exchanged, KL on the scoring text predicted {step.predicted:.4f}, "
-            f"measured {step.measured:.4f}; {'kept' if step.kept else 'dropped'}."
+            f"Refinement {step.number}: {step.changed} subblocks exchanged (at most {step.region}), KL on the scoring text "
+            f"{step.start:.4f}, predicted {step.predicted:.4f}, measured {step.measured:.4f}; "
+            f"{'kept' if step.kept else 'dropped'}."
         )
     check = read_latency_check(context)
     if check is not None:
@@ -104,13 +108,22 @@ def _notes(context: RunContext) -> Iterator[str]:
         )
         if scenario.generated:
             yield f"Throughput: {scenario.throughput(check.measured):.4g} generated tokens a second, prefill included."
-    lines = read_repair(context.run) if context.config.pruning.repair.method != "none" else []
-    if lines:
-        helped = [line for line in lines if line.ridge is not None]
-        before, after = (sum(getattr(line, name) for line in lines) / len(lines) for name in ("plain_error", "error"))
+    repaired = read_adaptation(context.run, REPAIR) if context.config.pruning.repair.method != "none" else None
+    if repaired is not None and repaired.lines:
+        lines = repaired.lines
+        helped = [line for line in lines if line["ridge"] is not None]
+        before, after = (sum(line[name] for line in lines) / len(lines) for name in ("plain_error", "error"))
         yield (
             f"{len(helped)} of {len(lines)} narrowed subblocks were re-fitted by least squares; the relative error of their "
             f"outputs on held-out tokens went from {before:.3f} to {after:.3f} on average."
+        )
+    trained = read_adaptation(context.run, BLOCKS) if context.config.distillation.blocks.enabled else None
+    if trained is not None and trained.lines:
+        helped = [line for line in trained.lines if line["epoch"]]
+        before, after = (sum(line[name] for line in trained.lines) / len(trained.lines) for name in ("before", "after"))
+        yield (
+            f"{len(helped)} of {len(trained.lines)} changed layers were trained one by one; the relative error of their outputs "
+            f"on held-out tokens went from {before:.3f} to {after:.3f} on average."
         )
 
 
@@ -120,7 +133,30 @@ def _plain(costs: CandidateCosts) -> dict[str, float]:
 
 def _stages(context: RunContext) -> tuple[StageLine, ...]:
     lines = []
+    distillation = context.config.distillation
+    unused = {BLOCKS: not distillation.blocks.enabled, MODEL: not distillation.model.enabled}
     for done in sorted(context.run.path.glob("stages/*/stage.json")):
-        name = done.parent.name
-        lines.append(StageLine(name.partition("-")[2], read_json(done)["seconds"], reused=name not in context.run.ran))
+        name, data = done.parent.name, read_json(done)
+        if unused.get(name):
+            continue  # left from an earlier run
+        lines.append(
+            StageLine(
+                name.partition("-")[2],
+                data["seconds"],
+                reused=name not in context.run.ran,
+                memory=data.get("peak_memory"),
+                quality=_quality(context, name),
+            )
+        )
     return tuple(lines)
+
+
+def _quality(context: RunContext, stage: str) -> str:
+    """Return what a stage did to the child, as far as it measured it."""
+    if stage == REFINE and (steps := read_refinement(context.run)):
+        kept = [step.measured for step in steps if step.kept]
+        return f"KL on the scoring text {steps[0].start:.4f} to {kept[-1] if kept else steps[0].start:.4f}"
+    found = read_adaptation(context.run, stage)
+    if found is None:
+        return ""
+    return f"KL on held-out text {found.before:.4f} to {found.after:.4f}" + ("" if found.kept else ", dropped")

@@ -81,12 +81,13 @@ def realize(
         writer = SubblockWriter(work, config=teacher.config, block_configs=blocks)
         for group in teacher.groups:
             candidate = by_group.get(group)
-            if candidate is None or (candidate.kind == TEACHER and not repaired.keys() & set(teacher.groups[group])):
+            own = candidate is None or candidate.kind == TEACHER
+            if own and not repaired.keys() & set(teacher.groups[group]):
                 writer.copy_group(teacher, group)
-            elif candidate.kind != NO_OP:
-                tensors = weights.subblock(candidate)
+            elif candidate is None or candidate.kind != NO_OP:
+                tensors = teacher.load(group) if candidate is None else weights.subblock(candidate)
                 writer.write(group, {name: repaired.get(name, tensor) for name, tensor in tensors.items()})
-                if candidate.kind not in (TEACHER, LINEAR):
+                if candidate is not None and candidate.kind not in (TEACHER, LINEAR):
                     kept[group] = {"kind": candidate.kind, "units": weights.kept_units(candidate)}
             advance(1)
         record = {"origin": origin, "kept_units": kept}

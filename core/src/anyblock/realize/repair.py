@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from anyblock.calibration.batches import Batches
-from anyblock.calibration.sweep import HELD_OUT_EVERY
-from anyblock.candidates.candidate import HALVES, Candidate
+from anyblock.candidates.candidate import HALVES, TEACHER, Candidate
 from anyblock.candidates.views import CandidateWeights
-from anyblock.checkpoint.tensor_files import TensorFiles
-from anyblock.errors import UsageError
 from anyblock.importance.expert_moments import ExpertGramStatistic
 from anyblock.importance.hook import HookContext
 from anyblock.importance.statistics import GramStatistic
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
-from anyblock.modeling.variants import LayerVariants
 from anyblock.progress import SILENT, Progress
-from anyblock.realize.realize import child_blocks
+from anyblock.realize.child_layers import ChildLayers
+from anyblock.realize.held_out import held_out_every
+from anyblock.realize.partial import layer_files, load_layer, save_layer
 
 
 @dataclass(frozen=True)
@@ -75,57 +73,53 @@ def repair(
     Raises:
         UsageError: there are fewer than two batches, so that nothing could be held out.
     """
-    if len(batches) < 2:
-        raise UsageError(
-            f"{len(batches)} calibration batch is too few to repair with",
-            expected="at least two batches: one to fit on, one to judge by",
-            hint="give more text, lower data.batch_size, or set pruning.repair.method=none",
-        )
-    sweep = _Sweep(engine, chosen, weights, min(HELD_OUT_EVERY, len(batches)))
+    sweep = _Sweep(engine, chosen, weights, held_out_every(batches))
     prepared, hidden = engine.prepare_all(batches, spool)
     repaired: dict[str, torch.Tensor] = {}
     lines: list[RepairLine] = []
     with progress.task("Repairing", total=batches.tokens * engine.num_layers, unit="layer tokens") as advance:
         for index in range(engine.num_layers):
-            found = _load(partial, index)
+            found = load_layer(partial, index)
             if found is None:
                 found = sweep.fit_layer(index, hidden, prepared)
-                _save(partial, index, found)
-            lines.extend(found.lines)
+                save_layer(partial, index, *found)
+            tensors, rows = found
+            lines.extend(RepairLine(**row) for row in rows)
             if partial is None:
-                repaired.update(found.tensors)
-            for position, output in enumerate(sweep.run_child(index, hidden, prepared, found.tensors)):
+                repaired.update(tensors)
+            sweep.hold(tensors)
+            for position, output in enumerate(sweep.child.run(index, hidden, prepared)):
                 hidden[position] = output
             advance(batches.tokens)
-    if partial is None:
-        return repaired, lines
-    return TensorFiles([_file(partial, index) for index in range(engine.num_layers)]), lines
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    tensors: dict[str, torch.Tensor]
-    lines: list[RepairLine]
+    return (repaired if partial is None else layer_files(partial)), lines
 
 
 class _Sweep:
     def __init__(
-        self, engine: LayerwiseModel, chosen: Sequence[Candidate], weights: CandidateWeights, held_out_every: int
+        self, engine: LayerwiseModel, chosen: Sequence[Candidate], weights: CandidateWeights, every: int
     ) -> None:
         self.engine = engine
         self.weights = weights
-        self.held_out_every = held_out_every
+        self.every = every
         self.by_group = {candidate.group: candidate for candidate in chosen}
-        self.child = child_blocks(engine.block_configs, chosen)
-        self.before_ffn = [
-            replace(child, ffn=block.ffn) for block, child in zip(engine.block_configs, self.child, strict=True)
-        ]
-        self.variants = LayerVariants(engine, [list(pair) for pair in zip(self.child, self.before_ffn, strict=True)])
+        self.own_ffn = {
+            index: Candidate(index, "ffn", TEACHER, 0, block) for index, block in enumerate(engine.block_configs)
+        }
+        self._held: dict[str, torch.Tensor] = {}
+        others = [[candidate] for candidate in self.own_ffn.values()]
+        self.child = ChildLayers(engine, weights, chosen, changed=self._held, others=others)
 
-    def fit_layer(self, index: int, hidden: SpooledTensors, batches: Sequence[Batch]) -> _Fitted:
+    def hold(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take these for the repaired tensors of the layer that is worked on; those of others are let go."""
+        self._held.clear()
+        self._held.update(tensors)
+
+    def fit_layer(
+        self, index: int, hidden: SpooledTensors, batches: Sequence[Batch]
+    ) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
         """Fit both halves of a layer; the ffn sees what the repaired attention gives."""
         found: dict[str, torch.Tensor] = {}
-        lines: list[RepairLine] = []
+        lines: list[dict[str, Any]] = []
         for half in HALVES:
             candidate = self.by_group.get(f"block_{index}_{half}")
             if candidate is None or not self.weights.is_repairable(candidate):
@@ -133,31 +127,14 @@ class _Sweep:
             if half == "attention":
                 statistic = self._collect(candidate, self.engine.use(index), hidden, batches)
             else:
-                tensors = self._block_tensors(index, {"attention"}, found)
-                with self.variants.layer(index, self.before_ffn[index], tensors) as layer:
+                with self.child.layer(index, instead=self.own_ffn[index]) as layer:
                     statistic = self._collect(candidate, layer, hidden, batches)
             tensors, fit = self.weights.repaired(candidate, statistic.fit, statistic.held_out)
-            lines.append(RepairLine(candidate.group, fit.ridge, fit.plain_error, fit.error))
+            lines.append(asdict(RepairLine(candidate.group, fit.ridge, fit.plain_error, fit.error)))
             plain = self.weights.subblock(candidate)
             found.update({name: t.contiguous() for name, t in tensors.items() if not torch.equal(t, plain[name])})
-        return _Fitted(found, lines)
-
-    def run_child(
-        self, index: int, hidden: SpooledTensors, batches: Sequence[Batch], repaired: Mapping[str, torch.Tensor]
-    ) -> Iterator[torch.Tensor]:
-        """Run the child's own layer with its repaired tensors, one batch after the other."""
-        if self.child[index] == self.engine.block_configs[index]:
-            yield from self._run(index, None, hidden, batches)
-            return
-        tensors = self._block_tensors(index, set(HALVES), repaired)
-        with self.variants.layer(index, self.child[index], tensors) as layer:
-            yield from self._run(index, layer, hidden, batches)
-
-    def _run(
-        self, index: int, layer: nn.Module | None, hidden: SpooledTensors, batches: Sequence[Batch]
-    ) -> Iterator[torch.Tensor]:
-        for position, batch in enumerate(batches):
-            yield self.engine.run(index, hidden[position], batch, layer=layer)
+            self.hold(found)
+        return found, lines
 
     def _collect(
         self, candidate: Candidate, layer: nn.Module, hidden: SpooledTensors, batches: Sequence[Batch]
@@ -165,50 +142,11 @@ class _Sweep:
         module = layer.get_submodule(self.weights.watched_module(candidate))
         block = self.engine.block_configs[candidate.layer]
         context = HookContext(self.engine.config, block, candidate.layer, len(batches))
-        statistic = self.weights.statistic(candidate)(module, context, held_out_every=self.held_out_every)
+        statistic = self.weights.statistic(candidate)(module, context, held_out_every=self.every)
         handle = statistic.attach()
         try:
-            for _ in self._run(candidate.layer, layer, hidden, batches):
-                pass
+            for states, batch in zip(hidden, batches, strict=True):
+                self.engine.run(candidate.layer, states, batch, layer=layer)
         finally:
             handle.remove()
         return statistic
-
-    def _block_tensors(
-        self, index: int, changed: Iterable[str], repaired: Mapping[str, torch.Tensor]
-    ) -> dict[str, torch.Tensor]:
-        """Return a block's tensors in which the halves `changed` are the child's, repaired where they have been."""
-        tensors: dict[str, torch.Tensor] = {}
-        for half in (*HALVES, "other"):
-            group = f"block_{index}_{half}"
-            candidate = self.by_group.get(group)
-            if half in changed and candidate is not None:
-                tensors.update(self.weights.subblock(candidate))
-            elif group in self.engine.checkpoint.groups:
-                tensors.update(self.engine.checkpoint.load(group))
-        return {name: repaired.get(name, tensor) for name, tensor in tensors.items()}
-
-
-def _load(folder: Path | None, index: int) -> _Fitted | None:
-    from safetensors import safe_open
-
-    if folder is None or not _file(folder, index).is_file():
-        return None
-    with safe_open(_file(folder, index), framework="pt") as file:
-        lines = json.loads(file.metadata()["lines"])
-        return _Fitted({name: file.get_tensor(name) for name in file.keys()}, [RepairLine(**line) for line in lines])  # noqa: SIM118
-
-
-def _save(folder: Path | None, index: int, fitted: _Fitted) -> None:
-    if folder is None:
-        return
-    from safetensors.torch import save_file
-
-    folder.mkdir(exist_ok=True)
-    whole = folder / f"{index}.tmp"
-    save_file(fitted.tensors, whole, {"lines": json.dumps([asdict(line) for line in fitted.lines])})
-    whole.replace(_file(folder, index))
-
-
-def _file(folder: Path, index: int) -> Path:
-    return folder / f"{index}.safetensors"

@@ -58,6 +58,7 @@ def markdown_environment() -> Environment:
     )
     environment.filters["cell"] = escape_cell
     environment.filters["duration"] = fmt.duration
+    environment.filters["memory"] = lambda value: "" if value is None else fmt.size(value)
     return environment
 
 

@@ -44,11 +44,21 @@ class SearchLine:
 
 @dataclass(frozen=True)
 class StageLine:
-    """A stage of the run, the seconds it took, and whether its result was there already."""
+    """A stage of the run.
+
+    Attributes:
+        name: what it is called.
+        seconds: the time it took.
+        reused: whether its result was there already.
+        memory: main memory that the process held at most meanwhile, in bytes.
+        quality: what it did to the child, in words.
+    """
 
     name: str
     seconds: float
     reused: bool = False
+    memory: int | None = None
+    quality: str = ""
 
 
 @dataclass(frozen=True)

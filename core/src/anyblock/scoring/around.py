@@ -3,28 +3,24 @@
 Single replacements in the teacher do not add up. Around a child with hidden states `h`, changing one half of one layer
 changes that layer's output by `d`, and KL(teacher || child) by about `g . d + (probe . d)^2 / 2`: `g` is the gradient of the
 divergence itself, and the second term its Gauss-Newton curvature, the mean over probes drawn from the child's predictions.
-Both gradients are carried backwards through the child's layers once; each candidate costs its own layer.
+Both gradients are carried backwards through the child's layers once; each candidate costs its own layer. The products are
+kept token by token, and those of several exchanges add up inside the square: that is how exchanges act on one another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
-from torch import nn
 
-from anyblock.blocks import BlockConfig
 from anyblock.calibration.batches import Batches
-from anyblock.candidates.candidate import HALVES, Candidate
+from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.errors import ExecutionError
-from anyblock.modeling.layerwise import Batch, LayerwiseModel
+from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
-from anyblock.modeling.variants import LayerVariants
 from anyblock.progress import SILENT, Progress
-from anyblock.realize.realize import child_blocks
+from anyblock.realize.child_layers import ChildLayers
 from anyblock.scoring.gradients import divergence_gradients, input_gradients, probe_gradients
 from anyblock.scoring.replace_one import TeacherTrace
 
@@ -74,16 +70,21 @@ class Surroundings:
             self._targets = [target.seen_by(engine, batch) for target, batch in pairs]
 
     @torch.no_grad()
-    def divergence(self, choice: Choice) -> float:
-        """Return the KL(teacher || child) of this child, in nats a token, on the scoring text."""
-        child = _Child(self._engine, self._weights, choice, [[] for _ in range(self._engine.num_layers)])
+    def divergence(self, choice: Choice, *, changed: Mapping[str, torch.Tensor] | None = None) -> float:
+        """Return the KL(teacher || child) of this child, in nats a token, on the scoring text.
+
+        Args:
+            choice: the child.
+            changed: tensors by checkpoint name that replace those of its candidates.
+        """
+        child = ChildLayers(self._engine, self._weights, choice, changed=changed)
         hidden = self._first
         for index in range(self._engine.num_layers):
             hidden = self._spool.collect(child.run(index, hidden, self._batches))
         return self._mean(hidden)
 
-    def neighbours(self, choice: Choice, candidates: Sequence[Candidate]) -> dict[str, float]:
-        """Return `{candidate key: estimated change of the divergence}` for each candidate as the only change to a child.
+    def neighbours(self, choice: Choice, candidates: Sequence[Candidate]) -> Neighbourhood:
+        """Estimate what each candidate would change in a child, alone and together with others.
 
         Args:
             choice: the child.
@@ -98,7 +99,7 @@ class Surroundings:
         for candidate in candidates:
             if candidate.key not in chosen:
                 others[candidate.layer].append(candidate)
-        child = _Child(engine, self._weights, choice, others)
+        child = ChildLayers(engine, self._weights, choice, others=others)
         inputs = [self._first]
         with torch.no_grad():
             for index in range(layers):
@@ -113,93 +114,87 @@ class Surroundings:
             )
             for target, batch, hidden in zip(self._targets, self._batches, inputs[-1], strict=True)
         )
-        found = dict.fromkeys(chosen, 0.0)
+        found: dict[str, torch.Tensor] = {}
         total = sum(map(len, others))
         with self._progress.task("Scoring around the child", total=total, unit="candidates") as advance:
             for index in range(layers - 1, -1, -1):
                 for candidate in others[index]:
-                    found[candidate.key] = self._change(child, candidate, inputs, gradients)
+                    found[candidate.key] = self._products(child, candidate, inputs, gradients)
                     advance(1)
                 with child.layer(index) as layer:
                     gradients = self._spool.collect(
                         input_gradients(engine, index, batch, hidden, gradient, layer=layer)
                         for batch, hidden, gradient in zip(self._batches, inputs[index], gradients, strict=True)
                     )
-        return found
+        groups = {candidate.key: candidate.group for candidate in candidates}
+        return Neighbourhood(found, groups, chosen)
 
     @torch.no_grad()
-    def _change(
+    def _products(
         self,
-        child: _Child,
+        child: ChildLayers,
         candidate: Candidate,
         inputs: Sequence[SpooledTensors],
         gradients: SpooledTensors,
-    ) -> float:
+    ) -> torch.Tensor:
+        """Return the products of gradient and change of every token, [1 + probes, tokens]: of the slope, then the probes."""
         index = candidate.layer
-        total, tokens = 0.0, 0
         outputs = child.run(index, inputs[index], self._batches, instead=candidate)
-        for output, before, gradient in zip(outputs, inputs[index + 1], gradients, strict=True):
-            along = torch.einsum("pbth,bth->pbt", gradient, output.float() - before.float())
-            total += float(along[0].sum(dtype=torch.float64) + along[1:].square().mean(0).sum(dtype=torch.float64) / 2)
-            tokens += output.shape[0] * output.shape[1]
-        if not torch.isfinite(torch.tensor(total)):
-            raise ExecutionError(f"{candidate.key}: the estimated change is {total}", hint="try dtype=float32")
-        return total / tokens
+        found = torch.cat(
+            [
+                torch.einsum("pbth,bth->pbt", gradient, output.float() - before.float()).flatten(1)
+                for output, before, gradient in zip(outputs, inputs[index + 1], gradients, strict=True)
+            ],
+            dim=1,
+        )
+        if not bool(found.isfinite().all()):
+            raise ExecutionError(f"{candidate.key}: the estimated change is not finite", hint="try dtype=float32")
+        return found.cpu()
 
     def _mean(self, hidden: SpooledTensors) -> float:
         pairs = [target.distance(states) for target, states in zip(self._targets, hidden, strict=True)]
         return sum(value for value, _ in pairs) / sum(tokens for _, tokens in pairs)
 
 
-class _Child:
-    """A child that is run layer by layer, and with one half of one layer exchanged."""
+class Neighbourhood:
+    """What exchanges in a child would change of its divergence, in nats a token.
+
+    Args:
+        products: `{candidate key: products of its change with the slope and the probes, [1 + probes, tokens]}`.
+        groups: `{candidate key: the search group it competes in}`.
+        chosen: the keys of what the child has.
+    """
 
     def __init__(
-        self,
-        engine: LayerwiseModel,
-        weights: CandidateWeights,
-        choice: Choice,
-        others: Sequence[Sequence[Candidate]],
+        self, products: Mapping[str, torch.Tensor], groups: Mapping[str, str], chosen: Collection[str]
     ) -> None:
-        self._engine = engine
-        self._weights = weights
-        self._chosen = {candidate.group: candidate for candidate in choice}
-        self._blocks = child_blocks(engine.block_configs, choice)
-        wanted = [
-            [block, *(self._exchanged(candidate) for candidate in candidates)]
-            for block, candidates in zip(self._blocks, others, strict=True)
-        ]
-        self._variants = LayerVariants(engine, wanted)
+        self._products = products
+        self._groups = groups
+        self._own = [key for key in groups if key in chosen]
 
-    def run(
-        self,
-        index: int,
-        hidden: SpooledTensors,
-        batches: Sequence[Batch],
-        *,
-        instead: Candidate | None = None,
-    ) -> Iterator[torch.Tensor]:
-        """Run the child's layer, or the one with `instead` for its half, one batch after the other."""
-        with self.layer(index, instead=instead) as layer:
-            for states, batch in zip(hidden, batches, strict=True):
-                yield self._engine.run(index, states, batch, layer=layer)
+    def alone(self) -> dict[str, float]:
+        """Return `{candidate key: change}` for each candidate as the only exchange; 0 for what the child has."""
+        return dict.fromkeys(self._own, 0.0) | {key: _change(product) for key, product in self._products.items()}
 
-    def layer(self, index: int, *, instead: Candidate | None = None) -> AbstractContextManager[nn.Module]:
-        """Lend the child's layer."""
-        block = self._blocks[index] if instead is None else self._exchanged(instead)
-        return self._variants.layer(index, block, self._tensors(index, instead))
+    def together(self, keys: Iterable[str]) -> float:
+        """Return the change that these exchanges make together; what the child has already changes nothing."""
+        products = [self._products[key] for key in keys if key in self._products]
+        return _change(torch.stack(products).sum(0)) if products else 0.0
 
-    def _exchanged(self, candidate: Candidate) -> BlockConfig:
-        half = getattr(candidate.block_config, candidate.half)
-        return replace(self._blocks[candidate.layer], **{candidate.half: half})
+    def besides(self, keys: Iterable[str]) -> dict[str, float]:
+        """Return `{candidate key: change}` that each candidate would make beside these exchanges, instead of that of its group."""
+        exchanged = {self._groups[key]: self._products[key] for key in keys if key in self._products}
+        if not exchanged:
+            return self.alone()
+        total = torch.stack(list(exchanged.values())).sum(0)
+        found = dict.fromkeys(self._own, 0.0)
+        for key, product in self._products.items():
+            others = total - exchanged[self._groups[key]] if self._groups[key] in exchanged else total
+            cross = (product[1:] * others[1:]).mean(0).mean(dtype=torch.float64)
+            found[key] = _change(product) + float(cross)
+        return found
 
-    def _tensors(self, index: int, instead: Candidate | None) -> dict[str, torch.Tensor]:
-        tensors: dict[str, torch.Tensor] = {}
-        for half in (*HALVES, "other"):
-            group = f"block_{index}_{half}"
-            candidate = instead if instead is not None and instead.group == group else self._chosen.get(group)
-            if candidate is not None:
-                tensors.update(self._weights.subblock(candidate))
-            elif group in self._engine.checkpoint.groups:
-                tensors.update(self._engine.checkpoint.load(group))
-        return tensors
+
+def _change(product: torch.Tensor) -> float:
+    linear = product[0].mean(dtype=torch.float64)
+    return float(linear + product[1:].square().mean(0).mean(dtype=torch.float64) / 2)

@@ -106,26 +106,47 @@ def _divergence(candidate: Candidate, layer: torch.nn.Module, trace: TeacherTrac
 
 
 def sample_for_exact(candidates: Sequence[Candidate], estimates: Mapping[str, float], count: int) -> list[Candidate]:
-    """Choose the candidates to score exactly: evenly spread over the order of the estimates, both ends included."""
+    """Choose the candidates to score exactly: of each half evenly spread over the order of the estimates, both ends included."""
     ordered = sorted(candidates, key=lambda candidate: (estimates[candidate.key], candidate.key))
     if count >= len(ordered):
         return ordered
-    places = np.unique(np.linspace(0, len(ordered) - 1, max(count, 2)).round().astype(int))
-    return [ordered[place] for place in places]
+    halves = [[c for c in ordered if c.half == half] for half in sorted({c.half for c in ordered})]
+    chosen: set[str] = set()
+    for mine in halves:
+        # In proportion, but enough of each to see how far it is off on the whole.
+        share = max(round(count * len(mine) / len(ordered)), min(4, count // len(halves)), 2)
+        places = np.unique(np.linspace(0, len(mine) - 1, min(share, len(mine))).round().astype(int))
+        chosen.update(mine[place].key for place in places)
+    return [candidate for candidate in ordered if candidate.key in chosen]
 
 
-def correct(estimates: Mapping[str, float], exact: Mapping[str, float]) -> dict[str, float]:
+def correct(
+    estimates: Mapping[str, float], exact: Mapping[str, float], kinds: Mapping[str, str] | None = None
+) -> dict[str, float]:
     """Bring estimates to the scale of exact scores; a candidate that was scored exactly keeps that score.
 
-    The logarithm of the exact score is taken as a non-decreasing function of the estimate's logarithm: the isotonic
-    regression of the sample (pool adjacent violators; Barlow and Brunk 1972), linear between its points and of slope 1
-    beyond them.
+    First every kind of change gets a factor of its own, the median of exact over estimated scores: without the interplay of
+    tokens, the removal of an attention looks too harmless beside that of channels. Then the logarithm of the exact score is
+    taken as a non-decreasing function of the estimate's logarithm: the isotonic regression of the sample (pool adjacent
+    violators; Barlow and Brunk 1972), linear between its points and of slope 1 beyond them.
 
     Args:
         estimates: by candidate key, not negative.
         exact: by candidate key, a subset of at least two.
+        kinds: by candidate key, for instance the half of the layer; a kind with fewer than two exact scores gets the factor of
+            all. None takes all for one kind.
     """
     floor = 1e-12
+    if kinds is not None:
+        factors = {key: max(exact[key], floor) / max(estimates[key], floor) for key in exact}
+        common = float(np.median(list(factors.values())))
+        of_kind = {
+            kind: float(np.median(mine))
+            if len(mine := [factors[key] for key in exact if kinds[key] == kind]) > 1
+            else common
+            for kind in set(kinds.values())
+        }
+        estimates = {key: value * of_kind[kinds[key]] for key, value in estimates.items()}
     keys = sorted(exact, key=lambda key: estimates[key])
     known = np.log([max(estimates[key], floor) for key in keys])
     fitted = _isotonic(np.log([max(exact[key], floor) for key in keys]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,10 @@ from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import fingerprint_of, read_json
+from anyblock.pipeline.stages.adapt import Adapted
 from anyblock.realize.realize import origin_of, realize
 
 if TYPE_CHECKING:
-    import torch
-
     from anyblock.candidates.views import Orders
 
 STAGE = "8-child"
@@ -25,8 +24,7 @@ def run_child(
     context: RunContext,
     chosen: Sequence[Candidate],
     orders: Orders,
-    repaired: Mapping[str, torch.Tensor],
-    repair_key: str,
+    adapted: Adapted,
     output: Path,
     *,
     overwrite: bool,
@@ -42,7 +40,7 @@ def run_child(
             "teacher": context.teacher.fingerprint(),
             "chosen": [candidate.to_dict() for candidate in chosen],
             "orders": context.choices_key(orders),
-            "repair": repair_key,
+            "repair": adapted.key,
             "stream": context.stream,
         },
     )
@@ -56,7 +54,7 @@ def run_child(
                 chosen,
                 context.weights(orders),
                 output,
-                repaired=repaired,
+                repaired=adapted.tensors,
                 stream=context.stream,
                 origin=stage.fingerprint,
                 overwrite=overwrite,

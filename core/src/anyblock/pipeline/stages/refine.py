@@ -1,14 +1,15 @@
 """Stage `refine`: candidates are scored again around the solution, and the search repeated near it.
 
 Scores of single replacements do not add up, so the first solution is only where to start: each round predicts what every
-exchange would change in the child as it is, searches among children that differ in a limited number of subblocks (the
-trust region), and keeps the result only if the measured divergence falls. The region shrinks after a failure and grows
-after a success.
+exchange would change in the child as it is, alone and beside others, and searches among children that differ in a limited
+number of subblocks (the trust region). Predictions are dear and a child is cheap to measure, so a round searches in several
+regions, half as wide from one to the next, measures each result, and keeps the best one if the divergence falls. The next
+round begins around it with twice the region that did best.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,7 +22,7 @@ from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
 from anyblock.pipeline.stages.solution import build_problem, chosen_candidates
-from anyblock.scoring.around import Surroundings
+from anyblock.scoring.around import Neighbourhood, Surroundings
 from anyblock.search.budgets import Budget
 from anyblock.search.problem import Problem
 from anyblock.search.solution import Solution
@@ -35,22 +36,30 @@ _FILE = "refinement.json"
 _CHANGES: Final = "changed subblocks"
 _ENOUGH: Final = 0.005
 """A round that gains less than this share of the divergence is the last."""
+_REGIONS: Final = 4
+"""How many regions a round tries."""
+_PASSES: Final = 3
+"""How often the search in one region is repeated with what each exchange changes beside the ones found before."""
 
 
 @dataclass(frozen=True)
 class RefineStep:
-    """One round.
+    """One child that was tried. Divergences are KL(teacher || child) on the scoring text, in nats a token.
 
     Attributes:
+        number: the round.
         region: how many subblocks could change.
         changed: how many did.
-        predicted: KL(teacher || child) on the scoring text, in nats a token, as the estimates promised.
+        start: the divergence of the child around which was searched.
+        predicted: what the estimates promised.
         measured: what it then was.
         kept: whether this child became the current one.
     """
 
+    number: int
     region: int
     changed: int
+    start: float
     predicted: float
     measured: float
     kept: bool
@@ -62,6 +71,7 @@ class _State:
     divergence: float
     region: int
     steps: list[RefineStep]
+    rounds: int = 0
     finished: bool = False
 
 
@@ -130,47 +140,98 @@ def _refine(
     state = _load(path)
     if state is None:
         choice = chosen_candidates(costed, solution)
-        state = _State(dict(solution.choices), surroundings.divergence(choice), max(4, len(solution.choices) // 6), [])
+        state = _State(dict(solution.choices), surroundings.divergence(choice), max(4, len(solution.choices) // 4), [])
         _save(path, state)
-    while not state.finished and len(state.steps) < context.config.search.refine_rounds:
+    while not state.finished and state.rounds < context.config.search.refine_rounds:
         _round(context, costed, surroundings, state)
         _save(path, state)
     return state
 
 
 def _round(context: RunContext, costed: CostedCandidates, surroundings: Surroundings, state: _State) -> None:
-    current = _chosen(costed, state.choices)
-    scores = surroundings.neighbours(current, costed.candidates)
-    problem = _nearby(context, costed, scores, state)
-    settings = context.config.search
-    try:
-        found = solve_diverse(problem, gap=max(settings.gap, 1e-4), time_limit=settings.time_limit)[0]
-    except BudgetError:
-        # Nothing this near keeps the budgets, which can only be where the start itself was at their very edge.
+    around = surroundings.neighbours(_chosen(costed, state.choices), costed.candidates)
+    tried: dict[frozenset[str], tuple[_Found, float]] = {}
+    for region in _regions(state.region):
+        found = _search(context, costed, around, state, region)
+        # A narrower region often gives what a wider one gave.
+        if found is not None and found.exchanged and found.exchanged not in tried:
+            tried[found.exchanged] = found, surroundings.divergence(_chosen(costed, found.choices))
+    state.rounds += 1
+    if not tried:
+        # Nothing near is predicted to be better, or to keep budgets at whose very edge the start is.
         state.finished = True
         return
-    changed = sum(found.choices[group] != label for group, label in state.choices.items())
-    if not changed:
-        state.finished = True
-        return
-    measured = surroundings.divergence(_chosen(costed, found.choices))
-    kept = measured < state.divergence
-    gain = (state.divergence - measured) / state.divergence if state.divergence else 0.0
-    state.steps.append(RefineStep(state.region, changed, state.divergence + found.score, measured, kept))
-    context.progress.note(
-        f"refining: {changed} of at most {state.region} subblocks changed, KL {state.divergence:.4f} -> {measured:.4f}"
-        f" ({'kept' if kept else 'dropped'})"
-    )
-    if kept:
-        state.choices, state.divergence = dict(found.choices), measured
-        state.region = min(state.region * 2, len(state.choices))
+    best, measured = min(tried.values(), key=lambda pair: pair[1])
+    improved = measured < state.divergence
+    for found, value in tried.values():
+        step = RefineStep(
+            number=state.rounds,
+            region=found.region,
+            changed=len(found.exchanged),
+            start=state.divergence,
+            predicted=state.divergence + found.change,
+            measured=value,
+            kept=improved and found is best,
+        )
+        state.steps.append(step)
+        context.progress.note(
+            f"refining {step.number}: {step.changed} of at most {step.region} subblocks changed, KL {step.start:.4f} -> "
+            f"{step.predicted:.4f} predicted, {step.measured:.4f} measured ({'kept' if step.kept else 'dropped'})"
+        )
+    if improved:
+        gain = (state.divergence - measured) / state.divergence
+        state.region = min(best.region * 2, len(state.choices))
+        state.choices, state.divergence = dict(best.choices), measured
         state.finished = gain < _ENOUGH
     else:
-        state.region //= 3
-        state.finished = state.region == 0
+        # The same predictions in ever narrower regions did not hold: new ones around the same child would not either.
+        state.finished = True
 
 
-def _nearby(context: RunContext, costed: CostedCandidates, scores: Mapping[str, float], state: _State) -> Problem:
+@dataclass(frozen=True)
+class _Found:
+    """A neighbour of the current child: its choices, the keys of what was exchanged, the predicted change."""
+
+    region: int
+    choices: Mapping[str, str]
+    exchanged: frozenset[str]
+    change: float
+
+
+def _regions(widest: int) -> Iterator[int]:
+    for halving in range(_REGIONS):
+        if widest >> halving:
+            yield widest >> halving
+
+
+def _search(
+    context: RunContext, costed: CostedCandidates, around: Neighbourhood, state: _State, region: int
+) -> _Found | None:
+    """Return the child within the region that is predicted best; None when none keeps the budgets.
+
+    What exchanges change together is no sum, so the search is repeated with what each one changes beside those found before.
+    """
+    settings = context.config.search
+    scores, best = around.alone(), None
+    for _ in range(_PASSES):
+        problem = _nearby(context, costed, scores, state, region)
+        try:
+            solution = solve_diverse(problem, gap=max(settings.gap, 1e-4), time_limit=settings.time_limit)[0]
+        except BudgetError:
+            return best
+        exchanged = frozenset(
+            f"{group}:{label}" for group, label in solution.choices.items() if label != state.choices[group]
+        )
+        found = _Found(region, solution.choices, exchanged, around.together(exchanged))
+        if best is not None and found.change >= best.change:
+            break
+        best, scores = found, around.besides(exchanged)
+    return best
+
+
+def _nearby(
+    context: RunContext, costed: CostedCandidates, scores: Mapping[str, float], state: _State, region: int
+) -> Problem:
     """Return the search problem around the current choice, with a bound on how many subblocks change."""
     problem = build_problem(costed, dict(scores), context.config.search.bounds(), own_scores=True)
     groups = tuple(
@@ -183,7 +244,7 @@ def _nearby(context: RunContext, costed: CostedCandidates, scores: Mapping[str, 
         )
         for group in problem.groups
     )
-    budgets = (*problem.budgets, Budget(_CHANGES, upper=float(state.region)))
+    budgets = (*problem.budgets, Budget(_CHANGES, upper=float(region)))
     return Problem(groups, budgets, problem.fixed_costs)
 
 

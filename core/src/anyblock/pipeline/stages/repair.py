@@ -2,61 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from anyblock.calibration.batches import Batches
-from anyblock.candidates.candidate import TEACHER, Candidate
-from anyblock.checkpoint.atomic import write_json_atomic
-from anyblock.checkpoint.tensor_files import TensorFiles
-from anyblock.pipeline.context import RunContext
-from anyblock.pipeline.run_folder import RunFolder, file_digest, read_json
+from anyblock.candidates.candidate import TEACHER
+from anyblock.pipeline.run_folder import RunFolder
+from anyblock.pipeline.stages.adapt import PARTIAL, Adapted, Adapting, read_adaptation
 from anyblock.realize.repair import RepairLine, repair
 
 if TYPE_CHECKING:
     import torch
 
-    from anyblock.candidates.views import Orders
-
 STAGE = "7-repair"
-_WEIGHTS = "repaired.safetensors"
-_LINES = "repair.json"
 
 
-def run_repair(
-    context: RunContext, chosen: Sequence[Candidate], orders: Orders, batches: Batches
-) -> tuple[Mapping[str, torch.Tensor], str]:
-    """Return the repaired tensors by name, and what identifies them; nothing when the repair is switched off."""
-    if context.config.pruning.repair.method == "none":
-        return {}, "none"
-    stage = context.run.stage(
-        STAGE,
-        {
-            "teacher": context.teacher.fingerprint(),
-            "chosen": [candidate.to_dict() for candidate in chosen],
-            "orders": context.choices_key(orders),
-            "tokens": batches.key,
-            "batch_size": batches.batch_size,
-            "execution": context.execution,
-        },
-    )
-    if not stage.skipped:
-        weights = context.weights(orders)
-        changed = [candidate for candidate in chosen if candidate.kind != TEACHER]
-        with stage.run() as folder:
-            partial = folder / ".layers"
-            spool = context.spool(folder)
-            _, lines = repair(
-                context.engine, changed, weights, batches, partial=partial, spool=spool, progress=context.progress
-            )
-            (folder / _WEIGHTS).unlink(missing_ok=True)
-            TensorFiles(sorted(partial.glob("*.safetensors"))).join(folder / _WEIGHTS)
-            write_json_atomic(folder / _LINES, [asdict(line) for line in lines])
-    path = context.run.result(STAGE, _WEIGHTS)
-    return TensorFiles([path]), file_digest(path)
+def run_repair(child: Adapting, given: Adapted) -> Adapted:
+    """Return the repaired tensors; what was given when the repair is switched off."""
+    if child.context.config.pruning.repair.method == "none":
+        return given
+    return child.run(STAGE, given, {}, _repair)
 
 
 def read_repair(run: RunFolder) -> list[RepairLine]:
     """Read what the finished stage did to each subblock."""
-    return [RepairLine(**line) for line in read_json(run.result(STAGE, _LINES))]
+    found = read_adaptation(run, STAGE)
+    return [] if found is None else [RepairLine(**line) for line in found.lines]
+
+
+def _repair(
+    child: Adapting, _: Mapping[str, torch.Tensor], folder: Path
+) -> tuple[Mapping[str, torch.Tensor], list[dict[str, Any]]]:
+    changed = [candidate for candidate in child.chosen if candidate.kind != TEACHER]
+    context = child.context
+    tensors, lines = repair(
+        context.engine,
+        changed,
+        child.weights,
+        child.batches,
+        partial=folder / PARTIAL,
+        spool=context.spool(folder),
+        progress=context.progress,
+    )
+    return tensors, [asdict(line) for line in lines]

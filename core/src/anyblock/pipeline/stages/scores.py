@@ -113,7 +113,7 @@ def _estimated(
     agreement = rank_correlation([estimates[key] for key in exact], list(exact.values()))
     write_json_atomic(folder / _AGREEMENT, {"rank_correlation": agreement, "sample": len(exact)})
     context.progress.note(f"estimates against {len(exact)} exact scores: rank correlation {agreement:.3f}")
-    corrected = correct(estimates, exact)
+    corrected = correct(estimates, exact, {candidate.key: candidate.half for candidate in candidates})
     return {candidate.key: corrected[candidate.key] for candidate in candidates}
 
 

@@ -1,0 +1,366 @@
+"""How good children of the same size are: simple baselines, the reference's recipe, and AnyBlock stage by stage.
+
+    python core/benchmarks/quality.py [MODEL] [--data TEXT --evaluation TEXT] [--budgets 0.9,0.8,0.7,0.6] [--methods ...]
+
+Every method makes a child of MODEL (the demonstration's SmolLM2-135M-Instruct unless given) at every share of the parameters,
+and every child is compared with its teacher on the evaluation text, which nothing is calibrated on. Finished rows are kept in
+the folder `--output`; started again, the benchmark goes on from there. `--page` writes the table and the plot as a page.
+Times are processor seconds of one thread, since a shared machine makes others meaningless.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from anyblock import compress, evaluate
+from anyblock.calibration.batches import Batches
+from anyblock.candidates.candidate import HALVES, NO_OP, TEACHER, Candidate
+from anyblock.candidates.views import CandidateWeights, Orders
+from anyblock.config import RunConfig, load_config
+from anyblock.modeling.load import load_model
+from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.peak_memory import peak_memory, reset_peak_memory
+from anyblock.pipeline.run_folder import RunFolder
+from anyblock.pipeline.source import read_source
+from anyblock.pipeline.stages.candidates import keep_candidates, plan_candidates
+from anyblock.pipeline.stages.data import TokenData
+from anyblock.pipeline.stages.importance import hook_plans, run_importance
+from anyblock.pipeline.stages.solution import build_problem, chosen_candidates
+from anyblock.pipeline.stages.teacher import run_teacher
+from anyblock.progress import SILENT
+from anyblock.realize.realize import realize
+from anyblock.search import solve
+from quality_page import commit, page, plot
+from torch import nn
+
+ROOT = Path(__file__).parents[2]
+KIND = "ffn_intermediate"
+OFF = ["search.refine_rounds=0", "pruning.repair.method=none", "distillation.blocks.enabled=false"]
+REFINED = ["pruning.repair.method=none"]
+BLOCKS = ["distillation.blocks.enabled=true"]
+MODEL = [*BLOCKS, "distillation.model.enabled=true"]
+RECIPES = {
+    "reference's recipe": ["scoring.metric=cosine", *OFF],
+    "ours one search": OFF,
+    "ours refined": REFINED,
+    "ours repaired": [],
+    "ours blocks distilled": BLOCKS,
+    "ours model distilled": MODEL,
+}
+BASELINES = ("random", "magnitude", "uniform width", "depth by block influence")
+METHODS = (*BASELINES, *RECIPES)
+DEFAULT_METHODS = METHODS[:-1]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One child.
+
+    Attributes:
+        method, share: what made it, and the share of the teacher's parameters that it was allowed.
+        parameters: what it has.
+        perplexity, kl, top1: on the evaluation text; KL(teacher || child) in nats a token.
+        cpu: processor seconds that this method took beyond the rows it builds on; None where it went on from an interrupted run.
+        memory: most main memory meanwhile, in bytes.
+        commit: of the code that measured this.
+    """
+
+    method: str
+    share: float
+    parameters: int
+    perplexity: float
+    kl: float
+    top1: float
+    cpu: float | None
+    memory: int
+    commit: str
+
+
+def main() -> None:
+    """Measure what is missing, print the table, and write the page if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", help="a Hugging Face directory; SmolLM2-135M-Instruct if not given")
+    parser.add_argument("--data", default=str(ROOT / "demo" / "text" / "calibration.txt"))
+    parser.add_argument("--evaluation", default=str(ROOT / "demo" / "text" / "evaluation.txt"))
+    parser.add_argument("--budgets", default="0.9,0.8,0.7,0.6")
+    parser.add_argument("--methods", default=",".join(DEFAULT_METHODS), help=f"of {', '.join(METHODS)}")
+    parser.add_argument("--tokens", type=int, default=12288, help="calibration tokens")
+    parser.add_argument("--scoring-tokens", type=int, default=1024)
+    parser.add_argument("--evaluation-tokens", type=int, default=8192)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="further settings of all recipes"
+    )
+    parser.add_argument("--output", type=Path, default=ROOT / "demo-output" / "quality")
+    parser.add_argument("--page", type=Path, help="write the table here, and the plot beside it as .svg")
+    parser.add_argument("--text", default="", help="a sentence about the text, for the page")
+    arguments = parser.parse_args()
+    methods = [name.strip() for name in arguments.methods.split(",")]
+    if unknown := set(methods) - set(METHODS):
+        parser.error(f"unknown method {sorted(unknown)[0]!r}")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    bench = Benchmark(arguments)
+    rows = bench.rows([float(share) for share in arguments.budgets.split(",")], methods)
+    facts = bench.facts()
+    print(page(rows, facts, None))
+    if arguments.page:
+        picture = arguments.page.with_suffix(".svg")
+        picture.write_text(plot(rows))
+        arguments.page.write_text(page(rows, facts, picture.name))
+
+
+class Benchmark:
+    """A teacher, its text, and the children that were measured.
+
+    Args:
+        arguments: the command line.
+    """
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.output: Path = arguments.output
+        self.model = Path(arguments.model) if arguments.model else _demonstration_model()
+
+    def config(self, name: str, share: float, *more: str, run: str = "ours") -> RunConfig:
+        """Return the configuration of one run."""
+        given = self.arguments
+        settings = [
+            f"data.path={given.data}",
+            f"data.evaluation={given.evaluation}",
+            f"data.calibration_tokens={given.tokens}",
+            f"data.scoring_tokens={given.scoring_tokens}",
+            f"data.evaluation_tokens={given.evaluation_tokens}",
+            f"dtype={given.dtype}",
+            f"run_dir={self.output / run}.run",
+            f"search.budget=[params={share}x]",
+            "evaluation.enabled=false",
+            *given.set,
+            *more,
+        ]
+        return load_config(None, settings, {"model": str(self.model), "output": str(self.output / name)})
+
+    @cached_property
+    def base(self) -> Base:
+        """The stages that all methods share."""
+        begin = time.process_time()
+        base = Base(self.config("base", 0.8))
+        _note(f"teacher and importance: {time.process_time() - begin:.0f} s")
+        return base
+
+    @cached_property
+    def teacher(self) -> Remembered:
+        """The teacher, which keeps what it said on the evaluation text."""
+        return Remembered(load_model(self.base.context.teacher.path, dtype=self.base.context.dtype))
+
+    def rows(self, shares: Sequence[float], methods: Sequence[str]) -> list[Row]:
+        """Return the rows, measuring those that are not there yet."""
+        ledger = self.output / "rows.jsonl"
+        known = {}
+        for line in ledger.read_text().splitlines() if ledger.is_file() else []:
+            row = Row(**json.loads(line))
+            known[row.method, row.share] = row
+        wanted = [(method, share) for share in shares for method in methods]
+        for method, share in wanted:
+            if (method, share) not in known:
+                known[method, share] = row = self.measure(method, share)
+                with ledger.open("a") as file:
+                    file.write(json.dumps(asdict(row)) + "\n")
+                _note(f"{share:.0%} {method}: KL {row.kl:.4f}, perplexity {row.perplexity:.2f}")
+        return [known[key] for key in wanted]
+
+    def measure(self, method: str, share: float) -> Row:
+        """Make one child and compare it with its teacher."""
+        base = self.base
+        run = "reference" if method.startswith("reference") else "ours"
+        unfinished = [
+            stage for stage in self.output.glob(f"{run}.run/stages/*") if not (stage / "stage.json").is_file()
+        ]
+        reset_peak_memory()
+        begin = time.process_time()
+        path = self.output / f"child-{method.replace(' ', '-').replace(chr(39), '')}-{share}"
+        if method in RECIPES:
+            if run == "reference" and not (self.output / "reference.run").exists():
+                shutil.copytree(
+                    self.output / "ours.run", self.output / "reference.run", ignore=shutil.ignore_patterns(".*")
+                )
+            compress(self.config(path.name, share, *RECIPES[method], run=run), overwrite=True)
+        else:
+            chosen, orders = BASELINE[method](base, share)
+            realize(base.context.teacher, chosen, base.weights(orders), path, overwrite=True)
+        cpu, memory = None if unfinished and method in RECIPES else time.process_time() - begin, peak_memory() or 0
+        result = evaluate(path, data=base.tokens["evaluation"], teacher=self.teacher, dtype=base.context.dtype)
+        shutil.rmtree(path)
+        assert result.kl_per_token is not None
+        assert result.top1 is not None
+        return Row(
+            method,
+            share,
+            result.parameters or 0,
+            result.perplexity,
+            result.kl_per_token,
+            result.top1,
+            cpu,
+            memory,
+            commit(),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the page says about the conditions."""
+        given = self.arguments
+        return {
+            "model": self.model.name,
+            "calibration tokens": given.tokens,
+            "scoring tokens": given.scoring_tokens,
+            "evaluation tokens": given.evaluation_tokens,
+            "text": given.text or f"`{Path(given.data).name}` and `{Path(given.evaluation).name}`",
+            "settings": given.set,
+        }
+
+
+class Base:
+    """What all methods share: teacher, tokens, candidates, importance."""
+
+    def __init__(self, config: RunConfig) -> None:
+        source = read_source(Path(config.model))
+        run = RunFolder(Path(config.run_dir or ""))
+        self.costed = plan_candidates(config, source)
+        plans = hook_plans(config, source)
+        data = TokenData(config, source.path, run)
+        with run.locked():
+            keep_candidates(run, self.costed)
+            self.tokens: Mapping[str, Batches] = data.batches()
+            teacher = run_teacher(config, run, source, SILENT)
+            self.context = RunContext(config, run, source, teacher, source.family, SILENT)
+            self.orders: Orders = run_importance(self.context, plans, self.tokens["calibration"])
+        self.mixin = source.family.pruning_mixins()[KIND]
+        self.total = self.costed.teacher["params"]
+
+    def weights(self, orders: Orders) -> CandidateWeights:
+        """Return the weights of candidates whose units are sorted like this."""
+        return CandidateWeights(self.context.teacher, self.context.family, self.context.text_config, orders)
+
+    def narrowed(self, width: int) -> list[Candidate]:
+        """Return the child whose ffns all have this width."""
+        blocks = enumerate(self.context.teacher.block_configs)
+        config = self.context.text_config
+        return [Candidate(i, "ffn", KIND, width, self.mixin.resize(block, width, config)) for i, block in blocks]
+
+    def uniform(self, share: float) -> list[Candidate]:
+        """Return the child with the widest ffns of one width that keep the budget."""
+        blocks = self.context.teacher.block_configs
+        full = self.mixin.size(blocks[0])
+        weights = self.weights({})
+        one, two = (sum(t.numel() for c in self.narrowed(w) for t in weights.subblock(c).values()) for w in (1, 2))
+        cut = -(-(1 - share) * self.total // (two - one))
+        return self.narrowed(int(full - cut))
+
+
+def uniform_width(base: Base, share: float) -> tuple[list[Candidate], Orders]:
+    """All ffns are cut to one width; the importance hook says which channels stay."""
+    return base.uniform(share), base.orders
+
+
+def magnitude(base: Base, share: float) -> tuple[list[Candidate], Orders]:
+    """All ffns are cut to one width; the channels with the largest weights stay."""
+    orders = {}
+    for index in range(len(base.context.teacher.block_configs)):
+        tensors = base.context.teacher.load(f"block_{index}_ffn")
+        size = base.mixin.size(base.context.teacher.block_configs[index])
+        score = torch.zeros(size, dtype=torch.float64)
+        for tensor in tensors.values():
+            if tensor.dim() == 2:  # the axis of channels is the first of gate and up, the last of down
+                axis = 1 if tensor.shape[0] == size else 0
+                score += tensor.double().square().sum(axis)
+        orders[index, KIND] = (-score).argsort(stable=True)
+    return base.uniform(share), orders
+
+
+def random_choice(base: Base, share: float) -> tuple[list[Candidate], Orders]:
+    """Random scores, the same search, random channels."""
+    generator = torch.Generator().manual_seed(0)
+    scores = {c.key: float(torch.rand((), generator=generator)) for c in base.costed.to_score}
+    bounds = load_config(None, [f"search.budget=[params={share}x]"], {"model": "-", "output": "-"}).search.bounds()
+    chosen = chosen_candidates(base.costed, solve(build_problem(base.costed, scores, bounds)))
+    orders = {key: torch.randperm(len(order), generator=generator) for key, order in base.orders.items()}
+    return chosen, orders
+
+
+@torch.no_grad()
+def depth(base: Base, share: float) -> tuple[list[Candidate], Orders]:
+    """Whole layers go, those first that turn their input least (ShortGPT, Men et al. 2024); as few as the budget allows."""
+    engine = base.context.engine
+    far = [0.0] * engine.num_layers
+    for ids in base.tokens["scoring"]:
+        batch = engine.prepare(ids)
+        hidden = batch.hidden
+        for index in range(engine.num_layers):
+            output = engine.run(index, hidden, batch)
+            far[index] += float((1 - nn.functional.cosine_similarity(hidden, output, dim=-1)).sum())
+            hidden = output
+    chosen: list[Candidate] = []
+    left = base.total
+    weights = base.weights({})
+    for index in sorted(range(engine.num_layers), key=far.__getitem__):
+        if left <= share * base.total:
+            break
+        block = engine.block_configs[index]
+        for half in HALVES:
+            own = Candidate(index, half, TEACHER, 0, block)
+            left -= sum(tensor.numel() for tensor in weights.subblock(own).values())
+            gone = block.with_attention(no_op=True) if half == "attention" else block.with_ffn(no_op=True)
+            chosen.append(Candidate(index, half, NO_OP, 0, gone))
+    return chosen, {}
+
+
+BASELINE: dict[str, Callable[[Base, float], tuple[list[Candidate], Orders]]] = {
+    "random": random_choice,
+    "magnitude": magnitude,
+    "uniform width": uniform_width,
+    "depth by block influence": depth,
+}
+
+
+class Remembered(nn.Module):
+    """A model that runs once on every batch and gives the same logits when it is asked again."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.config = model.config
+        self._known: dict[str, torch.Tensor] = {}
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the model's own."""
+        return self.model.get_input_embeddings()  # type: ignore[operator,no-any-return]
+
+    def forward(self, input_ids: torch.Tensor, use_cache: bool = False) -> torch.Tensor:
+        """Return logits, [batch, length, vocabulary]."""
+        key = Batches(input_ids).key
+        if key not in self._known:
+            self._known[key] = self.model(input_ids=input_ids, use_cache=use_cache).logits
+        return self._known[key]
+
+
+def _demonstration_model() -> Path:
+    sys.path.insert(0, str(ROOT / "demo"))
+    from teacher import prepare_teacher
+
+    return prepare_teacher(ROOT / "demo-output")
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Whole-model distillation: all layers of a child trained together against the teacher's predictions.
+
+The loss is KL(teacher || child) plus 1 - cosine of the two models' final hidden states, means over tokens (the combination
+of Puzzle, Bercovich et al. 2024, arXiv 2411.19146, section 5). Embeddings and head stay the teacher's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from anyblock.calibration.batches import Batches
+from anyblock.candidates.candidate import Candidate
+from anyblock.candidates.views import CandidateWeights
+from anyblock.errors import ExecutionError
+from anyblock.modeling.layerwise import Batch, LayerwiseModel
+from anyblock.modeling.spool import IN_MEMORY
+from anyblock.progress import SILENT, Progress
+from anyblock.realize.child_layers import ChildLayers
+from anyblock.realize.training import as_stored, epoch_order, mixed_precision, set_learning_rate, training_split
+from anyblock.realize.training_state import TrainingState
+from anyblock.scoring.targets import TeacherTargets
+
+SAVE_EVERY = 16
+"""Steps after which the state of the training is kept, so that a stopped run loses no more than these."""
+
+
+@dataclass(frozen=True)
+class ModelLine:
+    """What the training did, measured on tokens that it was not trained on.
+
+    Attributes:
+        before: KL(teacher || child) in nats a token before the training.
+        after: the same of the weights that were kept.
+        epoch: after which epoch they were taken; 0 where none was better, so that nothing was changed.
+    """
+
+    before: float
+    after: float
+    epoch: int
+
+
+def distill_model(
+    engine: LayerwiseModel,
+    chosen: Sequence[Candidate],
+    weights: CandidateWeights,
+    batches: Batches,
+    *,
+    changed: Mapping[str, torch.Tensor],
+    epochs: int,
+    height: float,
+    batch_size: int,
+    cosine_weight: float,
+    seed: int = 0,
+    reference: LayerwiseModel | None = None,
+    partial: Path | None = None,
+    progress: Progress = SILENT,
+) -> tuple[dict[str, torch.Tensor], ModelLine]:
+    """Train all layers of a child together, and keep what did best on held-out text.
+
+    Args:
+        engine: the model that the child is made from.
+        chosen: at most one candidate a subblock.
+        weights: their weights.
+        batches: calibration text; a quarter of the batches is held out.
+        changed: tensors by checkpoint name that replace those of the candidates.
+        epochs: passes over the text, at most.
+        height: the highest learning rate.
+        batch_size: sequences of one step.
+        cosine_weight: weight of the cosine beside the divergence; without effect where `reference` is another model.
+        seed: of the order of steps.
+        reference: the teacher, where it is not `engine` (a model whose hidden size was cut).
+        partial: folder in which the state is kept; a later call goes on there and gives the same tensors.
+        progress: where to report; the unit is tokens.
+
+    Returns:
+        `changed` with the trained tensors in it, in the dtypes of the child's checkpoint, and what was measured.
+
+    Raises:
+        UsageError: there is too little text to hold anything out.
+        ExecutionError: the loss is not finite.
+    """
+    train, held_out = training_split(batches, batch_size)
+    child = ChildLayers(engine, weights, chosen, changed=changed)
+    stored = {name: t.dtype for index in range(engine.num_layers) for name, t in child.tensors(index).items()}
+    with ExitStack() as lent:
+        layers = [lent.enter_context(child.layer(index)) for index in range(engine.num_layers)]
+        parameters: dict[str, nn.Parameter] = {}
+        for index in range(engine.num_layers):
+            parameters.update(child.trainable(index))
+        student = _Student(engine, layers, reference or engine, cosine_weight if reference is None else 0.0)
+        optimizer = torch.optim.AdamW(parameters.values(), lr=height, weight_decay=0.0)
+        state = TrainingState(None if partial is None else partial / "state.safetensors", parameters, optimizer)
+        if not state.load():
+            state.before = state.best_error = student.divergence(held_out)
+        total = epochs * len(train)
+        with progress.task("Distilling the model", total=epochs * train.tokens, unit="tokens") as advance:
+            advance(state.step * train.tokens // len(train))
+            while state.step < total:
+                epoch, number = divmod(state.step, len(train))
+                place = epoch_order(len(train), epoch, seed)[number]
+                set_learning_rate(optimizer, height, state.step, total)
+                student.learn(train[place], optimizer)
+                state.step += 1
+                if state.step % len(train) == 0:
+                    with as_stored(parameters, stored) as values:
+                        state.judge(student.divergence(held_out), values, epoch + 1)
+                if state.step % SAVE_EVERY == 0 or state.step % len(train) == 0:
+                    state.save()
+                advance(train[place].numel())
+    return {**changed, **state.best}, ModelLine(state.before, state.best_error, state.best_epoch)
+
+
+class _Student:
+    """A child whose layers hold trainable weights, beside its teacher."""
+
+    def __init__(
+        self, engine: LayerwiseModel, layers: Sequence[nn.Module], teacher: LayerwiseModel, cosine_weight: float
+    ) -> None:
+        self._engine = engine
+        self._layers = layers
+        self._teacher = teacher
+        self._cosine_weight = cosine_weight
+
+    def learn(self, ids: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Make one step on the tokens `ids`, [batch, length]."""
+        optimizer.zero_grad(set_to_none=True)
+        targets, theirs, batch = self._targets(ids)
+        with torch.enable_grad(), mixed_precision(self._engine.device, self._engine.dtype):
+            last = self._run(batch)
+            # The head is run chunk by chunk on a copy, so that the logits of one chunk are held at a time.
+            leaf = last.detach().requires_grad_()
+            for part in targets.divergences(leaf):
+                self._check(part)
+                (part.sum() / ids.numel()).backward()  # type: ignore[no-untyped-call]
+            if self._cosine_weight:
+                mine = self._engine.final_hidden(leaf, batch)
+                far = 1 - nn.functional.cosine_similarity(mine.float(), theirs.float(), dim=-1)
+                (self._cosine_weight * far.mean()).backward()  # type: ignore[no-untyped-call]
+            last.backward(leaf.grad)  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    @torch.no_grad()
+    def divergence(self, batches: Batches) -> float:
+        """Return KL(teacher || child) in nats a token."""
+        total = 0.0
+        for ids in batches:
+            targets, _, batch = self._targets(ids)
+            with mixed_precision(self._engine.device, self._engine.dtype):
+                total += targets.distance(self._run(batch))[0]
+        return total / batches.tokens
+
+    @torch.no_grad()
+    def _targets(self, ids: torch.Tensor) -> tuple[TeacherTargets, torch.Tensor, Batch]:
+        prepared = self._teacher.prepare(ids)
+        hidden = prepared.hidden
+        for index in range(self._teacher.num_layers):
+            hidden = self._teacher.run(index, hidden, prepared)
+        targets = TeacherTargets(self._teacher, prepared, hidden, metric="kl", spool=IN_MEMORY)
+        if self._teacher is self._engine:
+            return targets, self._engine.final_hidden(hidden, prepared), prepared
+        batch = self._engine.prepare(ids)
+        return targets.seen_by(self._engine, batch), hidden, batch
+
+    def _run(self, batch: Batch) -> torch.Tensor:
+        hidden = batch.hidden
+        for index, layer in enumerate(self._layers):
+            hidden = self._engine.run(index, hidden, batch, layer=layer)
+        return hidden
+
+    @staticmethod
+    def _check(divergences: torch.Tensor) -> None:
+        if not bool(divergences.isfinite().all()):
+            raise ExecutionError(
+                "the divergence is not finite while the child is trained",
+                expected="finite numbers",
+                hint="lower distillation.model.learning_rate, or set dtype=float32",
+            )

@@ -1,0 +1,43 @@
+"""Tensors and figures of one layer, kept in a file so that an interrupted stage goes on behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anyblock.checkpoint.tensor_files import TensorFiles
+
+
+def load_layer(folder: Path | None, index: int) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]] | None:
+    """Return the tensors by checkpoint name and the lines that `save_layer` kept; None when the layer is not finished."""
+    from safetensors import safe_open
+
+    path = None if folder is None else folder / f"{index}.safetensors"
+    if path is None or not path.is_file():
+        return None
+    with safe_open(path, framework="pt") as file:
+        lines: list[dict[str, Any]] = json.loads(file.metadata()["lines"])
+        return {name: file.get_tensor(name) for name in file.keys()}, lines  # noqa: SIM118
+
+
+def save_layer(
+    folder: Path | None, index: int, tensors: Mapping[str, torch.Tensor], lines: list[dict[str, Any]]
+) -> None:
+    """Keep a finished layer; nothing when there is no folder."""
+    if folder is None:
+        return
+    from safetensors.torch import save_file
+
+    folder.mkdir(exist_ok=True)
+    whole = folder / f"{index}.tmp"
+    save_file(dict(tensors), whole, {"lines": json.dumps(lines)})
+    whole.replace(folder / f"{index}.safetensors")
+
+
+def layer_files(folder: Path) -> TensorFiles:
+    """Return the tensors of all finished layers, mapped from their files."""
+    return TensorFiles(sorted(folder.glob("*.safetensors")))

@@ -1,0 +1,69 @@
+"""What both kinds of distillation share: how text is split, the learning rate, the precision of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Final
+
+import torch
+from torch import nn
+
+from anyblock.calibration.batches import Batches
+from anyblock.realize.held_out import held_out_split
+
+WARM_UP: Final = 0.05
+"""Share of the steps over which the learning rate rises."""
+
+
+def training_split(batches: Batches, batch_size: int) -> tuple[Batches, Batches]:
+    """Cut the calibration text into steps to train on and text to judge by, which is the part that the repair holds out.
+
+    Raises:
+        UsageError: there are fewer than two batches, so that nothing could be held out.
+    """
+    train, held_out = held_out_split(batches)
+    return Batches(train.ids, batch_size), Batches(held_out.ids, batch_size)
+
+
+def epoch_order(count: int, epoch: int, seed: int) -> list[int]:
+    """Return the order of an epoch's steps; it depends on nothing but the arguments, so that a resumed run repeats it."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order: list[int] = torch.randperm(count, generator=generator).tolist()
+    return order
+
+
+def learning_rate(height: float, step: int, total: int) -> float:
+    """Return the rate of a step: a linear rise over the first steps, then a cosine down to 0 (Loshchilov and Hutter 2017)."""
+    rise = max(1, round(total * WARM_UP))
+    if step < rise:
+        return height * (step + 1) / rise
+    return height * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise))) / 2
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, height: float, step: int, total: int) -> None:
+    """Give an optimizer the rate of a step."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(height, step, total)
+
+
+@contextmanager
+def as_stored(
+    parameters: Mapping[str, nn.Parameter], dtypes: Mapping[str, torch.dtype]
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Give the values as a checkpoint will hold them; meanwhile the parameters have them too, so that these are judged."""
+    exact = {name: parameter.data for name, parameter in parameters.items()}
+    values = {name: value.to(dtypes[name], copy=True) for name, value in exact.items()}
+    try:
+        for name, parameter in parameters.items():
+            parameter.data = values[name].to(parameter.dtype)
+        yield values
+    finally:
+        for name, parameter in parameters.items():
+            parameter.data = exact[name]
+
+
+def mixed_precision(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Return a context in which float32 parameters compute in the model's own dtype."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)

@@ -1,0 +1,154 @@
+"""Distillation: the loss on held-out text falls or nothing changes, and a stopped training goes on as if it never had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from anyblock import load_model
+from anyblock.calibration.batches import Batches
+from anyblock.candidates.candidate import NO_OP, Candidate
+from anyblock.candidates.views import CandidateWeights
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.errors import UsageError
+from anyblock.family import get_family
+from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.progress import SILENT, Advance
+from anyblock.realize import distill_model as whole
+from anyblock.realize.distill_blocks import distill_blocks
+from anyblock.realize.distill_model import distill_model
+from anyblock.realize.held_out import held_out_split
+from anyblock.realize.realize import realize
+from anyblock.scoring.around import Surroundings
+
+FAMILY = get_family("llama")
+
+
+class Child:
+    """The tiny Llama without the attention of layer 1 and with narrower ffns in layers 0 and 1; layer 2 stays as it is."""
+
+    def __init__(self, teacher_dir: Path, dtype: torch.dtype | None = None) -> None:
+        self.engine = LayerwiseModel(SubblockCheckpoint.open(teacher_dir), FAMILY, dtype=dtype)
+        mixin, blocks = FAMILY.pruning_mixins()["ffn_intermediate"], self.engine.block_configs
+        self.chosen = [
+            Candidate(i, "ffn", mixin.kind, 16, mixin.resize(blocks[i], 16, self.engine.config)) for i in (0, 1)
+        ]
+        self.chosen.append(Candidate(1, "attention", NO_OP, 0, blocks[1].with_attention(no_op=True)))
+        self.weights = CandidateWeights(self.engine.checkpoint, FAMILY, self.engine.config, {})
+        self.batches = Batches(torch.randint(0, 96, (16, 32), generator=torch.Generator().manual_seed(2)), 2)
+
+    def blocks(self, **options: Any) -> tuple[Mapping[str, torch.Tensor], list[Any]]:
+        given: dict[str, Any] = {"changed": {}, "epochs": 3, "height": 3e-3, "batch_size": 1, **options}
+        return distill_blocks(self.engine, self.chosen, self.weights, self.batches, **given)
+
+    def model(self, **options: Any) -> tuple[dict[str, torch.Tensor], Any]:
+        settings = {"epochs": 2, "height": 1e-3, "batch_size": 2, "cosine_weight": 1.0}
+        given: dict[str, Any] = {"changed": {}, **settings, **options}
+        return distill_model(self.engine, self.chosen, self.weights, self.batches, **given)
+
+    def divergence(self, tensors: Mapping[str, torch.Tensor]) -> float:
+        judge = Surroundings(self.engine, self.weights, held_out_split(self.batches)[1], probes=1, seed=0)
+        return judge.divergence(self.chosen, changed=tensors)
+
+
+class StopAfter:
+    """A progress that stops the work after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    @contextmanager
+    def task(self, description: str, *, total: int, unit: str) -> Iterator[Advance]:
+        def advance(_: int) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    def note(self, message: str) -> None:
+        pass
+
+
+def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture
+def child(teacher_dir: Path) -> Child:
+    return Child(teacher_dir)
+
+
+def test_blocks_come_nearer_to_the_teacher_and_so_does_the_child(child: Child) -> None:
+    tensors, lines = child.blocks()
+    assert [line.layer for line in lines] == [0, 1]  # layer 2 is the teacher's
+    assert all(line.after < line.before and line.epoch > 0 for line in lines)
+    assert all(name.startswith(("model.layers.0.", "model.layers.1.")) for name in tensors)
+    assert child.divergence(tensors) < child.divergence({})
+
+
+def test_the_model_comes_nearer_to_the_teacher_on_text_it_was_not_trained_on(child: Child) -> None:
+    tensors, line = child.model()
+    assert line.epoch > 0
+    assert line.after < line.before
+    assert line.before == pytest.approx(child.divergence({}), rel=1e-5)
+    assert line.after == pytest.approx(child.divergence(tensors), rel=1e-5)
+    assert not any("embed" in name or "lm_head" in name for name in tensors)
+
+
+@pytest.mark.parametrize("stage", ["blocks", "model"])
+def test_training_that_does_harm_is_dropped(child: Child, stage: str) -> None:
+    given = {"model.layers.0.mlp.down_proj.weight": torch.zeros(32, 16)}
+    tensors, lines = getattr(child, stage)(height=1e3, changed=given)
+    for line in lines if isinstance(lines, list) else [lines]:
+        assert line.epoch == 0
+        assert line.after == line.before
+    assert same(tensors, given)
+
+
+@pytest.mark.parametrize(("stage", "steps"), [("blocks", 0), ("blocks", 1), ("model", 1), ("model", 5), ("model", 8)])
+def test_a_stopped_training_goes_on_to_the_same_weights(
+    child: Child, tmp_path: Path, stage: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole, "SAVE_EVERY", 2)
+    train = getattr(child, stage)
+    want, want_lines = train()
+    with pytest.raises(KeyboardInterrupt):
+        train(partial=tmp_path, progress=StopAfter(steps))
+    found, lines = train(partial=tmp_path, progress=SILENT)
+    assert lines == want_lines
+    assert same(found, want)
+
+
+@pytest.mark.parametrize("stage", ["blocks", "model"])
+def test_the_written_child_is_what_was_trained(child: Child, tmp_path: Path, ids: torch.Tensor, stage: str) -> None:
+    tensors, _ = getattr(child, stage)(epochs=1)
+    path = realize(child.engine.checkpoint, child.chosen, child.weights, tmp_path / "child", repaired=tensors)
+    state = load_model(path).state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in tensors.items())
+    teacher = load_model(child.engine.checkpoint.path)
+    held_out = held_out_split(child.batches)[1].ids
+    with torch.no_grad():
+        want, got = (model(held_out).logits.log_softmax(-1) for model in (teacher, load_model(path)))
+    kl = float((want.exp() * (want - got)).sum(-1).mean())
+    assert kl == pytest.approx(child.divergence(tensors), rel=1e-4)
+
+
+def test_weights_are_kept_in_the_dtype_of_the_checkpoint_and_judged_in_it(teacher_dir: Path) -> None:
+    child = Child(teacher_dir, dtype=torch.bfloat16)
+    tensors, lines = child.blocks(epochs=1)
+    assert lines
+    assert {tensor.dtype for tensor in tensors.values()} <= {torch.float32}
+    trained, line = child.model(epochs=1)
+    assert line.after <= line.before
+    assert all(tensor.dtype == torch.float32 for tensor in trained.values())
+
+
+def test_too_little_text_is_refused(child: Child) -> None:
+    child.batches = Batches(child.batches.ids[:2], 2)
+    with pytest.raises(UsageError, match="1 calibration batch is too few"):
+        child.blocks()
