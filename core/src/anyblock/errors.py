@@ -76,3 +76,9 @@ def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     if not matches:
         return ""
     return "did you mean " + " or ".join(repr(match) for match in matches) + "?"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether this is how torch says that memory is short: on the CPU it is a plain `RuntimeError`."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(part in text for part in ("allocate memory", "out of memory"))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from anyblock import load_model
 from anyblock.errors import CheckpointError, InputError, UsageError
+from anyblock.modeling.skeleton import refusing
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -131,3 +132,10 @@ def test_what_a_model_wants_in_float32_stays_so_in_a_model_of_half_precision(
     model = load_model(teacher_dir, dtype=torch.bfloat16)
     assert {name: tensor.dtype for name, tensor in model.state_dict().items()} == expected
     assert all(torch.equal(tensor, stock.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_lack_of_memory_is_not_taken_for_a_damaged_checkpoint():
+    with pytest.raises(RuntimeError, match="allocate memory"), refusing("some/model"):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
+    with pytest.raises(CheckpointError, match="some/model"), refusing("some/model"):
+        raise RuntimeError("shape '[2, 2]' is invalid for input of size 3")

@@ -25,7 +25,7 @@ from anyblock.cli.inspect import inspect
 from anyblock.cli.new_family import new_family
 from anyblock.cli.push import push
 from anyblock.cli.search import search
-from anyblock.errors import AnyBlockError, InputError
+from anyblock.errors import AnyBlockError, InputError, is_out_of_memory
 
 app = typer.Typer(
     name="anyblock",
@@ -111,7 +111,7 @@ def _explain(error: BaseException) -> int:
         # The reader of our output went away (`anyblock families | head`): nothing is wrong here.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if isinstance(error, OSError | MemoryError) or _is_out_of_memory(error):
+    if isinstance(error, OSError | MemoryError) or is_out_of_memory(error):
         what = error or type(error).__name__
         _say(f"error: {what}\nto do: free memory or disk space, or check the path; --debug shows where")
         return 1
@@ -121,12 +121,6 @@ def _explain(error: BaseException) -> int:
         _say(f"{what}\nto do: run again with --debug and report what it prints")
         return 1
     raise error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Say whether it is torch's way to say that memory is short: a plain `RuntimeError` on the CPU."""
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(part in text for part in ("allocate memory", "out of memory"))
 
 
 def _debug() -> None:

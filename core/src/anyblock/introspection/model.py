@@ -108,5 +108,5 @@ def tiny_model(config_class: type[Any]) -> TinyModel:
     raise UnsupportedModelError(
         f"no tiny {config_class.__name__} can be built and run: {type(first).__name__}: {first}",
         expected="a language model that runs on token ids alone",
-        hint="give a tiny config.json of it instead",
+        hint="write the adapter by hand: core/docs/write-an-adapter.md",
     )

@@ -167,7 +167,7 @@ def default_config(config_class: type[Any]) -> Any:
         raise UnsupportedModelError(
             f"{config_class.__name__}() fails: {type(error).__name__}: {error}",
             expected="a configuration class with usable defaults",
-            hint="give a checkpoint or a config.json instead of a model_type",
+            hint="write the adapter by hand: core/docs/write-an-adapter.md",
         ) from error
 
 

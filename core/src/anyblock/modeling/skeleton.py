@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from anyblock.blocks import BlockConfig
-from anyblock.errors import AnyBlockError, CheckpointError, ConfigError, UnsupportedModelError
+from anyblock.errors import AnyBlockError, CheckpointError, ConfigError, UnsupportedModelError, is_out_of_memory
 from anyblock.modeling.heterogeneous import heterogeneous
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ def refusing(where: Path | str) -> Iterator[None]:
     except AnyBlockError:
         raise
     except (*refusals, SafetensorError, StrictDataclassError) as error:
+        if is_out_of_memory(error):
+            raise
         text = str(error).strip()
         raise CheckpointError(
             f"{where} cannot be loaded: {type(error).__name__}: {text[:400]}{' ...' if len(text) > 400 else ''}",

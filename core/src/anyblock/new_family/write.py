@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import anyblock
+from anyblock.checkpoint.atomic import atomic_directory
 from anyblock.errors import UsageError
 from anyblock.introspection.facts import InferredFamily
 from anyblock.new_family.source import class_name, descriptor_source
@@ -24,15 +23,11 @@ def write_distribution(inferred: InferredFamily, destination: Path, *, overwrite
     """
     require_free(destination, overwrite=overwrite)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{destination.name}-", dir=destination.parent) as folder:
-        made = Path(folder) / "made"
+    with atomic_directory(destination, overwrite=overwrite) as made:
         for path, text in files(inferred).items():
             (made / path).parent.mkdir(parents=True, exist_ok=True)
             (made / path).write_text(text, encoding="utf-8")
         _format(made)
-        if destination.exists():
-            shutil.rmtree(destination)
-        made.rename(destination)
     return destination
 
 
