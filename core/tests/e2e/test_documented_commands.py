@@ -58,7 +58,7 @@ def test_every_command_of_the_tour_runs(in_a_users_folder: Path) -> None:
     suite = importlib.util.find_spec("anyblock_conformance") is not None
     for command in commands:
         name = shlex.split(command)[1]
-        # `push` needs a hub: the tests of anyblock.hub run it against one of their own.
+        # `push` needs a hub: core/tests/hub/test_push.py runs it against one on this machine.
         if name != "push" and (suite or name != "conformance"):
             run(command)
     (yaml,) = (text for language, text in blocks if language == "yaml")

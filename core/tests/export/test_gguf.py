@@ -231,6 +231,20 @@ def test_what_llama_cpp_computes_otherwise_is_refused(reason, config, tmp_path):
         export_child(child, tmp_path / "out", "gguf")
 
 
+@pytest.mark.parametrize("half", ["attention", "ffn"])
+def test_a_linear_map_in_place_of_a_half_is_refused(half, trained_child):
+    from anyblock import get_family
+    from anyblock.export import FORMATS
+
+    child = SubblockCheckpoint.open(trained_child)
+    blocks = list(child.block_configs)
+    blocks[3] = getattr(blocks[3], f"with_{half}")(replace_with_linear=True)
+    object.__setattr__(child, "block_configs", blocks)
+    assert FORMATS["gguf"].obstacles(child, get_family("llama")) == [
+        f"layer 3 has a linear map in place of its {half}, which the form cannot say"
+    ]
+
+
 def test_values_beyond_16_bits_are_refused(trained_child, tmp_path):
     from safetensors.torch import load_file, save_file
 

@@ -14,6 +14,7 @@ from anyblock.export.gguf.layers import is_uniform, layer_sizes
 from anyblock.export.gguf.tensors import gguf_tensors, rope_factors
 from anyblock.export.gguf.tokenizer import add_tokenizer, tokenizer_obstacles
 from anyblock.export.llama_shaped import llama_obstacles
+from anyblock.export.uniform import linear_obstacles
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,7 @@ class GgufFormat(ExportFormat):
 
     def obstacles(self, child: SubblockCheckpoint, family: ModelFamily) -> list[str]:
         """See `ExportFormat.obstacles`: a Llama with a tokenizer that llama.cpp has."""
-        found = llama_obstacles(child)
+        found = linear_obstacles(child) or llama_obstacles(child)
         if found:
             return found
         if importlib.util.find_spec("gguf") is None:
