@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-TIMES = {"seconds", "since", "tokens_per_second", "teacher_tokens_per_second", "load_seconds"}
-"""Keys of JSON that say how long something took: they differ from run to run."""
+TIMES = {"seconds", "since", "tokens_per_second", "teacher_tokens_per_second", "load_seconds", "peak_memory"}
+"""Keys of JSON that say how long something took or how much memory: they differ from run to run."""
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """The content of every file below a folder, and its empty folders; times in JSON are left out."""
+    """The content of every file below a folder, and its empty folders; times and peaks in JSON are left out."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -33,7 +33,7 @@ def content(path: Path) -> str:
 
 
 def timeless(data: Any) -> Any:
-    """JSON data without what says how long something took."""
+    """JSON data without what differs from run to run."""
     if isinstance(data, dict):
         named = {key: timeless(value) for key, value in data.items() if key not in TIMES}
         # A finished stage states the hashes of its files, some of which hold times.
