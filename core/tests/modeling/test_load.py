@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from anyblock import load_model
-from anyblock.errors import CheckpointError, InputError, UsageError
+from anyblock.errors import CheckpointError, ExecutionError, InputError, UsageError
 from anyblock.modeling.skeleton import refusing
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -135,7 +135,7 @@ def test_what_a_model_wants_in_float32_stays_so_in_a_model_of_half_precision(
 
 
 def test_a_lack_of_memory_is_not_taken_for_a_damaged_checkpoint():
-    with pytest.raises(RuntimeError, match="allocate memory"), refusing("some/model"):
+    with pytest.raises(ExecutionError, match="some/model does not fit into memory"), refusing("some/model"):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
     with pytest.raises(CheckpointError, match="some/model"), refusing("some/model"):
         raise RuntimeError("shape '[2, 2]' is invalid for input of size 3")

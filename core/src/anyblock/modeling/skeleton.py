@@ -12,7 +12,14 @@ import torch
 from torch import nn
 
 from anyblock.blocks import BlockConfig
-from anyblock.errors import AnyBlockError, CheckpointError, ConfigError, UnsupportedModelError, is_out_of_memory
+from anyblock.errors import (
+    AnyBlockError,
+    CheckpointError,
+    ConfigError,
+    ExecutionError,
+    UnsupportedModelError,
+    is_out_of_memory,
+)
 from anyblock.modeling.heterogeneous import heterogeneous
 
 if TYPE_CHECKING:
@@ -102,6 +109,7 @@ def refusing(where: Path | str) -> Iterator[None]:
 
     Raises:
         CheckpointError: the block raised such an error.
+        ExecutionError: there is too little memory.
     """
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
@@ -112,9 +120,12 @@ def refusing(where: Path | str) -> Iterator[None]:
     except AnyBlockError:
         raise
     except (*refusals, SafetensorError, StrictDataclassError) as error:
-        if is_out_of_memory(error):
-            raise
         text = str(error).strip()
+        if is_out_of_memory(error):
+            raise ExecutionError(
+                f"{where} does not fit into memory: {text[:400]}",
+                hint="free memory, or look at the sizes in its config.json",
+            ) from error
         raise CheckpointError(
             f"{where} cannot be loaded: {type(error).__name__}: {text[:400]}{' ...' if len(text) > 400 else ''}",
             expected="a config and weights of which transformers can build a model",
