@@ -52,11 +52,12 @@ def run(heads: int, tensors: dict[str, torch.Tensor], *, bias: bool = True, epsi
 
 
 def teacher(seed: int, *, bias: bool = True) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        PREFIX + name: tensor + torch.randn(tensor.shape, dtype=tensor.dtype, generator=generator) * 0.5
-        for name, tensor in mixer(6, bias=bias).state_dict().items()
-    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        own = mixer(6, bias=bias).state_dict()
+        return {
+            PREFIX + name: tensor + torch.randn(tensor.shape, dtype=tensor.dtype) * 0.5 for name, tensor in own.items()
+        }
 
 
 @settings(deadline=None, derandomize=True, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
