@@ -272,6 +272,7 @@ def demo(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Run the benchmarks in core/benchmarks with their defaults, or those named after `--`."""
     folder = ROOT / "core" / "benchmarks"
+    session.run(shared(session, "python"), "-m", "pip", "install", "--quiet", *CONSTRAINTS, "matplotlib")  # for plots
     names = session.posargs or sorted(path.stem for path in folder.glob("[!_]*.py"))
     for name in names:
         session.run(shared(session, "python"), str(folder / f"{name}.py"))

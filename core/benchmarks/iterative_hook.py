@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,6 +56,8 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     from torch import nn
 
     torch.set_num_threads(options.threads)
+    from anyblock.modeling.process_memory import peak_memory, reset_peak_memory, resident
+
     torch.manual_seed(0)
     dtype = getattr(torch, options.dtype)
     linear = nn.Linear(options.channels, options.hidden, bias=False, device="meta", dtype=dtype)
@@ -72,11 +73,13 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     del full
     removed = torch.randperm(options.channels)[: options.channels // 2]
     run = (_hook if options.variant == "hook" else _formula)(linear, x, y, removed, options.variant)
-    start_mib = _reset_peak()
+    if not reset_peak_memory():
+        sys.exit("the peak of memory can be counted on Linux alone")
+    start = resident()
     began = time.process_time()
     result = run()
     seconds = time.process_time() - began
-    mib = _peak() - start_mib
+    mib = ((peak_memory() or 0) - start) / (1 << 20)
     return {"seconds": seconds, "mib": mib, "deviation": _deviation(linear, x, removed, result)}
 
 
@@ -135,20 +138,6 @@ def _deviation(linear: Any, x: Any, removed: Any, found: Any) -> float:
             total[place] += (error + step).norm(dim=1).sum()
     wanted = total / x.shape[1]
     return float(((found[some].double() - wanted) / wanted).abs().max())
-
-
-def _status(field: str) -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) / 1024
-
-
-def _reset_peak() -> float:
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _peak() -> float:
-    return _status("VmHWM")
 
 
 if __name__ == "__main__":

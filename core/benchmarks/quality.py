@@ -28,8 +28,8 @@ from anyblock.candidates.candidate import HALVES, NO_OP, TEACHER, Candidate
 from anyblock.candidates.views import CandidateWeights, Orders
 from anyblock.config import RunConfig, load_config
 from anyblock.modeling.load import load_model
+from anyblock.modeling.process_memory import peak_memory, reset_peak_memory
 from anyblock.pipeline.context import RunContext
-from anyblock.pipeline.peak_memory import peak_memory, reset_peak_memory
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.source import read_source
 from anyblock.pipeline.stages.candidates import keep_candidates, plan_candidates
@@ -115,7 +115,7 @@ def main() -> None:
     print(page(rows, facts, None))
     if arguments.page:
         picture = arguments.page.with_suffix(".svg")
-        picture.write_text(plot(rows))
+        plot(rows, picture)
         arguments.page.write_text(page(rows, facts, picture.name))
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +13,6 @@ from anyblock.report import format as fmt
 
 if TYPE_CHECKING:
     from quality import Row
-
-COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 
 
 def page(rows: Sequence[Row], facts: Mapping[str, Any], picture: str | None) -> str:
@@ -93,31 +89,24 @@ METHODS = [
 ]
 
 
-def plot(rows: Sequence[Row]) -> str:
-    """Return an SVG picture: a bar a child, grouped by budget, as long as the logarithm of its KL."""
-    low, high = min(row.kl for row in rows), max(row.kl for row in rows)
-    floor, top = math.log10(low) - 0.15, math.log10(high) + 0.05
-    left, width, height = 190, 520, 16
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Write a picture: a bar a child, its KL on a logarithmic scale, one panel for every budget."""
+    import matplotlib.pyplot as plt
+
+    shares = list(dict.fromkeys(row.share for row in rows))
     methods = list(dict.fromkeys(row.method for row in rows))
-    body: list[str] = []
-    place = 24
-    for share in dict.fromkeys(row.share for row in rows):
-        body.append(f'<text x="8" y="{place}" font-weight="bold">{share:.0%} of the parameters</text>')
-        place += 8
-        for row in (row for row in rows if row.share == share):
-            length = width * (math.log10(row.kl) - floor) / max(top - floor, 1e-9)
-            colour = COLOURS[methods.index(row.method) % len(COLOURS)]
-            body.append(f'<text x="{left - 6}" y="{place + 12}" text-anchor="end">{escape(row.method)}</text>')
-            body.append(f'<rect x="{left}" y="{place}" width="{length:.1f}" height="{height - 3}" fill="{colour}"/>')
-            body.append(f'<text x="{left + length + 5:.1f}" y="{place + 12}">{row.kl:.3f}</text>')
-            place += height
-        place += 26
-    size = f'width="{left + width + 60}" height="{place}"'
-    title = "<title>KL(teacher || child) in nats a token, logarithmic</title>"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">{title}'
-        f'<rect width="100%" height="100%" fill="white"/>{"".join(body)}</svg>\n'
-    )
+    size = (7.5, 0.6 + 0.28 * len(rows) + 0.5 * len(shares))
+    figure, panels = plt.subplots(len(shares), 1, figsize=size, sharex=True, squeeze=False, layout="constrained")
+    for (panel,), share in zip(panels, shares, strict=True):
+        shown = [row for row in rows if row.share == share]
+        colours = [f"C{methods.index(row.method) % 10}" for row in shown]
+        bars = panel.barh([row.method for row in shown], [row.kl for row in shown], color=colours)
+        panel.bar_label(bars, fmt="%.3f", padding=3)
+        panel.set(xscale="log", title=f"{share:.0%} of the parameters")
+        panel.invert_yaxis()
+        panel.margins(x=0.15)
+    panels[-1][0].set_xlabel("KL(teacher || child), nats a token")
+    figure.savefig(path, metadata={"Date": None})
 
 
 def machine() -> str:

@@ -10,7 +10,12 @@ from anyblock.cli import app
 from typer.testing import CliRunner
 
 DOCS = Path(__file__).parents[1] / "docs"
-BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(console|python|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(page: str) -> list[tuple[str, str]]:
+    """Return the language and the text of every console, Python and YAML block of a page of core/docs."""
+    return _BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
 
 
 def run_page(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -20,10 +25,11 @@ def run_page(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[s
     """
     monkeypatch.chdir(folder)
     commands = []
-    for language, text in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
+    for language, text in blocks_of(page):
         if language == "python":
             exec(compile(text, page, "exec"), {"__name__": page})
             continue
+        assert language == "console", f"{page} shows {language}, which cannot be run"
         for line in text.replace("\\\n", " ").splitlines():
             if line.startswith("$ "):
                 program, *arguments = line.removeprefix("$ ").split()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from pathlib import Path
-from typing import Final
 
-_STATUS: Final = Path("/proc/self/status")
-_CLEAR: Final = Path("/proc/self/clear_refs")
+from anyblock.modeling.process_memory import peak_memory, reset_peak_memory, resident
 
 
 def peak_growth(work: Callable[[], object]) -> int | None:
@@ -18,19 +15,8 @@ def peak_growth(work: Callable[[], object]) -> int | None:
         None where the system does not tell (anything but Linux).
     """
     gc.collect()
-    try:
-        _CLEAR.write_text("5")  # resets the peak, proc(5)
-        before = _field("VmRSS")
-    except OSError:
-        work()
-        return None
+    counts = reset_peak_memory()
+    before = resident()
     work()
-    return max(0, _field("VmHWM") - before)
-
-
-def _field(name: str) -> int:
-    """Return a field of the process's status in bytes."""
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"{_STATUS} has no {name}")
+    peak = peak_memory()
+    return max(0, peak - before) if counts and before and peak is not None else None

@@ -30,6 +30,7 @@ class _WhenImported:
     """A finder that extends the module when it is imported, and leaves finding it to the others."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Return the factory's spec with a loader that extends the module; None for every other name."""
         if name != _FACTORY:
             return None
         sys.meta_path.remove(self)
@@ -53,6 +54,7 @@ def _extend(factory: Any) -> None:
 
     @functools.wraps(stock_class)
     def class_for(config: Any, mapping: Any) -> Any:
+        """Return the stock class, or the one that builds its layers as the configuration of an exported child says."""
         stock = stock_class(config, mapping)
         if getattr(config, "anyblock_layers", None) is None:
             return stock

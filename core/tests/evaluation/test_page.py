@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"
-BLOCK = re.compile(r"^```(console|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+from ..pages import blocks_of
+from ..processes import run_python
+
 SCRIPT = """
 import shlex, runpy, sys
 for line in sys.stdin:
@@ -38,11 +35,11 @@ def test_everything_on_the_page_runs(trained_dir: Path, trained_child: Path, tmp
     text = "\n".join(f"This is line {number} of a text." for number in range(90))
     (tmp_path / "text.txt").write_text(text)
     (tmp_path / "texts.jsonl").write_text(json.dumps({"text": text}) + "\n")
-    blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+    blocks = blocks_of("evaluation.md")
     ((_, task),) = [block for block in blocks if block[0] == "yaml"]
     (tmp_path / "task.yaml").write_text(task)
     lines = [
-        line.removeprefix("$ ") for language, shown in blocks if language == "console" for line in shown.splitlines()
+        line.removeprefix("$ ") for language, listed in blocks if language == "console" for line in listed.splitlines()
     ]
     assert [shlex.split(line)[0] for line in lines] == [
         "anyblock",
@@ -54,17 +51,10 @@ def test_everything_on_the_page_runs(trained_dir: Path, trained_child: Path, tmp
         "lm_eval",
     ]
     # One process, since each takes seconds to import torch; the installation is there.
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        input="\n".join(line for line in lines if not line.startswith("pip")),
-        env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
+    shown = run_python(
+        "-c", SCRIPT, folder=tmp_path, text="\n".join(line for line in lines if not line.startswith("pip"))
     )
-    assert done.returncode == 0, done.stderr
-    assert "tokens without overlap" in done.stdout
-    assert '"stride": 64' in done.stdout
-    assert done.stdout.count("own_text") == 3 + 1 + 1  # a row each in our table, one heading in each of the harness's
-    assert done.stdout.count("byte_perplexity") == 3
+    assert "tokens without overlap" in shown
+    assert '"stride": 64' in shown
+    assert shown.count("own_text") == 3 + 1 + 1  # a row each in our table, one heading in each of the harness's
+    assert shown.count("byte_perplexity") == 3

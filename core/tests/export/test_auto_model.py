@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
-from anyblock import export_child, load_model
+
+from ..processes import run_python
 
 IMPORTS = {
     "transformers first": "from transformers import AutoModelForCausalLM\nimport anyblock",
@@ -43,20 +42,8 @@ from transformers import AutoModelForCausalLM
 """
 
 
-@pytest.fixture(scope="module")
-def exported(trained_child: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("exported")
-    out = export_child(trained_child, folder / "out", "transformers")
-    with torch.no_grad():
-        torch.save(load_model(trained_child)(torch.arange(1, 25).reshape(2, 12)).logits, folder / "logits.pt")
-    return out, folder / "logits.pt"
-
-
 def run(script: str, *arguments: Path, folder: Path) -> None:
-    environment = {**os.environ, "HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_python("-c", script, *arguments, folder=folder)
 
 
 @pytest.mark.slow

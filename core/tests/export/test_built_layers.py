@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,8 @@ from anyblock.hookspecs import hookimpl
 from anyblock.modeling.no_op import NoOpFFN, NoOpNorm, remove_half
 from anyblock.modeling.skeleton import load_hf_config, model_class
 from anyblock.realize.realize import realize
+
+from ..processes import run_python
 
 
 class OwnNoOp(NoOpFFN):
@@ -108,7 +107,4 @@ model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True
 assert type(model.transformer.h[0].mlp).__name__ == "NoOpResidual"
 assert torch.equal(model(torch.arange(1, 13)[None]).logits, torch.load(sys.argv[2]))
 """
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", script, str(out), str(tmp_path / "logits.pt")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_python("-c", script, out, tmp_path / "logits.pt", folder=tmp_path)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from anyblock import export_child
 
-PAGE = Path(__file__).parents[2] / "docs" / "quantization.md"
-BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+from ..pages import blocks_of
+from ..processes import run_python
+
 CHECKS = """
 import torch
 from torchao.quantization import Int8Tensor
@@ -37,25 +34,17 @@ def test_everything_on_the_page_runs(trained_child: Path, tmp_path: Path) -> Non
     pytest.importorskip("torchao", reason="nox -s quantize installs it")
     shutil.copytree(trained_child, tmp_path / "child")
     (tmp_path / "text.txt").write_text("\n".join(f"This is line {number} of a text." for number in range(60)))
-    blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+    blocks = blocks_of("quantization.md")
     assert [language for language, _ in blocks] == ["console", "python", "python", "python"]
     export, install = (shlex.split(line) for line in blocks[0][1].splitlines())
     assert install[:3] == ["$", "pip", "install"]
     assert export == shlex.split("$ anyblock export child child-transformers --format transformers")
     export_child(tmp_path / "child", tmp_path / "child-transformers", "transformers")
     code = "\n".join(block for language, block in blocks if language == "python")
-    done = subprocess.run(
-        [sys.executable, "-c", code + CHECKS],
-        env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    printed = run_python("-c", code + CHECKS, folder=tmp_path)
     before, after = (
         sum(file.stat().st_size for file in (tmp_path / name).glob("*.safetensors"))
         for name in ("child-transformers", "child-int8")
     )
     assert after < 0.65 * before
-    print(done.stdout)
+    print(printed)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from anyblock import export_child, load_model
 from safetensors.torch import load_file, save_file
+
+from ..processes import run_python
 
 HEAD = """
 import sys
@@ -92,25 +91,11 @@ assert torch.equal(logits(again.eval()), logits(model.eval()))
 }
 
 
-@pytest.fixture(scope="module")
-def exported(trained_child: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("exported")
-    out = export_child(trained_child, folder / "out", "transformers")
-    with torch.no_grad():
-        torch.save(load_model(trained_child)(torch.arange(1, 25).reshape(2, 12)).logits, folder / "logits.pt")
-    return out, folder / "logits.pt"
-
-
 def run(script: str, exported: tuple[Path, Path], folder: Path) -> None:
     out, expected = exported
     file = folder / "script.py"
     file.write_text(HEAD + script)
-    environment = {**os.environ, "HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, str(file), str(out), str(folder / "scratch"), str(expected)],
-        env=environment, cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_python(file, out, folder / "scratch", expected, folder=folder)
 
 
 @pytest.mark.slow

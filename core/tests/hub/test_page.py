@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "hub.md"
-BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+from ..pages import blocks_of
+
 RUN = """
 import sys
 from anyblock.cli import main
@@ -27,7 +26,7 @@ def test_everything_on_the_page_runs(hub: Any, server: Any, llama_dir: Path, tmp
     hub.add("owner/teacher", server.tree_of(llama_dir))
     (tmp_path / "text.txt").write_text("\n".join(f"line {number} of some text to calibrate on" for number in range(60)))
     code = []
-    for language, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
+    for language, text in blocks_of("hub.md"):
         if language == "python":
             code.append(text)
             continue

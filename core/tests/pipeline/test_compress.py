@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,8 @@ from anyblock.pipeline.compress import compress
 from anyblock.pipeline.other_budgets import search_run
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.refine import read_refinement
-from anyblock.progress import Advance
+
+from ..stopping import Stop, StopAfter
 
 
 def config_of(settings: dict[str, Any]) -> RunConfig:
@@ -31,32 +30,6 @@ def tree_digest(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-class Stop(BaseException):
-    """As abrupt as a signal, but inside this process."""
-
-
-class StopAfter:
-    """A progress that stops the run after so many steps of any stage."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-        self.seen: list[str] = []
-
-    @contextmanager
-    def task(self, description: str, *, total: int, unit: str) -> Iterator[Advance]:
-        self.seen.append(description)
-
-        def advance(_: int) -> None:
-            self.left -= 1
-            if self.left < 0:
-                raise Stop
-
-        yield advance
-
-    def note(self, message: str) -> None:
-        pass
 
 
 def test_the_child_keeps_the_budget_and_loads(settings: dict[str, Any]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +12,9 @@ from anyblock.pipeline.compress import compress
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.adapt import read_adaptation
 from anyblock.pipeline.stages.distill import BLOCKS, MODEL
-from anyblock.progress import SILENT, Advance, Progress
+from anyblock.progress import SILENT, Progress
 
-
-class StopIn:
-    """A progress that stops the run at a step of one task."""
-
-    def __init__(self, task: str, step: int) -> None:
-        self.name = task
-        self.left = step
-
-    @contextmanager
-    def task(self, description: str, *, total: int, unit: str) -> Iterator[Advance]:
-        def advance(_: int) -> None:
-            if description == self.name:
-                self.left -= 1
-                if self.left < 0:
-                    raise KeyboardInterrupt
-
-        yield advance
-
-    def note(self, message: str) -> None:
-        pass
+from ..stopping import Stop, StopAfter
 
 
 def run(settings: dict[str, Any], progress: Progress = SILENT) -> tuple[Path, str]:
@@ -95,6 +74,6 @@ def weights(child: Path) -> dict[str, bytes]:
 def test_a_stopped_run_ends_with_the_same_child(trained: dict[str, Any], tmp_path: Path, task: str, step: int) -> None:
     _, want = run({**trained, "output": str(tmp_path / "whole" / "child")})
     again = {**trained, "output": str(tmp_path / "again" / "child")}
-    with pytest.raises(KeyboardInterrupt):
-        run(again, StopIn(task, step))
+    with pytest.raises(Stop):
+        run(again, StopAfter(step, task))
     assert run(again)[1] == want

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,23 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import UsageError
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
-from anyblock.progress import SILENT, Advance
+from anyblock.progress import SILENT
 from anyblock.realize import distill_model as whole
 from anyblock.realize.distill_blocks import distill_blocks
 from anyblock.realize.distill_model import distill_model
 from anyblock.realize.held_out import held_out_split
 from anyblock.realize.realize import realize
+from anyblock.realize.training import TrainingSettings
 from anyblock.scoring.around import Surroundings
 
+from ..stopping import Stop, StopAfter
+
 FAMILY = get_family("llama")
+
+
+def _split(options: dict[str, Any]) -> tuple[TrainingSettings, dict[str, Any]]:
+    names = {field.name for field in fields(TrainingSettings)} & options.keys()
+    return TrainingSettings(**{name: options.pop(name) for name in names}), options
 
 
 class Child:
@@ -42,36 +50,17 @@ class Child:
         self.batches = Batches(torch.randint(0, 96, (16, 32), generator=torch.Generator().manual_seed(2)), 2)
 
     def blocks(self, **options: Any) -> tuple[Mapping[str, torch.Tensor], list[Any]]:
-        given: dict[str, Any] = {"changed": {}, "epochs": 3, "height": 3e-3, "batch_size": 1, **options}
-        return distill_blocks(self.engine, self.chosen, self.weights, self.batches, **given)
+        settings, given = _split({"epochs": 3, "learning_rate": 3e-3, "batch_size": 1, "changed": {}, **options})
+        return distill_blocks(self.engine, self.chosen, self.weights, self.batches, settings=settings, **given)
 
     def model(self, **options: Any) -> tuple[dict[str, torch.Tensor], Any]:
-        settings = {"epochs": 2, "height": 1e-3, "batch_size": 2, "cosine_weight": 1.0}
-        given: dict[str, Any] = {"changed": {}, **settings, **options}
-        return distill_model(self.engine, self.chosen, self.weights, self.batches, **given)
+        default = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 2, "cosine_weight": 1.0, "changed": {}}
+        settings, given = _split({**default, **options})
+        return distill_model(self.engine, self.chosen, self.weights, self.batches, settings=settings, **given)
 
     def divergence(self, tensors: Mapping[str, torch.Tensor]) -> float:
         judge = Surroundings(self.engine, self.weights, held_out_split(self.batches)[1], probes=1, seed=0)
         return judge.divergence(self.chosen, changed=tensors)
-
-
-class StopAfter:
-    """A progress that stops the work after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    @contextmanager
-    def task(self, description: str, *, total: int, unit: str) -> Iterator[Advance]:
-        def advance(_: int) -> None:
-            self.left -= 1
-            if self.left < 0:
-                raise KeyboardInterrupt
-
-        yield advance
-
-    def note(self, message: str) -> None:
-        pass
 
 
 def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
@@ -103,7 +92,7 @@ def test_the_model_comes_nearer_to_the_teacher_on_text_it_was_not_trained_on(chi
 @pytest.mark.parametrize("stage", ["blocks", "model"])
 def test_training_that_does_harm_is_dropped(child: Child, stage: str) -> None:
     given = {"model.layers.0.mlp.down_proj.weight": torch.zeros(32, 16)}
-    tensors, lines = getattr(child, stage)(height=1e3, changed=given)
+    tensors, lines = getattr(child, stage)(learning_rate=1e3, changed=given)
     for line in lines if isinstance(lines, list) else [lines]:
         assert line.epoch == 0
         assert line.after == line.before
@@ -117,7 +106,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     monkeypatch.setattr(whole, "SAVE_EVERY", 2)
     train = getattr(child, stage)
     want, want_lines = train()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stop):
         train(partial=tmp_path, progress=StopAfter(steps))
     found, lines = train(partial=tmp_path, progress=SILENT)
     assert lines == want_lines

@@ -52,6 +52,11 @@ class _Composer:
         self.files = 0
 
     def read(self, file: Path, *, group: str, package: Package, above: tuple[Path, ...]) -> Tree:
+        """Return a file's keys below its package, over those of the files in its defaults list.
+
+        Raises:
+            ConfigError: the lists form a circle, are too many, or a file cannot be used.
+        """
         self.files += 1
         if file in above or self.files > MAX_FILES:
             raise ConfigError(

@@ -89,6 +89,11 @@ class _Sizes:
         self.known: dict[KeyPath, int] = {}
 
     def of(self, path: KeyPath, above: tuple[KeyPath, ...]) -> int:
+        """Return how many characters a value expands to.
+
+        Raises:
+            ConfigError: interpolations form a circle, or expand to too much.
+        """
         if path in above:
             chain = " -> ".join(dotted(step) for step in (*above[above.index(path) :], path))
             raise ConfigError(f"{self.tree.place(path)}: interpolations that form a circle: {chain}")

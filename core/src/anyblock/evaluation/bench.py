@@ -138,13 +138,16 @@ class _Session:
         self.cache = new_cache_of(self.model.config)
 
     def forward(self, ids: torch.Tensor, cache: Any) -> torch.Tensor:
+        """Return the most likely next tokens, [batch, 1], and let the cache grow."""
         logits = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **self.last).logits
         return torch.as_tensor(logits[:, -1:].argmax(dim=-1))
 
     def prefill(self) -> torch.Tensor:
+        """Run the prompts with an empty cache."""
         return self.forward(self.prompts, new_cache_of(self.model.config))
 
     def prefill_flops(self) -> int:
+        """Count the floating-point operations of a prefill; see `ModelSpeed.prefill_flops`."""
         from torch.utils.flop_counter import FlopCounterMode
 
         with FlopCounterMode(display=False) as counter:
@@ -152,6 +155,7 @@ class _Session:
         return int(counter.get_total_flops())
 
     def decode(self) -> Call:
+        """Return the decoding steps behind the prompts as a call that can be repeated."""
         first = self.forward(self.prompts, self.cache)
         return Call(partial(self._generate, first), restorer(self.cache))
 

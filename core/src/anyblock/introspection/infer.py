@@ -70,6 +70,7 @@ class _Work:
         self.absent: dict[str, str] = {}
 
     def run(self) -> InferredFamily:
+        """Put together what was found, and confirm it on the tiny model."""
         attributes: dict[str, Any] = {"attention_kinds": {}, "ffn_kinds": {}, "attention_by": None, "ffn_by": None}
         attributes |= {key: value for half in HALVES for key, value in self._half(half).items()}
         attributes |= self._outside(attributes)

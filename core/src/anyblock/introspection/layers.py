@@ -53,6 +53,8 @@ def find_layers(model: Any, ids: torch.Tensor, count: int) -> LayerList:
     order: list[tuple[str, str]] = []
 
     def watch(name: str, module: nn.Module) -> Any:
+        """Record when a module ends, and of members of lists what they were given and returned."""
+
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             order.append(("end", name))
             if id(module) in members:

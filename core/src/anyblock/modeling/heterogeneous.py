@@ -34,6 +34,7 @@ def heterogeneous(family: ModelFamily, block_configs: Sequence[BlockConfig]) -> 
     def plan(
         cls: type[nn.Module], arguments: Mapping[str, Any]
     ) -> tuple[Mapping[str, Any], Callable[[nn.Module], None]]:
+        """See `Plan`."""
         index = layer_index(cls, arguments)
         if index >= len(block_configs):
             raise UnsupportedModelError(

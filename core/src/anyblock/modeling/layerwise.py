@@ -23,9 +23,9 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import ExecutionError
 from anyblock.modeling.finite import require_finite_output, require_finite_weights
 from anyblock.modeling.no_op import hidden_states_of
+from anyblock.modeling.process_memory import give_back
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 from anyblock.modeling.spool import Spool, SpooledTensors
-from anyblock.modeling.system_memory import give_back
 from anyblock.modeling.weights import WeightMap
 
 if TYPE_CHECKING:

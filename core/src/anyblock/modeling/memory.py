@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
+from anyblock.modeling.process_memory import resident
 from anyblock.modeling.spool import Spool
-from anyblock.modeling.system_memory import memory, resident
+from anyblock.modeling.system_memory import memory
 
 if TYPE_CHECKING:
     from anyblock.checkpoint.subblocks import SubblockCheckpoint

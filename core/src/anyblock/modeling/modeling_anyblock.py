@@ -30,6 +30,8 @@ def __getattr__(name: str) -> type[Any]:
 
 def _with_own_layers(stock: type[Any]) -> type[Any]:
     class Child(stock):  # type: ignore[misc]
+        """The stock class, with layers as `anyblock_layers` in the configuration describes them."""
+
         _auto_class = "AutoModelForCausalLM"  # this file and those it imports go along when it is saved
 
         def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:

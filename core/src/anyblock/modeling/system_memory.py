@@ -1,19 +1,15 @@
-"""How much memory there is, from the operating system alone; needs no torch."""
+"""How much memory the machine has, from the operating system alone; needs no torch."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 _MEMINFO: Final = Path("/proc/meminfo")
-_STATUS: Final = Path("/proc/self/status")
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
-_M_MMAP_THRESHOLD: Final = -3  # malloc.h
-_LARGE: Final = 1 << 20
 
 
 def memory() -> tuple[int | None, int | None]:
@@ -28,32 +24,6 @@ def memory() -> tuple[int | None, int | None]:
         left = max(limit - usage + _reclaimable(folder), 0)
         total, available = limit, left if available is None else min(available, left)
     return total, available
-
-
-def resident() -> int:
-    """Return the bytes of this process that are in memory, mapped files included; 0 where the system does not say."""
-    if not _STATUS.exists():
-        return 0
-    lines = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines())
-    return _kibibytes(lines.get("VmRSS")) or 0
-
-
-def return_freed_memory() -> None:
-    """Have large blocks of memory go back to the system as soon as they are freed; for the rest of the process.
-
-    glibc raises the size from which on it does so to that of the largest block that was freed, up to 32 MiB; weights of layers
-    that come and go then leave gaps which it keeps, as much as a whole model. Other C libraries are left as they are.
-    """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if set_option is not None:
-        set_option(_M_MMAP_THRESHOLD, _LARGE)
-
-
-def give_back() -> None:
-    """Hand small blocks that were freed back to the system, too, where the C library keeps them for later (glibc)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
 
 
 def _host_memory() -> tuple[int | None, int | None]:

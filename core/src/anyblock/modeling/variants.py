@@ -11,8 +11,8 @@ from torch import nn
 
 from anyblock.blocks import BlockConfig
 from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.process_memory import give_back
 from anyblock.modeling.skeleton import build_skeleton
-from anyblock.modeling.system_memory import give_back
 from anyblock.modeling.weights import WeightMap
 
 

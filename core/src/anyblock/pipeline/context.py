@@ -84,8 +84,8 @@ class RunContext:
     def memory(self) -> MemoryPlan:
         """How much may be held at once: what the run's `memory` settings say, or what there is room for at the start."""
         from anyblock.modeling.memory import plan_memory, weight_sizes
+        from anyblock.modeling.process_memory import return_freed_memory
         from anyblock.modeling.skeleton import model_class
-        from anyblock.modeling.system_memory import return_freed_memory
 
         settings = self.config.memory
         model_class(self.hf_config)  # so that what the process takes already includes transformers

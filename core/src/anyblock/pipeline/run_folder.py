@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import AnyBlockError, ConfigError, InputError
-from anyblock.pipeline.peak_memory import peak_memory, reset_peak_memory
+from anyblock.modeling.process_memory import peak_memory, reset_peak_memory
 
 _INPUTS: Final = "inputs.json"
 _DONE: Final = "stage.json"

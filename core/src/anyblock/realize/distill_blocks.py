@@ -23,7 +23,15 @@ from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.progress import SILENT, Progress
 from anyblock.realize.child_layers import ChildLayers
 from anyblock.realize.partial import layer_files, load_layer, save_layer
-from anyblock.realize.training import as_stored, epoch_order, mixed_precision, set_learning_rate, training_split
+from anyblock.realize.training import (
+    TrainingSettings,
+    as_stored,
+    epoch_order,
+    learning_rate_at,
+    mixed_precision,
+    set_learning_rate,
+    training_split,
+)
 
 
 @dataclass(frozen=True)
@@ -50,10 +58,7 @@ def distill_blocks(
     batches: Batches,
     *,
     changed: Mapping[str, torch.Tensor],
-    epochs: int,
-    height: float,
-    batch_size: int,
-    seed: int = 0,
+    settings: TrainingSettings,
     partial: Path | None = None,
     spool: Spool = IN_MEMORY,
     progress: Progress = SILENT,
@@ -66,10 +71,7 @@ def distill_blocks(
         weights: their weights.
         batches: calibration text; a quarter of the steps is held out.
         changed: tensors by checkpoint name that replace those of the candidates, for instance repaired ones.
-        epochs: passes over the text, at most.
-        height: the highest learning rate.
-        batch_size: sequences of one step.
-        seed: of the order of steps.
+        settings: see `TrainingSettings`.
         partial: folder in which finished layers are kept; a later call goes on behind them and gives the same tensors, which
             are mapped from it. None holds all tensors in memory.
         spool: where hidden states of the teacher and of the child are kept.
@@ -81,7 +83,7 @@ def distill_blocks(
     Raises:
         UsageError: there is too little text to hold anything out.
     """
-    train, held_out = training_split(batches, batch_size)
+    train, held_out = training_split(batches, settings.batch_size)
     held: dict[str, torch.Tensor] = {}  # what replaces the candidates' tensors in the layer that is worked on
     child = ChildLayers(engine, weights, chosen, changed=held)
     prepared, mine = engine.prepare_all((*train, *held_out), spool)
@@ -100,7 +102,7 @@ def distill_blocks(
                 found = load_layer(partial, index)
                 if found is None:
                     layer = _Layer(engine, child, index, prepared, mine, theirs)
-                    tensors, line = layer.train(len(train), epochs=epochs, height=height, seed=seed)
+                    tensors, line = layer.train(len(train), settings)
                     found = {**held, **tensors}, [asdict(line)]
                     save_layer(partial, index, *found)
                 held.update(found[0])
@@ -133,12 +135,12 @@ class _Layer:
         self._inputs = inputs
         self._targets = targets
 
-    def train(self, steps: int, *, epochs: int, height: float, seed: int) -> tuple[dict[str, torch.Tensor], BlockLine]:
+    def train(self, steps: int, settings: TrainingSettings) -> tuple[dict[str, torch.Tensor], BlockLine]:
         """Return the best tensors, none where the ones there were best, and what was measured.
 
         Args:
             steps: the batches to train on, the first ones; the others judge.
-            epochs, height, seed: see `distill_blocks`.
+            settings: see `distill_blocks`.
         """
         held_out = range(steps, len(self._batches))
         stored = {name: tensor.dtype for name, tensor in self._child.tensors(self._index).items()}
@@ -148,10 +150,11 @@ class _Layer:
             before = best = self._error(layer, held_out)
             epoch_of_best = 0
             if parameters:
-                optimizer = torch.optim.AdamW(parameters.values(), lr=height, weight_decay=0.0)
-                for epoch in range(epochs):
-                    for number, place in enumerate(epoch_order(steps, epoch, seed + self._index)):
-                        set_learning_rate(optimizer, height, epoch * steps + number, epochs * steps)
+                optimizer, total = settings.optimizer(parameters), settings.epochs * steps
+                for epoch in range(settings.epochs):
+                    for number, place in enumerate(epoch_order(steps, epoch, settings.seed + self._index)):
+                        rate = learning_rate_at(epoch * steps + number, total, settings.learning_rate)
+                        set_learning_rate(optimizer, rate)
                         self._step(layer, optimizer, place)
                     with as_stored(parameters, stored) as values:
                         error = self._error(layer, held_out)

@@ -22,7 +22,15 @@ from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.spool import IN_MEMORY
 from anyblock.progress import SILENT, Progress
 from anyblock.realize.child_layers import ChildLayers
-from anyblock.realize.training import as_stored, epoch_order, mixed_precision, set_learning_rate, training_split
+from anyblock.realize.training import (
+    TrainingSettings,
+    as_stored,
+    epoch_order,
+    learning_rate_at,
+    mixed_precision,
+    set_learning_rate,
+    training_split,
+)
 from anyblock.realize.training_state import TrainingState
 from anyblock.scoring.targets import TeacherTargets
 
@@ -52,11 +60,8 @@ def distill_model(
     batches: Batches,
     *,
     changed: Mapping[str, torch.Tensor],
-    epochs: int,
-    height: float,
-    batch_size: int,
+    settings: TrainingSettings,
     cosine_weight: float,
-    seed: int = 0,
     reference: LayerwiseModel | None = None,
     partial: Path | None = None,
     progress: Progress = SILENT,
@@ -69,11 +74,8 @@ def distill_model(
         weights: their weights.
         batches: calibration text; a quarter of the batches is held out.
         changed: tensors by checkpoint name that replace those of the candidates.
-        epochs: passes over the text, at most.
-        height: the highest learning rate.
-        batch_size: sequences of one step.
+        settings: see `TrainingSettings`.
         cosine_weight: weight of the cosine beside the divergence; without effect where `reference` is another model.
-        seed: of the order of steps.
         reference: the teacher, where it is not `engine` (a model whose hidden size was cut).
         partial: folder in which the state is kept; a later call goes on there and gives the same tensors.
         progress: where to report; the unit is tokens.
@@ -85,7 +87,7 @@ def distill_model(
         UsageError: there is too little text to hold anything out.
         ExecutionError: the loss is not finite.
     """
-    train, held_out = training_split(batches, batch_size)
+    train, held_out = training_split(batches, settings.batch_size)
     child = ChildLayers(engine, weights, chosen, changed=changed)
     stored = {name: t.dtype for index in range(engine.num_layers) for name, t in child.tensors(index).items()}
     with ExitStack() as lent:
@@ -94,17 +96,17 @@ def distill_model(
         for index in range(engine.num_layers):
             parameters.update(child.trainable(index))
         student = _Student(engine, layers, reference or engine, cosine_weight if reference is None else 0.0)
-        optimizer = torch.optim.AdamW(parameters.values(), lr=height, weight_decay=0.0)
+        optimizer = settings.optimizer(parameters)
         state = TrainingState(None if partial is None else partial / "state.safetensors", parameters, optimizer)
         if not state.load():
             state.before = state.best_error = student.divergence(held_out)
-        total = epochs * len(train)
-        with progress.task("Distilling the model", total=epochs * train.tokens, unit="tokens") as advance:
+        total = settings.epochs * len(train)
+        with progress.task("Distilling the model", total=settings.epochs * train.tokens, unit="tokens") as advance:
             advance(state.step * train.tokens // len(train))
             while state.step < total:
                 epoch, number = divmod(state.step, len(train))
-                place = epoch_order(len(train), epoch, seed)[number]
-                set_learning_rate(optimizer, height, state.step, total)
+                place = epoch_order(len(train), epoch, settings.seed)[number]
+                set_learning_rate(optimizer, learning_rate_at(state.step, total, settings.learning_rate))
                 student.learn(train[place], optimizer)
                 state.step += 1
                 if state.step % len(train) == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -15,6 +16,27 @@ from anyblock.realize.held_out import held_out_split
 
 WARM_UP: Final = 0.05
 """Share of the steps over which the learning rate rises."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How long and how fast is trained.
+
+    Attributes:
+        epochs: passes over the text, at most.
+        learning_rate: of AdamW, at its height; see `learning_rate_at`.
+        batch_size: sequences of one step.
+        seed: of the order of steps.
+    """
+
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    seed: int = 0
+
+    def optimizer(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+        """Return AdamW without weight decay, which would pull a trained child away from its teacher."""
+        return torch.optim.AdamW(parameters.values(), lr=self.learning_rate, weight_decay=0.0)
 
 
 def training_split(batches: Batches, batch_size: int) -> tuple[Batches, Batches]:
@@ -34,18 +56,21 @@ def epoch_order(count: int, epoch: int, seed: int) -> list[int]:
     return order
 
 
-def learning_rate(height: float, step: int, total: int) -> float:
-    """Return the rate of a step: a linear rise over the first steps, then a cosine down to 0 (Loshchilov and Hutter 2017)."""
+def learning_rate_at(step: int, total: int, highest: float) -> float:
+    """Return the rate of a step: a linear rise over the first steps, then a cosine down to 0 (Loshchilov and Hutter 2017).
+
+    A scheduler of torch would have a state of its own to keep; this depends on the step alone.
+    """
     rise = max(1, round(total * WARM_UP))
     if step < rise:
-        return height * (step + 1) / rise
-    return height * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise))) / 2
+        return highest * (step + 1) / rise
+    return highest * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise))) / 2
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, height: float, step: int, total: int) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give an optimizer the rate of a step."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(height, step, total)
+        group["lr"] = rate
 
 
 @contextmanager

@@ -85,6 +85,7 @@ class _States:
     picks: Ints
 
     def take(self, kept: Ints) -> _States:
+        """Return the states at these places."""
         return _States(
             self.score[kept],
             self.used[:, kept],

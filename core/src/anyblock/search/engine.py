@@ -86,6 +86,7 @@ class _Search:
         self.rounding = _ROUNDING * float(np.maximum.reduceat(np.abs(instance.score), heads).sum())
 
     def run(self) -> Outcome:
+        """Search until the solution is proven, within the asked gap, or the limits are reached."""
         if self.bound < float("inf"):
             self._find()
         if self.best is not None:

@@ -101,12 +101,14 @@ class _Master:
         self.solver.addCol(-1.0, -np.inf, np.inf, 0, *nothing)
 
     def cut(self, constant: float, slope: Floats) -> None:
+        """Add the bound `constant + slope . multipliers` on the dual function."""
         import numpy as np
 
         columns = np.arange(self.rows + 1, dtype=np.int32)
         self.solver.addRow(-np.inf, constant, self.rows + 1, columns, np.append(-slope, 1.0))
 
     def solve(self) -> tuple[float, Floats]:
+        """Return the largest value under all cuts, and the multipliers there."""
         import numpy as np
 
         run(self.solver)

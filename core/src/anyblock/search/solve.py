@@ -143,6 +143,7 @@ class _Cuts:
     count: int = field(default=0, init=False)
 
     def add(self, chosen: Ints) -> None:
+        """Ask later solutions to differ from this one."""
         import numpy as np
 
         row = np.zeros(len(self.instance.score))

@@ -7,9 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anyblock.config.distillation import BlockDistillationConfig, ModelDistillationConfig
 from anyblock.pipeline.stages.adapt import PARTIAL, Adapted, Adapting
 from anyblock.realize.distill_blocks import distill_blocks
 from anyblock.realize.distill_model import distill_model
+from anyblock.realize.training import TrainingSettings
 
 if TYPE_CHECKING:
     import torch
@@ -33,17 +35,14 @@ def run_model_distillation(child: Adapting, given: Adapted) -> Adapted:
 def _blocks(
     child: Adapting, given: Mapping[str, torch.Tensor], folder: Path
 ) -> tuple[Mapping[str, torch.Tensor], list[dict[str, Any]]]:
-    context, settings = child.context, child.context.config.distillation.blocks
+    context = child.context
     tensors, lines = distill_blocks(
         context.engine,
         child.chosen,
         child.weights,
         child.batches,
         changed=given,
-        epochs=settings.epochs,
-        height=settings.learning_rate,
-        batch_size=settings.batch_size,
-        seed=context.config.seed,
+        settings=_training(context.config.distillation.blocks, context.config.seed),
         partial=folder / PARTIAL,
         spool=context.spool(folder),
         progress=context.progress,
@@ -61,13 +60,14 @@ def _model(
         child.weights,
         child.batches,
         changed=given,
-        epochs=settings.epochs,
-        height=settings.learning_rate,
-        batch_size=settings.batch_size,
+        settings=_training(settings, context.config.seed),
         cosine_weight=settings.cosine_weight,
-        seed=context.config.seed,
         reference=None if context.before is None else context.before.engine,
         partial=folder / PARTIAL,
         progress=context.progress,
     )
     return tensors, [asdict(line)]
+
+
+def _training(settings: BlockDistillationConfig | ModelDistillationConfig, seed: int) -> TrainingSettings:
+    return TrainingSettings(settings.epochs, settings.learning_rate, settings.batch_size, seed)
