@@ -139,3 +139,23 @@ def test_a_lack_of_memory_is_not_taken_for_a_damaged_checkpoint():
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
     with pytest.raises(CheckpointError, match="some/model"), refusing("some/model"):
         raise RuntimeError("shape '[2, 2]' is invalid for input of size 3")
+
+
+@pytest.mark.parametrize("options", [{}, {"dtype": "bfloat16"}, {"attn_implementation": "sdpa"}])
+def test_a_loaded_model_can_be_trained_and_its_files_stay_as_they_are(
+    teacher_dir: Path, ids: torch.Tensor, options: dict[str, str]
+) -> None:
+    """Weights that are mapped from files want gradients as those of `from_pretrained` do, and changing them writes nothing."""
+    before = {path: path.read_bytes() for path in teacher_dir.rglob("*.safetensors")}
+    model = load_model(teacher_dir, **options)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss = model(ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[1] < losses[0]
+    assert {path: path.read_bytes() for path in teacher_dir.rglob("*.safetensors")} == before

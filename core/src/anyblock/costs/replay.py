@@ -112,9 +112,10 @@ def fixed_calls(model: Any, norm: nn.Module, scenario: LatencyScenario) -> Subbl
     """
     embed, head = model.get_input_embeddings(), model.get_output_embeddings()
 
-    def run(ids: torch.Tensor) -> object:
+    def forward(ids: torch.Tensor) -> object:
         return head(norm(embed(ids))[:, -1:])
 
+    run = partial(_with_trainable_head, model, forward)
     prefill = Call(partial(run, _tokens(model, scenario, scenario.prefill_length)))
     return SubblockCalls(prefill, Call(partial(run, _tokens(model, scenario, 1))) if scenario.generated else None)
 
@@ -123,13 +124,25 @@ def fixed_calls(model: Any, norm: nn.Module, scenario: LatencyScenario) -> Subbl
 def model_calls(model: Any, scenario: LatencyScenario) -> SubblockCalls:
     """Return the calls that time a whole model, to calibrate the sum of its parts with."""
     last = {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
-    prefill = Call(partial(model, _tokens(model, scenario, scenario.prefill_length), use_cache=False, **last))
+    run = partial(_with_trainable_head, model, model)
+    prefill = Call(partial(run, _tokens(model, scenario, scenario.prefill_length), use_cache=False, **last))
     if not scenario.generated:
         return SubblockCalls(prefill)
     cache = new_cache_of(model.config)
     model(_tokens(model, scenario, scenario.past_length), past_key_values=cache, use_cache=True, **last)
-    step = partial(model, _tokens(model, scenario, 1), past_key_values=cache, use_cache=True, **last)
+    step = partial(run, _tokens(model, scenario, 1), past_key_values=cache, use_cache=True, **last)
     return SubblockCalls(prefill, Call(step, restorer(cache)))
+
+
+def _with_trainable_head(model: Any, forward: Callable[..., object], *args: Any, **kwargs: Any) -> object:
+    """Run `forward` as in a model that `load_model` returns; see there for why torch is faster with such a head."""
+    weight = model.get_output_embeddings().weight
+    before = weight.requires_grad
+    weight.requires_grad_(True)
+    try:
+        return forward(*args, **kwargs)
+    finally:
+        weight.requires_grad_(before)
 
 
 def new_cache_of(config: Any) -> Any:

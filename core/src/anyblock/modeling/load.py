@@ -46,7 +46,8 @@ def load_model(
         **options: further options of `from_pretrained` (`device_map`, `attn_implementation`, ...).
 
     Returns:
-        A `PreTrainedModel` in eval mode. Without options a subblock checkpoint on the CPU is memory-mapped, not read.
+        A `PreTrainedModel` in eval mode. Without options a subblock checkpoint on the CPU is memory-mapped, not read; what is
+        done to its weights changes no file.
 
     Raises:
         CheckpointError: a tensor is missing, left over or has the wrong shape; nothing is ever initialised at random.
@@ -90,6 +91,10 @@ def map_model(
     model.tie_weights()
     family.init_rotary_embedding(model, torch.device(device), model.dtype)
     require_materialised(model, str(checkpoint.path))
+    for parameter in model.parameters():
+        # As `from_pretrained` leaves them: such a model is trained as usual. torch also looks at this without gradients: a
+        # matrix that wants none is copied as a whole for the last position of a sequence (`should_fold` in LinearAlgebra.cpp).
+        parameter.requires_grad_(parameter.is_floating_point())
     _attach_generation_config(model, checkpoint.path)
     return model
 
