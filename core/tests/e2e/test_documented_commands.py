@@ -1,4 +1,4 @@
-"""The README's tour and the search page: every command in them is run, in their order, on a small trained model."""
+"""The README's tour and pages of core/docs: every command in them is run, in their order, on a small trained model."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ MEANT = {  # what the capitals stand for; the sizes on the search page are those
     "CHILD": "path/to/child",
     "RUN": "path/to/child.run",
     "FILE": "text.txt",
+    "TEXT": "text.txt",
     "NAME": "transformers",
     "FAMILY": "llama",
     "...": "params=0.9x",
@@ -30,9 +31,9 @@ MORE = {"compress": SMALL, "conformance": ["--level", "structure"], "bench": ["-
 """Arguments that keep a command short, behind those that the page shows."""
 
 
-def run(command: str) -> None:
+def run(command: str, *more: str) -> None:
     _, name, *rest = shlex.split(command)
-    arguments = [MEANT.get(part, part).replace("OUT", f"out-{name}") for part in rest] + MORE.get(name, [])
+    arguments = [MEANT.get(part, part).replace("OUT", f"out-{name}") for part in rest] + [*MORE.get(name, []), *more]
     done = CliRunner().invoke(app, [name, *arguments])
     assert done.exit_code == 0, f"{command}: {arguments}\n{done.output}\n{done.exception}"
 
@@ -66,7 +67,17 @@ def test_every_command_of_the_tour_runs(in_a_users_folder: Path) -> None:
     run("anyblock compress run.yaml output=path/to/other pruning.ffn.sizes=[0.25,0.5]")
     (python,) = (text for language, text in blocks if language == "python")
     exec(compile(python, "README.md", "exec"), {"__name__": "readme"})
-    for command in re.findall(
-        r"^\$ (anyblock .+)$", (ROOT / "core/docs/search.md").read_text(encoding="utf-8"), re.MULTILINE
-    ):
+    for command in commands_on("search.md"):
         run(command)
+
+
+@pytest.mark.parametrize("page", ["distillation.md", "latency.md", "memory.md"])
+def test_commands_of_a_page_run(in_a_users_folder: Path, page: str) -> None:
+    commands = commands_on(page)
+    assert commands
+    for number, command in enumerate(commands):
+        run(command.replace(" OUT ", f" out-{number} "), "search.timing_rounds=1")
+
+
+def commands_on(page: str) -> list[str]:
+    return re.findall(r"^\$ (anyblock .+)$", (ROOT / "core/docs" / page).read_text(encoding="utf-8"), re.MULTILINE)
