@@ -36,6 +36,34 @@ LICENCES = (
 come NVIDIA's libraries under their own terms; the list is that of the builds for the CPU."""
 UNSTATED = ("atheris", "word2number")
 """Dependencies without a short name of their licence in their metadata, looked up by hand: Apache-2.0 and MIT."""
+VLLM = ("vllm==0.33.0", "xgrammar==0.2.8", "apache-tvm-ffi==0.1.11", "compressed-tensors==0.17.0")
+VLLM_NEEDS = (
+    *(
+        "transformers>=5.16.1,<5.21",
+        "numpy",
+        "psutil",
+        "cbor2",
+        "pyzmq",
+        "urllib3",
+        "aiohttp",
+        "requests",
+        "oss-harmony",
+        "openai",
+    ),
+    *(
+        "msgspec",
+        "cloudpickle",
+        "pillow",
+        "pybase64",
+        "cachetools",
+        "uvloop",
+        "py-cpuinfo",
+        "prometheus_client",
+        "fastapi",
+    ),
+    *("partial-json-parser", "llguidance", "einops", "loguru"),
+)
+"""What vLLM imports to load a model. Its declared dependencies would bring a torch for CUDA and gigabytes of kernels with it."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 """Two test workers on two cores: one thread each, and none that spins."""
 
@@ -52,6 +80,11 @@ def project(folder: Path) -> dict[str, Any]:
     return table
 
 
+def pinned() -> dict[str, str]:
+    """Return the version of every distribution in constraints.txt."""
+    return dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line)
+
+
 def lowest_constraints(session: nox.Session, folders: list[Path]) -> tuple[str, str]:
     """Write constraints that hold every direct dependency to the lowest version that is promised, torch aside."""
     lowest: dict[str, Version] = {}
@@ -62,10 +95,9 @@ def lowest_constraints(session: nox.Session, folders: list[Path]) -> tuple[str, 
             for clause in requirement.specifier:
                 if clause.operator == ">=" and not requirement.name.startswith("anyblock"):
                     lowest[requirement.name] = max(Version(clause.version), lowest.get(requirement.name, Version("0")))
-    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line)
     # PyPI's older builds of torch for Linux bring gigabytes of CUDA, so its lower bound is not tried here.
     lines = [f"{name}=={version}" for name, version in lowest.items() if name != "torch"] + [
-        f"torch=={pinned['torch']}"
+        f"torch=={pinned()['torch']}"
     ]
     file = session.cache_dir.resolve() / "lowest.txt"
     file.write_text("\n".join(lines) + "\n")
@@ -195,6 +227,15 @@ def gguf(session: nox.Session) -> None:
     if session.posargs:
         environment["ANYBLOCK_GGUF_CHILD"] = str(Path(session.posargs[0]).resolve())
     session.run(shared(session, "pytest"), "-rP", "core/tests/export/test_llama_cpp.py", env=environment, external=True)
+
+
+@nox.session(requires=["workspace"])
+def vllm(session: nox.Session) -> None:
+    """Load exports with vLLM's own configurations, classes and loaders; PyTorch stands in for its CUDA kernels."""
+    session.install(*VLLM_NEEDS, f"torch=={pinned()['torch']}")
+    session.install("--no-deps", *VLLM)
+    environment = {**ONE_THREAD, "ANYBLOCK_VLLM": f"{session.bin}/python"}
+    session.run(shared(session, "pytest"), "-rP", "core/tests/export/test_vllm.py", env=environment, external=True)
 
 
 @nox.session(requires=["build"])

@@ -72,6 +72,19 @@ assert torch.equal(logits(model), expected)
 load(out, dtype="auto").save_pretrained(scratch)
 assert torch.equal(logits(load(scratch, dtype="auto")), expected)
 """,
+    "base model": """
+from transformers import AutoModel
+model = load(out, dtype="auto")
+bare = AutoModel.from_pretrained(out, trust_remote_code=True, dtype="auto")
+hidden = bare(ids).last_hidden_state
+assert torch.equal(model.lm_head(hidden), expected)
+bare.save_pretrained(scratch)
+again = AutoModel.from_pretrained(scratch, trust_remote_code=True, dtype="auto")
+assert torch.equal(again(ids).last_hidden_state, hidden)
+model.save_pretrained(scratch + "-whole")
+again = AutoModel.from_pretrained(scratch + "-whole", trust_remote_code=True, dtype="auto")
+assert torch.equal(again(ids).last_hidden_state, hidden)
+""",
     "Trainer": TRAINER
     + "trainer = Trainer(load(out, dtype='float32'), arguments, train_dataset=data)\ntrainer.train()\n"
     + LOSSES,

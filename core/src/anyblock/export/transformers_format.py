@@ -58,10 +58,23 @@ def _config(child: SubblockCheckpoint, family: ModelFamily) -> dict[str, Any]:
     entries = built_layers(child, family)
     (stock,) = entries["architectures"]
     config = copy.deepcopy(child.config) | entries
-    config["auto_map"] = config.get("auto_map", {}) | dict.fromkeys(_AUTO, f"modeling_anyblock.{stock}")
+    base = _base_class(child)
+    config["auto_map"] = (
+        config.get("auto_map", {})
+        | dict.fromkeys(_AUTO, f"modeling_anyblock.{stock}")
+        | ({"AutoModel": f"modeling_anyblock.{base}"} if base else {})
+    )
     config["block_configs"] = [block.to_dict() for block in child.block_configs]
     text_part(config, family)["per_layer_config"] = by_layer(_per_layer_config(child, family))
     return config
+
+
+def _base_class(child: SubblockCheckpoint) -> str | None:
+    """Return the name of the model without a head, which vLLM's Transformers backend builds; None if there is none."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    name = MODEL_MAPPING_NAMES.get(str(child.config["model_type"]))
+    return name if isinstance(name, str) else None
 
 
 def _per_layer_config(child: SubblockCheckpoint, family: ModelFamily) -> list[dict[str, Any]]:

@@ -32,7 +32,8 @@ def _with_own_layers(stock: type[Any]) -> type[Any]:
     class Child(stock):  # type: ignore[misc]
         """The stock class, with layers as `anyblock_layers` in the configuration describes them."""
 
-        _auto_class = "AutoModelForCausalLM"  # this file and those it imports go along when it is saved
+        # This file and those it imports go along when it is saved.
+        _auto_class = "AutoModelForCausalLM" if issubclass(stock, transformers.GenerationMixin) else "AutoModel"
 
         def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
             layers = getattr(config, "anyblock_layers", None)

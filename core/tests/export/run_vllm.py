@@ -1,0 +1,89 @@
+"""Run exports through vLLM's own loaders; needs nothing but vLLM, and is not imported by any test.
+
+    python run_vllm.py REQUEST.json ANSWER.npz
+
+The request: `{"exports": {name: [directory, model_impl]}, "prompt": ids}`. The answer: for every name its logits
+[prompt, vocabulary], or its error as a text.
+
+vLLM's wheel on PyPI has its kernels compiled for CUDA alone. What is vLLM's here is what an export must fit: its reading of the
+configuration, its classes of models and layers, and its loaders of weights. Its kernels are replaced where it offers plain
+PyTorch (`custom_ops=none`), and attention, for which it does not, by PyTorch's own over the one sequence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+
+import numpy as np
+import torch
+import vllm.platforms
+from vllm.platforms.cpu import CpuPlatform
+
+vllm.platforms._current_platform = CpuPlatform()  # chosen by the wheel's name otherwise
+
+from vllm.config import set_current_vllm_config
+from vllm.distributed import init_distributed_environment, initialize_model_parallel
+from vllm.engine.arg_utils import EngineArgs
+from vllm.forward_context import set_forward_context
+from vllm.model_executor.layers.attention.attention import Attention
+from vllm.model_executor.model_loader import get_model
+
+
+def attention(
+    self: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
+) -> torch.Tensor:
+    def heads(states: torch.Tensor, count: int) -> torch.Tensor:
+        return states.view(len(query), count, self.head_size).transpose(0, 1)[None]
+
+    found = torch.nn.functional.scaled_dot_product_attention(
+        heads(query, self.num_heads),
+        heads(key, self.num_kv_heads),
+        heads(value, self.num_kv_heads),
+        is_causal=True,
+        enable_gqa=True,
+        scale=self.impl.scale,
+    )
+    return found[0].transpose(0, 1).reshape(len(query), -1)
+
+
+Attention.forward = attention
+torch.accelerator.empty_cache = lambda: None  # raises without an accelerator in older versions of torch
+
+
+def logits_of(directory: str, model_impl: str, prompt: list[int]) -> np.ndarray:
+    arguments = EngineArgs(
+        model=directory,
+        model_impl=model_impl,
+        trust_remote_code=True,
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=128,
+        skip_tokenizer_init=True,
+        compilation_config={"custom_ops": ["none"]},
+    )
+    config = arguments.create_engine_config()
+    with set_current_vllm_config(config), torch.no_grad():
+        if not torch.distributed.is_initialized():
+            init_distributed_environment(1, 0, f"file://{sys.argv[2]}.rendezvous", 0, "gloo")
+            initialize_model_parallel()
+        model = get_model(vllm_config=config)
+        with set_forward_context(None, config):
+            hidden = model(torch.tensor(prompt), torch.arange(len(prompt)))
+            found: np.ndarray = model.compute_logits(hidden).numpy()
+            return found
+
+
+request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+answer = {}
+for name, (directory, model_impl) in request["exports"].items():
+    try:
+        answer[name] = logits_of(directory, model_impl, request["prompt"])
+    except Exception as error:  # the caller expects some
+        answer[name] = np.array(f"{type(error).__name__}: {error}")
+np.savez(sys.argv[2], **answer)
