@@ -18,21 +18,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-
 import numpy as np
 import torch
-import vllm.platforms
-from vllm.platforms.cpu import CpuPlatform
 
-vllm.platforms._current_platform = CpuPlatform()  # chosen by the wheel's name otherwise
-
-from vllm.config import set_current_vllm_config
-from vllm.distributed import init_distributed_environment, initialize_model_parallel
-from vllm.engine.arg_utils import EngineArgs
-from vllm.forward_context import set_forward_context
-from vllm.model_executor.layers.attention.attention import Attention
-from vllm.model_executor.model_loader import get_model
+os.environ |= {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def attention(
@@ -52,11 +41,24 @@ def attention(
     return found[0].transpose(0, 1).reshape(len(query), -1)
 
 
-Attention.forward = attention
-torch.accelerator.empty_cache = lambda: None  # raises without an accelerator in older versions of torch
+def prepare() -> None:
+    import vllm.platforms
+    from vllm.platforms.cpu import CpuPlatform
+
+    vllm.platforms._current_platform = CpuPlatform()  # the wheel's name says CUDA; before anything else is imported
+    from vllm.model_executor.layers.attention.attention import Attention
+
+    Attention.forward = attention
+    torch.accelerator.empty_cache = lambda: None  # raises without an accelerator in older versions of torch
 
 
 def logits_of(directory: str, model_impl: str, prompt: list[int]) -> np.ndarray:
+    from vllm.config import set_current_vllm_config
+    from vllm.distributed import init_distributed_environment, initialize_model_parallel
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.forward_context import set_forward_context
+    from vllm.model_executor.model_loader import get_model
+
     arguments = EngineArgs(
         model=directory,
         model_impl=model_impl,
@@ -79,11 +81,12 @@ def logits_of(directory: str, model_impl: str, prompt: list[int]) -> np.ndarray:
             return found
 
 
+prepare()
 request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 answer = {}
 for name, (directory, model_impl) in request["exports"].items():
     try:
         answer[name] = logits_of(directory, model_impl, request["prompt"])
-    except Exception as error:  # the caller expects some
+    except ValueError as error:  # what vLLM refuses; the caller expects some
         answer[name] = np.array(f"{type(error).__name__}: {error}")
 np.savez(sys.argv[2], **answer)
