@@ -87,6 +87,6 @@ answer = {}
 for name, (directory, model_impl) in request["exports"].items():
     try:
         answer[name] = logits_of(directory, model_impl, request["prompt"])
-    except ValueError as error:  # what vLLM refuses; the caller expects some
+    except (ValueError, RuntimeError) as error:  # what vLLM refuses or cannot run; the caller expects some
         answer[name] = np.array(f"{type(error).__name__}: {error}")
 np.savez(sys.argv[2], **answer)
