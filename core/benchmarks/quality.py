@@ -94,8 +94,8 @@ def main() -> None:
     parser.add_argument("--evaluation", default=str(ROOT / "demo" / "text" / "evaluation.txt"))
     parser.add_argument("--budgets", default="0.9,0.8,0.7,0.6")
     parser.add_argument("--methods", default=",".join(DEFAULT_METHODS), help=f"of {', '.join(METHODS)}")
-    parser.add_argument("--tokens", type=int, default=12288, help="calibration tokens")
-    parser.add_argument("--scoring-tokens", type=int, default=1024)
+    parser.add_argument("--tokens", type=int, default=65536, help="calibration tokens")
+    parser.add_argument("--scoring-tokens", type=int, default=4096)
     parser.add_argument("--evaluation-tokens", type=int, default=8192)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument(

@@ -12,7 +12,7 @@ class BlockDistillationConfig(Section):
 
     enabled: bool = Field(default=False, description="Train the changed layers one by one, behind the repair.")
     epochs: Positive = Field(default=2, description="Passes over the calibration text, at most.")
-    learning_rate: float = Field(default=3e-4, gt=0, description="Of AdamW, at its height; it falls to 0 by a cosine.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Of AdamW, at its height; it falls to 0 by a cosine.")
     batch_size: Positive = Field(default=1, description="Sequences in one training step.")
 
 
