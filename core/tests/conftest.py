@@ -1,10 +1,13 @@
-"""What tests of several parts share: a tiny Llama with random weights, on disk and converted."""
+"""What tests of several parts share: a tiny Llama with random weights, on disk and converted, and a hub on loopback."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -129,3 +132,28 @@ def trained_child(trained_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
     orders = {(3, "kv_heads"): torch.arange(3), (4, "ffn_intermediate"): torch.arange(288)}
     weights = CandidateWeights(teacher, family, load_hf_config(trained_dir), orders)
     return realize(teacher, chosen, weights, tmp_path_factory.mktemp("trained") / "child")
+
+
+def _server() -> Any:
+    """Load `hub/server.py`, which a conftest cannot import by name."""
+    name = "anyblock_test_hub"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "hub" / "server.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture
+def server() -> Any:
+    """The module of the hub."""
+    return _server()
+
+
+@pytest.fixture
+def hub() -> Iterator[Any]:
+    """A running hub without repositories."""
+    with _server().Hub().running() as hub:
+        yield hub

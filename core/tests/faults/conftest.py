@@ -7,12 +7,14 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fault_harness.client import Warm
+from fault_harness.scene import Props
 
 ASSET = Path(__file__).parents[1] / "assets" / "tiny-llama"
 
@@ -49,6 +51,13 @@ def text(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
     path.write_text("\n".join(" ".join(chance.choices(words, k=8)) + "." for _ in range(60)))
     return path
+
+
+@pytest.fixture
+def props(warm: Warm, tmp_path: Path, model: Path, text: Path, hub: Any) -> Props:
+    root = tmp_path / "work"
+    root.mkdir()
+    return Props(warm, root, model, text, hub)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Killed anywhere with SIGKILL: nothing looks complete that is not, and the next run ends as if nothing had happened.
 
 A victim is a fork that runs the real command line. It is killed before a change of the file system or in the middle of one
-(a file half written, an output created and empty), at points that an uninterrupted run has passed, or at a random time.
+(a file half written, an output created and empty), at points that an uninterrupted run has passed, or at a random time. A push
+is killed before, in the middle of and after every request to a hub on this machine as well.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ import random
 import re
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from fault_harness.client import Warm
-from fault_harness.scene import SCENES, Scene, compress_scene, convert_scene
+from fault_harness.scene import Props, Scene
+from fault_harness.scenes import SCENES, compress_scene, convert_scene
 from fault_harness.trees import finished_stages
 
 STAGES = range(10)
@@ -26,8 +26,19 @@ POINTS = {
     "export to transformers": (25, 5),
     "export to nemotron-nas": (15, 5),
     "export to anymodel": (15, 5),
+    "push": (0, 20),
+    "push to a branch": (0, 10),
+    "push an exported form": (30, 10),
+    "push over files": (0, 10),
 }
-"""How often the long version kills each command: at points spread over its changes, and at random times."""
+"""How often the long version kills each command: at points spread over its changes, and at random times. The points of requests
+come on top, all of them."""
+REQUESTS = {
+    "repository": "POST .*/api/repos/create",
+    "branch": "POST .*/branch/",
+    "file": "PUT .*/lfs/",
+    "commit": "POST .*/commit/",
+}
 
 
 def of_every_stage(scene: Scene) -> list[tuple[str, str, int]]:
@@ -43,18 +54,16 @@ def of_every_stage(scene: Scene) -> list[tuple[str, str, int]]:
     return points
 
 
-def test_convert_killed(warm: Warm, tmp_path: Path, model: Path, text: Path, reached: Callable[[str], None]) -> None:
-    scene = convert_scene(warm, tmp_path, model, text)
+def test_convert_killed(props: Props, reached: Callable[[str], None]) -> None:
+    scene = convert_scene(props)
     points = scene.spread(8)
     for number, mode in points:
         scene.kill(number, mode)
     reached(f"convert: killed at {len(points)} of {len(scene.events)} changes of the file system")
 
 
-def test_compress_killed_in_every_stage(
-    warm: Warm, tmp_path: Path, model: Path, text: Path, reached: Callable[[str], None]
-) -> None:
-    scene = compress_scene(warm, tmp_path, model, text)
+def test_compress_killed_in_every_stage(props: Props, reached: Callable[[str], None]) -> None:
+    scene = compress_scene(props)
     points = of_every_stage(scene)
     for mode, match, number in points:  # each run goes on where the one before it was killed
         scene.kill(number, mode, match, again=False)
@@ -64,18 +73,28 @@ def test_compress_killed_in_every_stage(
     reached(f"compress: killed {len(points)} times in one run, in every stage")
 
 
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [("push", ["repository", "file", "commit"]), ("push to a branch", ["branch"]), ("push an exported form", ["file"])],
+)
+def test_push_killed(props: Props, reached: Callable[[str], None], name: str, at: list[str]) -> None:
+    scene = SCENES[name](props)
+    points = [(request, mode) for request in at for mode in ("before", "torn", "after")]
+    for request, mode in points:
+        scene.kill(2 if request == "file" else 1, mode, REQUESTS[request])
+    reached(f"{name}: killed {len(points)} times around {', '.join(at)}")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_by_a_signal(
-    warm: Warm, tmp_path: Path, model: Path, text: Path, number: signal.Signals, code: int
-) -> None:
-    scene = compress_scene(warm, tmp_path, model, text)
-    done = warm.run(scene.argv, kill_after=scene.seconds * 0.6, signal=number)
+def test_stopped_by_a_signal(props: Props, number: signal.Signals, code: int) -> None:
+    scene = compress_scene(props)
+    done = scene.run(kill_after=scene.seconds * 0.6, signal=number)
     assert done.code == code, done.stderr
     assert "what was finished is kept, the same command continues" in done.stderr
     assert not done.crashed
-    kept = finished_stages(tmp_path / "child.run")
+    kept = finished_stages(props.root / "child.run")
     assert len(kept) >= 3
-    assert not list((tmp_path / "child.run").glob(".holder*")), "the lock was released"
+    assert not list((props.root / "child.run").glob(".holder*")), "the lock was released"
     scene.look(f"signal {number}")
     scene.again(f"signal {number}")
 
@@ -87,12 +106,9 @@ def test_every_command_has_its_points() -> None:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("name", SCENES)
-def test_killed_anywhere(
-    warm: Warm, tmp_path: Path, model: Path, text: Path, reached: Callable[[str], None], name: str
-) -> None:
+def test_killed_anywhere(props: Props, reached: Callable[[str], None], name: str) -> None:
     chance = random.Random(0)
-    (tmp_path / "work").mkdir()
-    scene = SCENES[name](warm, tmp_path / "work", model, text)
+    scene = SCENES[name](props)
     spread, at_random = POINTS[name]
     points = scene.spread(spread)
     for number, mode in points:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from fault_harness.calls import compress_arguments
 from fault_harness.client import Background, Outcome, Warm
-from fault_harness.scene import compress_scene, convert_scene
+from fault_harness.scene import Props
+from fault_harness.scenes import compress_scene, convert_scene
 from fault_harness.trees import timeless, tree
 
 
@@ -21,55 +22,55 @@ def refused(done: Outcome, by: Background) -> None:
     assert "to do:" in done.stderr
 
 
-def test_two_runs_on_one_run_folder(warm: Warm, tmp_path: Path, model: Path, text: Path) -> None:
-    scene = compress_scene(warm, tmp_path, model, text)
-    release = tmp_path / "release"
+def test_two_runs_on_one_run_folder(props: Props) -> None:
+    scene = compress_scene(props)
+    release = props.root / "release"
     hold = {"mode": "hold", "at": 2, "match": "stages/4-", "release": str(release)}
-    first = warm.start(scene.argv, root=tmp_path, fault=hold)
+    first = props.warm.start(scene.argv, root=props.root, fault=hold)
     assert "stages/4-" in first.reached()
-    held = tree(tmp_path / "child.run")
+    held = tree(props.root / "child.run")
     for more in ([], ["--overwrite"], ["data.block_size=16"]):
-        refused(warm.run([*scene.argv, *more]), first)
-    assert tree(tmp_path / "child.run") == held
+        refused(props.warm.run([*scene.argv, *more]), first)
+    assert tree(props.root / "child.run") == held
     release.touch()
     done = first.join()
     assert done.code == 0, done.stderr
     release.unlink()
-    assert tree(tmp_path) == scene.expected
+    assert tree(props.root) == scene.expected
 
 
-def test_the_lock_of_a_killed_run_is_taken_over(warm: Warm, tmp_path: Path, model: Path, text: Path) -> None:
-    scene = compress_scene(warm, tmp_path, model, text)
-    hold = {"mode": "hold", "at": 2, "match": "stages/4-", "release": str(tmp_path / "never")}
-    first = warm.start(scene.argv, root=tmp_path, fault=hold)
+def test_the_lock_of_a_killed_run_is_taken_over(props: Props) -> None:
+    scene = compress_scene(props)
+    hold = {"mode": "hold", "at": 2, "match": "stages/4-", "release": str(props.root / "never")}
+    first = props.warm.start(scene.argv, root=props.root, fault=hold)
     first.reached()
     assert first.join(kill_after=0).code == -signal.SIGKILL
-    assert json.loads((tmp_path / "child.run" / ".holder.json").read_text())["pid"] == first.pid
+    assert json.loads((props.root / "child.run" / ".holder.json").read_text())["pid"] == first.pid
     scene.again("behind a dead holder")
 
 
 @pytest.mark.parametrize("more", [[], ["--overwrite"]])
-def test_two_converts_to_one_target(warm: Warm, tmp_path: Path, model: Path, text: Path, more: list[str]) -> None:
-    scene = convert_scene(warm, tmp_path, model, text)
-    release = tmp_path / "release"
-    first = warm.start(scene.argv, root=tmp_path, fault={"mode": "hold", "at": 40, "release": str(release)})
+def test_two_converts_to_one_target(props: Props, more: list[str]) -> None:
+    scene = convert_scene(props)
+    release = props.root / "release"
+    first = props.warm.start(scene.argv, root=props.root, fault={"mode": "hold", "at": 40, "release": str(release)})
     first.reached()
-    refused(warm.run([*scene.argv, *more]), first)
+    refused(props.warm.run([*scene.argv, *more]), first)
     release.touch()
     assert first.join().code == 0
     release.unlink()
-    assert tree(tmp_path) == scene.expected
+    assert tree(props.root) == scene.expected
 
 
-def test_converts_that_start_at_once(warm: Warm, tmp_path: Path, model: Path, text: Path) -> None:
-    scene = convert_scene(warm, tmp_path, model, text)
+def test_converts_that_start_at_once(props: Props) -> None:
+    scene = convert_scene(props)
     for more in ([], ["--overwrite"]):
-        ended = [victim.join() for victim in [warm.start([*scene.argv, *more]) for _ in range(4)]]
+        ended = [victim.join() for victim in [props.warm.start([*scene.argv, *more]) for _ in range(4)]]
         codes = sorted(done.code for done in ended)
         assert codes[0] == 0, [done.stderr for done in ended]
         assert set(codes[1:]) <= ({0, 2} if more else {2}), [done.stderr for done in ended]
         assert not any(done.crashed for done in ended)
-        assert tree(tmp_path) == scene.expected
+        assert tree(props.root) == scene.expected
         scene.clear()
 
 

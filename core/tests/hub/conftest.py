@@ -1,44 +1,18 @@
-"""A hub on loopback, and processes that know no other."""
+"""Processes that know no hub but the one on loopback."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def _server() -> Any:
-    """Load `server.py`, which a conftest cannot import by name."""
-    name = "anyblock_test_hub"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("server.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-@pytest.fixture
-def server() -> Any:
-    """The module of the hub."""
-    return _server()
-
-
-@pytest.fixture
-def hub() -> Iterator[Any]:
-    """A running hub without repositories."""
-    with _server().Hub().running() as hub:
-        yield hub
 
 
 @pytest.fixture

@@ -114,11 +114,15 @@ class Request:
         self.handler = handler
         self.token = (handler.headers.get("Authorization") or "").removeprefix("Bearer ")
         self.parts = [unquote(part) for part in urlsplit(handler.path).path.strip("/").split("/")]
-        self.body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        length = int(handler.headers.get("Content-Length") or 0)
+        self.body = handler.rfile.read(length)
+        self.whole = len(self.body) == length
 
     def answer(self) -> None:
         parts = self.parts
-        if parts == ["api", "validate-yaml"]:
+        if not self.whole:  # who asked has died in the middle
+            self.handler.close_connection = True
+        elif parts == ["api", "validate-yaml"]:
             self.send(200, {"errors": [], "warnings": []})
         elif parts == ["api", "repos", "create"]:
             self.create()

@@ -151,6 +151,19 @@ def test_a_branch_is_replaced_only_when_asked(
     assert repository.files() == repository.files("small")
 
 
+def test_a_branch_without_a_commit_of_its_own_counts_as_new(
+    connected: Any, server: Any, teacher_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", server.TOKEN)
+    repository = connected.add("new/child", {"README.md": b"mine"})
+    repository.branches["small"] = repository.branches["main"]  # as an interrupted push leaves it
+    push_child(teacher_dir, "new/child", revision="small")
+    assert repository.files() == {"README.md": b"mine"}
+    assert len(repository.files("small")) > 1
+    with pytest.raises(OutputExistsError, match="on the branch small"):
+        push_child(teacher_dir, "new/child", revision="small")
+
+
 def test_a_branch_that_somebody_else_changes_meanwhile(
     connected: Any, server: Any, teacher_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +208,7 @@ def test_an_exported_form_is_pushed_for_transformers(
     data = in_front(files["README.md"])
     assert (data["license"], data["base_model"], data["library_name"]) == ("mit", "some/teacher", "transformers")
     assert "custom_code" in data["tags"]
-    assert [path for path in trained_child.parent.iterdir() if path.name.startswith(".push-")] == []
+    assert [path for path in trained_child.parent.iterdir() if ".push" in path.name] == []
     ((_, code),) = BLOCK.findall(files["README.md"].decode())
     assert "trust_remote_code=True" in code
     used = python("-c", code)

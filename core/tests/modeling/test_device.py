@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from anyblock.errors import UsageError
-from anyblock.modeling.device import compute_dtype, resolve_device, stored_dtype
+from anyblock.modeling.device import compute_dtype, resolve_device, resolve_devices, stored_dtype
 from transformers import LlamaConfig
 
 CPU = torch.device("cpu")
@@ -31,3 +31,18 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     assert resolve_device("cpu") == CPU
     with pytest.raises(UsageError, match="no device 'cuda:9'"):
         resolve_device("cuda:9")
+
+
+def test_several_devices_are_distinct_ones_of_one_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve_devices("cpu") == (CPU,)
+    with pytest.raises(UsageError, match="no device 'cuda:8'"):
+        resolve_devices("cuda:8,cuda:9")
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda: torch.device("cuda"))
+    for count, expected in ((1, ["cuda"]), (3, ["cuda:0", "cuda:1", "cuda:2"])):
+        monkeypatch.setattr("torch.accelerator.device_count", lambda count=count: count)
+        assert list(map(str, resolve_devices("auto"))) == expected
+    assert list(map(str, resolve_devices("cuda:2,cuda:0"))) == ["cuda:2", "cuda:0"]
+    for wrong in ("cuda:0,cuda:0", "cuda,cuda:1", "cpu,cuda:1"):
+        with pytest.raises(UsageError, match=r"distinct devices|one kind"):
+            resolve_devices(wrong)

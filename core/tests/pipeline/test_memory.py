@@ -15,7 +15,7 @@ from anyblock.config import RunConfig
 from anyblock.errors import ConfigError
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
-from anyblock.modeling.memory import plan_memory, weight_sizes
+from anyblock.modeling.memory import MemoryPlan, plan_memory, weight_sizes
 from anyblock.modeling.spool import Spool
 from anyblock.pipeline.compress import CompressResult, compress
 
@@ -145,3 +145,19 @@ def test_the_plan_holds_what_there_is_room_for(teacher_dir: Path, monkeypatch: p
     assert [plan.states for plan in plans.values()] == [0, 100, 200, 500]
     assert plan_memory(sizes, 50, device=cpu, max_resident=4).max_resident == 4
     assert plan_memory(sizes, 50, device=cpu, max_resident=10).whole
+
+
+def test_layers_are_spread_where_one_device_is_too_small_and_several_are_not() -> None:
+    first, *others = devices = [torch.device("meta", index) for index in range(3)]  # all that `limit` says is free
+    sizes = dict.fromkeys(range(10), 100)
+
+    def plan(limit: int, **more: Any) -> MemoryPlan:
+        return plan_memory(sizes, 50, device=first, others=others, limit=limit, **more)
+
+    alone, spread, too_small = plan(5000), plan(1500), plan(600)
+    assert (alone.whole, alone.room) == (True, None)
+    assert (spread.whole, spread.max_resident) == (False, None)
+    assert spread.room == {devices[0]: 500, devices[1]: 600, devices[2]: 600}
+    assert (too_small.room, too_small.max_resident) == (None, 1)
+    assert list(plan(5000, spread=True).room or ()) == devices
+    assert plan(1500, max_resident=2).room is None

@@ -10,6 +10,7 @@ import pytest
 from anyblock.search import Budget, Group, Option, Problem, solve
 from anyblock.search.dynamic import sweep_groups
 from anyblock.search.engine import _drop
+from anyblock.search.exchange import exchange
 from anyblock.search.highs import solve_mip
 from anyblock.search.instance import compile_problem, tighten
 from anyblock.search.lagrange import evaluate, lagrangian_bound
@@ -70,6 +71,41 @@ def test_the_dynamic_program(
         assert found.score < ceiling
     elif width == 1000 and steps == 99:
         assert optimum >= ceiling - SLACK
+
+
+@some
+@given(data=st.data())
+def test_exchanges_find_what_is_feasible_and_that_no_pair_improves(
+    data: st.DataObject, draw_problems: Draw, try_everything: type
+) -> None:
+    problem = data.draw(draw_problems())
+    everything = try_everything(problem)
+    compiled = compile_problem(problem)
+    relaxed = lagrangian_bound(compiled.instance)
+    chosen = None if relaxed.value == math.inf else exchange(compiled.instance, relaxed)
+    if chosen is None:
+        return
+    found = compiled.choices(chosen)
+    assert compiled.instance.feasible(chosen)
+    assert problem.keeps(found)
+    for other in everything.choices:
+        if sum(found[group] != other[group] for group in other) <= 2:
+            assert problem.score(found) <= problem.score(other) + SLACK
+
+
+def test_exchanges_of_two(layered: Callable[..., Problem]) -> None:
+    """Where one group has to give what the other takes, no exchange of one is feasible and better."""
+    give = Group("give", (Option("a", 1.0, {"params": 4.0}), Option("b", 1.4, {"params": 2.0})))
+    take = Group("take", (Option("a", 3.0, {"params": 4.0}), Option("b", 1.0, {"params": 6.0})))
+    compiled = compile_problem(Problem((give, take), (Budget("params", upper=8.0),)))
+    chosen = exchange(compiled.instance, lagrangian_bound(compiled.instance))
+    assert chosen is not None
+    assert compiled.choices(chosen) == {"give": "b", "take": "b"}
+    compiled = compile_problem(layered(60, 20, costs=3))
+    bound = lagrangian_bound(compiled.instance)
+    chosen = exchange(compiled.instance, bound)
+    assert chosen is not None
+    assert compiled.instance.score[chosen].sum() <= 1.01 * bound.value
 
 
 @some

@@ -96,6 +96,26 @@ def atomic_directory(
         os.close(held)
 
 
+@contextmanager
+def scratch_directory(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty directory beside `target`, named as its temporaries are, that is gone when the block ends.
+
+    What a killed process left of an earlier one is removed first.
+
+    Raises:
+        ExecutionError: the place cannot be written.
+    """
+    real = Path(os.path.realpath(target))
+    with _naming(real):
+        collect(real)
+        work, held = claim(real, Path.mkdir)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(held)
+
+
 def _install(work: Path, real: Path, overwrite: bool) -> None:
     with ExitStack() as stack:
         aside = _move_aside(real, stack) if overwrite else None

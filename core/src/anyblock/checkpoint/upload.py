@@ -31,7 +31,8 @@ def upload(
 
     The large files go ahead and are seen by nobody; one commit then shows all of them. Interrupted before it, an upload
     leaves the branch as it was, and the same call sends only what has not arrived. What the branch had besides is deleted
-    in the same commit, which fails when somebody else has changed the branch meanwhile.
+    in the same commit, which fails when somebody else has changed the branch meanwhile. A branch without a commit of its own
+    counts as new: everything that it shows stays on the main one.
 
     Args:
         files: paths or contents by their names in the repository.
@@ -52,9 +53,9 @@ def upload(
     check_upload(repository, revision)
     with _explaining(repository):
         api = HfApi()
-        info, is_new = _branch(api, repository, revision or MAIN, private=private)
+        info, own = _branch(api, repository, revision or MAIN, private=private)
         there = {sibling.rfilename for sibling in info.siblings or ()} - _OF_THE_HUB
-        if there and not is_new and not overwrite:
+        if there and own and not overwrite:
             raise OutputExistsError(
                 f"{repository} has {len(there)} files already on the branch {revision or MAIN}",
                 hint="choose another name, another branch with --revision, or pass --overwrite; the commit before is kept",
@@ -94,7 +95,10 @@ def check_upload(repository: str, revision: str | None) -> None:
 
 
 def _branch(api: HfApi, repository: str, branch: str, *, private: bool) -> tuple[ModelInfo, bool]:
-    """Return what a branch has, and whether it was made just now; makes the repository and the branch where need be."""
+    """Return what a branch has, and whether that is its own; makes the repository and the branch where need be.
+
+    A branch begins at the main one's commit. An upload that was interrupted leaves it there.
+    """
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
@@ -108,12 +112,13 @@ def _branch(api: HfApi, repository: str, branch: str, *, private: bool) -> tuple
             hint="leave out --private, choose another name, or make it private on its page first",
         )
     if branch == MAIN:
-        return main, False
+        return main, True
     try:
-        return api.model_info(repository, revision=branch), False
+        info = api.model_info(repository, revision=branch)
     except RevisionNotFoundError:
         api.create_branch(repository, branch=branch, exist_ok=True)
-        return api.model_info(repository, revision=branch), True
+        info = api.model_info(repository, revision=branch)
+    return info, info.sha != main.sha
 
 
 @contextmanager

@@ -229,8 +229,9 @@ class RunConfig(Section):
     trust_remote_code: bool = Field(default=False, description="Run the Python code that comes with the checkpoint.")
     device: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$",
-        description="`cpu`, `cuda`, `cuda:1`, `mps`, `xpu`, or `auto`: an accelerator if there is one.",
+        pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?|cuda:\d+(,cuda:\d+)+|xpu:\d+(,xpu:\d+)+)$",
+        description="`cpu`, `cuda`, `cuda:1`, `mps`, `xpu`, several as in `cuda:0,cuda:1` (needs `anyblock[devices]`), or `auto`: "
+        "accelerators if there are any.",
     )
     dtype: Dtype = Field(default="auto", description="Element type of the computation. `auto`: the checkpoint's own.")
     seed: int = Field(default=0, ge=0, description="Seed of everything that is random.")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 CandidateCosts = dict[str, float]
 """What one candidate, or a whole model, uses: values by the names of `cost_names`. Costs of subblocks add up."""
+
+LATENCY: Final = "latency"
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ _NAMES = {
     "attention_layers": CostName("layers", "Layers that keep their attention, or the mixer in its place."),
     "ffn_layers": CostName("layers", "Layers that keep their ffn."),
     "experts": CostName("experts", "Routed experts summed over layers."),
-    "latency": CostName(
+    LATENCY: CostName(
         "ms", "Time of the scenario's prefill and decoding steps, measured on this device.", measured=True
     ),
 }

@@ -28,6 +28,27 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def resolve_devices(name: str) -> tuple[torch.device, ...]:
+    """Return the devices over which a run may spread layers, the first of which holds all else.
+
+    Args:
+        name: one device; or several of one kind, as in `cuda:0,cuda:1`; or `auto`, every accelerator there is.
+
+    Raises:
+        UsageError: there is no such device on this machine, or the devices are not distinct ones of one kind.
+    """
+    if name == "auto":
+        first = resolve_device(name)
+        count = 1 if first.type == "cpu" else torch.accelerator.device_count()
+        return (first,) if count == 1 else tuple(torch.device(first.type, index) for index in range(count))
+    devices = tuple(resolve_device(part) for part in name.split(","))
+    if len(devices) > 1 and (len(set(devices)) < len(devices) or any(d.index is None for d in devices)):
+        raise UsageError(f"device is {name!r}", expected="distinct devices by their numbers, as in cuda:0,cuda:1")
+    if len({device.type for device in devices}) > 1:
+        raise UsageError(f"device is {name!r}", expected="devices of one kind")
+    return devices
+
+
 def compute_dtype(name: str, stored: torch.dtype, device: torch.device) -> torch.dtype:
     """Return the dtype to compute in.
 

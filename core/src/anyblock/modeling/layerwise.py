@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,6 +23,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import ExecutionError
 from anyblock.modeling.finite import require_finite_output, require_finite_weights
 from anyblock.modeling.no_op import hidden_states_of
+from anyblock.modeling.placement import move_buffers, moved, place_layers
 from anyblock.modeling.process_memory import give_back
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 from anyblock.modeling.spool import Spool, SpooledTensors
@@ -75,9 +76,13 @@ class LayerwiseModel:
     Args:
         checkpoint: the teacher, or a child.
         family: its adapter.
-        device: where layers run.
+        device: where layers run, and where hidden states are between them.
         dtype: the parameters' dtype; None keeps the checkpoint's.
         max_resident: how many layers may hold weights at once; None for all.
+        room: bytes for layers by device, to spread them over several; embedding, norm and head stay on `device`.
+
+    Attributes:
+        places: the device of every layer.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class LayerwiseModel:
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         max_resident: int | None = None,
+        room: Mapping[torch.device, int] | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.family = family
@@ -101,6 +107,7 @@ class LayerwiseModel:
             self.model.get_submodule(family.layer_block_name(index)) for index in range(len(self.block_configs))
         ]
         self.max_resident = max_resident
+        self.places = [self.device] * self.num_layers if room is None else place_layers(self.layers, room, self.dtype)
         self._resident: OrderedDict[int, None] = OrderedDict()
         self._taps = _Taps()
         self._load_outside_layers()
@@ -161,7 +168,7 @@ class LayerwiseModel:
             ExecutionError: the output of the layer itself is not finite; a variant's is for the caller to judge.
         """
         call = batch.calls[index]
-        output = (self.use(index) if layer is None else layer)(hidden, *call.args, **call.kwargs)
+        output = self._ran(index, self.use(index) if layer is None else layer, hidden, *call.args, **call.kwargs)
         output = output if isinstance(output, torch.Tensor) else output[0]
         if layer is None:
             require_finite_output(output, index)
@@ -202,6 +209,13 @@ class LayerwiseModel:
             handle.remove()
         return found[0]
 
+    def _ran(self, index: int, layer: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a layer, or a variant of it, on its device, and bring what it returns back to the others'."""
+        place = self.places[index]
+        if place == self.device:
+            return layer(*args, **kwargs)
+        return moved(layer(*moved(args, place), **moved(kwargs, place)), self.device)
+
     # -- weights ----------------------------------------------------------------------------------------------------
 
     def use(self, index: int) -> nn.Module:
@@ -213,7 +227,7 @@ class LayerwiseModel:
             for half in ("attention", "ffn", "other"):
                 group = f"block_{index}_{half}"
                 if group in self.checkpoint.groups:
-                    self._assign(group)
+                    self._assign(group, self.places[index])
         self._resident[index] = None
         self._resident.move_to_end(index)
         return self.layers[index]
@@ -223,10 +237,10 @@ class LayerwiseModel:
         for index in list(self._resident):
             self._drop(index)
 
-    def _assign(self, group: str) -> None:
+    def _assign(self, group: str, device: torch.device) -> None:
         tensors = self.checkpoint.load(group)
         require_finite_weights(tensors, dtype=self.dtype, where=str(self.checkpoint.file(group)))
-        self.weights.assign(tensors, device=self.device, where=f"group {group}")
+        self.weights.assign(tensors, device=device, where=f"group {group}")
 
     def _drop(self, index: int) -> None:
         del self._resident[index]
@@ -238,9 +252,11 @@ class LayerwiseModel:
     def _load_outside_layers(self) -> None:
         for group in self.checkpoint.model_groups:
             if not group.startswith("block_"):
-                self._assign(group)
+                self._assign(group, self.device)
         self.model.tie_weights()
         self.family.init_rotary_embedding(self.model, self.device, self.model.dtype)
+        for layer, place in zip(self.layers, self.places, strict=True):
+            move_buffers(layer, place)
 
     # -- taps -------------------------------------------------------------------------------------------------------
 
@@ -261,7 +277,7 @@ class LayerwiseModel:
     def _tapped(self, index: int, layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
         taps = self._taps
         if taps.calls is None and taps.inject is None:
-            return type(layer).forward(self.use(index), *args, **kwargs)
+            return self._ran(index, partial(type(layer).forward, self.use(index)), *args, **kwargs)
         hidden = hidden_states_of(args, kwargs)
         if taps.inject is not None:
             return taps.wrap[type(layer)](taps.inject if index == self.num_layers - 1 else hidden)
@@ -282,7 +298,7 @@ class LayerwiseModel:
         def probe(index: int, layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
             if type(layer) in wrap:
                 return wrap[type(layer)](hidden_states_of(args, kwargs))
-            output = type(layer).forward(self.use(index), *args, **kwargs)
+            output = self._ran(index, partial(type(layer).forward, self.use(index)), *args, **kwargs)
             wrap[type(layer)] = _wrap_like(output)
             return output
 

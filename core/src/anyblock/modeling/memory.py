@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -37,16 +37,18 @@ class MemoryPlan:
         max_resident: layers whose weights are in memory; None for all of them.
         states: bytes of hidden states, gradients and teacher logits in memory; None for all of them.
         layers: how many layers the model has.
+        room: bytes for layers by device, where the model is spread over several; None where it is not.
     """
 
     max_resident: int | None
     states: int | None
     layers: int
+    room: dict[torch.device, int] | None = None
 
     @property
     def whole(self) -> bool:
-        """Whether the whole model may be held in memory."""
-        return self.max_resident is None
+        """Whether the whole model may be held in memory, on one device."""
+        return self.max_resident is None and self.room is None
 
     def spool(self, folder: Path) -> Spool:
         """Return a spool that keeps to the plan; its files go into `folder`."""
@@ -75,6 +77,8 @@ def plan_memory(
     outside: int,
     *,
     device: torch.device,
+    others: Sequence[torch.device] = (),
+    spread: bool = False,
     limit: int | None = None,
     max_resident: int | None = None,
 ) -> MemoryPlan:
@@ -84,7 +88,10 @@ def plan_memory(
         layers: bytes by layer index.
         outside: bytes of what is always held: embedding, final norm and head.
         device: where layers run.
-        limit: bytes that the process may take in all; None for what is available now on the device.
+        others: devices on which layers may run as well. They are used when the model does not fit on the first one, and does on
+            all of them together; otherwise layers come and go on the first one.
+        spread: use the others also when the model fits on the first one.
+        limit: bytes that the process may take in all, or on each of several devices; None for what is available now.
         max_resident: what the user asked for; None decides by the memory.
     """
     count, largest = len(layers), max(layers.values(), default=0)
@@ -92,11 +99,27 @@ def plan_memory(
     states = None if free is None else int(free * _FOR_STATES)
     if max_resident is None and free is not None:
         room = free * _FOR_WEIGHTS - _OUTSIDES * outside
-        if sum(layers.values()) + _WORKING_LAYERS * largest > room:
+        too_large = sum(layers.values()) + _WORKING_LAYERS * largest > room
+        if others and (spread or too_large):
+            shared = _shared(
+                {device: room, **{other: (_free(other, limit) or 0) * _FOR_WEIGHTS for other in others}}, layers
+            )
+            if shared is not None:
+                return MemoryPlan(None, states, count, shared)
+        if too_large:
             max_resident = min(max(int(room // max(largest, 1)) - _WORKING_LAYERS, 1), count)
     if max_resident is not None and max_resident >= count:
         max_resident = None
     return MemoryPlan(max_resident, states, count)
+
+
+def _shared(room: Mapping[torch.device, float], layers: Mapping[int, int]) -> dict[torch.device, int] | None:
+    """Return the bytes for layers by device; None when the layers do not fit on these together."""
+    largest = max(layers.values(), default=0)
+    # accelerate keeps one more layer's room on the first device.
+    left = {device: max(int(size) - _WORKING_LAYERS * largest, 0) for device, size in room.items()}
+    fit = sum(size // max(largest, 1) for size in left.values())
+    return left if fit > len(layers) and all(size >= largest for size in left.values()) else None
 
 
 def _free(device: torch.device, limit: int | None) -> int | None:

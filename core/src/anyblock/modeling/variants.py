@@ -11,6 +11,7 @@ from torch import nn
 
 from anyblock.blocks import BlockConfig
 from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.placement import move_buffers
 from anyblock.modeling.process_memory import give_back
 from anyblock.modeling.skeleton import build_skeleton
 from anyblock.modeling.weights import WeightMap
@@ -50,7 +51,7 @@ class LayerVariants:
         """
         model, weights = self._model(self._place[index, block_config])
         layer = model.get_submodule(self._engine.family.layer_block_name(index))
-        weights.assign(tensors, device=self._engine.device, where=f"a variant of layer {index}")
+        weights.assign(tensors, device=self._engine.places[index], where=f"a variant of layer {index}")
         lent = [(m, name, t.dtype) for m in layer.modules() for name, t in m._parameters.items() if t is not None]
         try:
             yield layer
@@ -88,5 +89,7 @@ class LayerVariants:
             model = build_skeleton(engine.family, engine.hf_config, self._columns[column], dtype=engine.dtype)
             weights = WeightMap(model)
             engine.family.init_rotary_embedding(model, engine.device, engine.dtype)
+            for index, place in enumerate(engine.places):
+                move_buffers(model.get_submodule(engine.family.layer_block_name(index)), place)
             self._built[column] = model, weights
         return self._built[column]

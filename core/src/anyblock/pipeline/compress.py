@@ -12,8 +12,9 @@ from anyblock.calibration.batches import Batches
 from anyblock.checkpoint.atomic import write_bytes_atomic, write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
+from anyblock.costs.names import LATENCY
 from anyblock.errors import OutputExistsError
-from anyblock.modeling.device import resolve_device
+from anyblock.modeling.device import resolve_devices
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.narrow import narrowed_source
 from anyblock.pipeline.pinned import pin_model
@@ -27,7 +28,7 @@ from anyblock.pipeline.stages.data import TokenData
 from anyblock.pipeline.stages.distill import run_block_distillation, run_model_distillation
 from anyblock.pipeline.stages.hidden_size import run_hidden_size
 from anyblock.pipeline.stages.importance import hook_plans, linear_maps, run_importance, stream_order
-from anyblock.pipeline.stages.latency import LATENCY, run_latency
+from anyblock.pipeline.stages.latency import run_latency
 from anyblock.pipeline.stages.latency_check import run_latency_check
 from anyblock.pipeline.stages.quality import run_evaluation
 from anyblock.pipeline.stages.refine import run_refine
@@ -83,7 +84,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     if output.exists() and not overwrite and origin_of(output) is None:
         raise OutputExistsError(f"{output} is there already", hint="choose another output, or pass --overwrite")
     # Whatever can be refused is refused here, before anything is written.
-    resolve_device(config.device)
+    resolve_devices(config.device)
     config, folder = pin_model(config, run.path)
     source = read_source(folder, family=config.family, trust_remote_code=config.trust_remote_code)
     narrow = narrowed_source(config, source)

@@ -12,7 +12,8 @@ from anyblock.candidates.linear import LinearMaps
 from anyblock.candidates.views import CandidateWeights, Orders
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
-from anyblock.modeling.device import compute_dtype, resolve_device, stored_dtype
+from anyblock.costs.names import LATENCY
+from anyblock.modeling.device import compute_dtype, resolve_devices, stored_dtype
 from anyblock.pipeline.run_folder import RunFolder, digest
 from anyblock.pipeline.source import Source
 from anyblock.progress import Progress
@@ -59,8 +60,8 @@ class RunContext:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where models run."""
-        return resolve_device(self.config.device)
+        """Where models run; the first of several devices."""
+        return resolve_devices(self.config.device)[0]
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -76,8 +77,14 @@ class RunContext:
         """Return the teacher or a child, ready to run layer by layer, with as many layers in memory as there is room for."""
         from anyblock.modeling.layerwise import LayerwiseModel
 
+        plan = self.memory
         return LayerwiseModel(
-            checkpoint, self.family, device=self.device, dtype=self.dtype, max_resident=self.memory.max_resident
+            checkpoint,
+            self.family,
+            device=self.device,
+            dtype=self.dtype,
+            max_resident=plan.max_resident,
+            room=plan.room,
         )
 
     @cached_property
@@ -90,12 +97,23 @@ class RunContext:
         settings = self.config.memory
         model_class(self.hf_config)  # so that what the process takes already includes transformers
         layers, outside = weight_sizes(self.teacher, self.dtype)
+        device, *others = resolve_devices(self.config.device)
+        if any(bound.cost == LATENCY for bound in self.config.search.bounds()):
+            others = []  # times are of one device
         plan = plan_memory(
-            layers, outside, device=self.device, limit=settings.limit_bytes, max_resident=settings.max_resident
+            layers,
+            outside,
+            device=device,
+            others=others,
+            spread=self.config.device != "auto",
+            limit=settings.limit_bytes,
+            max_resident=settings.max_resident,
         )
-        if not plan.whole:
+        if plan.max_resident is not None:
             return_freed_memory()
             self.progress.note(f"weights of at most {plan.max_resident} of {plan.layers} layers are held at once")
+        elif plan.room is not None:
+            self.progress.note(f"layers are spread over {', '.join(map(str, plan.room))}")
         return plan
 
     def spool(self, stage: Path) -> Spool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from anyblock.checkpoint.atomic import scratch_directory
 from anyblock.checkpoint.config import CONFIG, read_config
 from anyblock.checkpoint.files import inside
 from anyblock.checkpoint.hub import recorded_origin
@@ -134,8 +134,9 @@ def _form(child: Path, family: ModelFamily, format_name: str | None) -> Iterator
     from anyblock.export.export import export_child
 
     # Beside the child, since /tmp may be too small for a model.
-    with tempfile.TemporaryDirectory(prefix=".push-", dir=child.resolve().parent) as folder:
-        yield export_child(child, Path(folder) / "export", format_name, family=family)
+    real = child.resolve()
+    with scratch_directory(real.with_name(f"{real.name}.push")) as folder:
+        yield export_child(child, folder / "export", format_name, family=family)
 
 
 def _files(folder: Path) -> dict[str, Path]:

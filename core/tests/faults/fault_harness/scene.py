@@ -7,14 +7,31 @@ import re
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .calls import compress_arguments
 from .client import Outcome, Warm
 from .trees import finished_stages, tree
+
+
+@dataclass(frozen=True)
+class Props:
+    """What a scene is made of.
+
+    Attributes:
+        warm: runs the command.
+        root: an empty folder.
+        model: a trained model.
+        text: a text file.
+        hub: a running hub without repositories (`core/tests/hub/server.py`).
+    """
+
+    warm: Warm
+    root: Path
+    model: Path
+    text: Path
+    hub: Any
 
 
 @dataclass
@@ -46,13 +63,17 @@ class Scene:
         assert done.code == 0, done.stderr
         self.events: list[str] = done.told[-1]
         self.seconds = done.seconds
-        self.expected = tree(self.root)
+        self.expected = self.outcome()
         self.stages = finished_stages(self.root / "child.run")
         self.clear()
 
     def run(self, *more: str, **request: Any) -> Outcome:
         """Run the command; see `Warm.run`."""
         return self.warm.run([*self.argv, *more], root=self.root, prepare=self.prepare, **request)
+
+    def outcome(self) -> dict[str, str]:
+        """What the command has left, by name."""
+        return tree(self.root)
 
     def clear(self) -> None:
         for path in self.root.iterdir():
@@ -90,12 +111,16 @@ class Scene:
         for stage, files in finished_stages(self.root / "child.run").items():
             assert files.keys() == self.stages[stage].keys(), f"{where}: {stage}"
 
+    def repeat(self, where: str) -> Outcome:
+        """Run the command after a kill."""
+        # Killed behind the last rename, a command is done, and does not replace what is there without being told.
+        return self.run(*(["--overwrite"] if (self.root / "out").exists() else []))
+
     def again(self, where: str) -> None:
         """The same command ends as if nothing had happened, and leaves nothing else."""
-        # Killed behind the last rename, a command is done, and does not replace what is there without being told.
-        done = self.run(*(["--overwrite"] if (self.root / "out").exists() else []))
+        done = self.repeat(where)
         assert done.code == 0, f"{where}: {done.stderr}"
-        found = tree(self.root)
+        found = self.outcome()
         different = {name for name in found.keys() | self.expected.keys() if found.get(name) != self.expected.get(name)}
         assert not different, f"{where}: {sorted(different)}"
         assert [tree(path) for path in self.inputs] == self.before, f"{where}: an input was changed"
@@ -108,57 +133,11 @@ class Scene:
 
 
 def place(event: str) -> str:
-    """The stage of a path, or the part of the run that it belongs to."""
+    """The stage of a path, or the part of the run that it belongs to; of a request, its kind."""
+    if event.startswith("request "):
+        kind = re.search("/(create|validate-yaml|preupload|batch|commit|branch|revision|lfs)(/|$)", event)
+        return f"request {kind[1] if kind else 'model'}"
     if stage := re.search(r"stages/([^/]+)", event):
         return f"stage {stage[1]}"
     named = re.search(r"\.run/\.?(teacher|narrowed)", event)
     return named[1] if named else "output" if ".run" not in event else "run folder"
-
-
-LATENCY = ["--budget", "latency=0.9x", "search.length=24", "search.generated=8", "search.timing_rounds=1"]
-
-
-def convert_scene(warm: Warm, root: Path, model: Path, _: Path) -> Scene:
-    return Scene(warm, ["convert", str(model), str(root / "out")], root, [model], ["out"])
-
-
-def compress_scene(warm: Warm, root: Path, model: Path, text: Path) -> Scene:
-    argv = compress_arguments(model, root / "child", text)
-    return Scene(warm, argv, root, [model], ["child", "child.run/teacher"])
-
-
-def hidden_size_scene(warm: Warm, root: Path, model: Path, text: Path) -> Scene:
-    argv = compress_arguments(model, root / "child", text, "pruning.hidden_size.sizes=[0.75]")
-    return Scene(warm, argv, root, [model], ["child", "child.run/teacher", "child.run/narrowed"])
-
-
-def latency_scene(warm: Warm, root: Path, model: Path, text: Path) -> Scene:
-    """Times differ from run to run, and with them the child; a clock that counts work makes them comparable."""
-    argv = compress_arguments(model, root / "child", text, *LATENCY)
-    return Scene(warm, argv, root, [model], ["child", "child.run/teacher"], prepare={"name": "work_clock"})
-
-
-def _export_scene(name: str) -> Callable[[Warm, Path, Path, Path], Scene]:
-    def make(warm: Warm, root: Path, model: Path, text: Path) -> Scene:
-        # A child that every format can express: halves removed, no width changed.
-        argv = compress_arguments(model, root / "made", text, "pruning.ffn.sizes=[]", "pruning.repair.method=none")
-        done = warm.run(argv)
-        assert done.code == 0, done.stderr
-        shutil.rmtree(root / "made.run")
-        export = ["export", str(root / "made"), str(root / "out"), "--format", name]
-        return Scene(warm, export, root, [root / "made"], ["out"])
-
-    return make
-
-
-SCENES: dict[str, Callable[[Warm, Path, Path, Path], Scene]] = {
-    "convert": convert_scene,
-    "compress": compress_scene,
-    "compress with a hidden size": hidden_size_scene,
-    "compress under latency": latency_scene,
-    "export to transformers": _export_scene("transformers"),
-    "export to nemotron-nas": _export_scene("nemotron-nas"),
-    "export to anymodel": _export_scene("anymodel"),
-}
-"""Commands to kill, by name: each makes a scene from the warm process, an empty folder, a model and a text. A further command
-that writes (a `push` to a local folder, say) is one more entry, and one more line in `test_killed.POINTS`."""

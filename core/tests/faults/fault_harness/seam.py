@@ -2,7 +2,8 @@
 
 Nothing of the product knows about this: an audit hook of the interpreter reports every `open` for writing, rename, removal and
 new directory, and the calls that move bytes (`os.pwrite`, `os.fsync`, `os.copy_file_range`, `os.sendfile`, safetensors' own
-writer) are wrapped, all in a forked child that is about to die. So no data and no environment can trigger it in a real process.
+writer) are wrapped, and so are the requests to a hub, which change what is there; all in a forked child that is about to die. So
+no data and no environment can trigger it in a real process.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -29,8 +31,9 @@ class Seam:
 
     Args:
         root: changes elsewhere (caches of bytecode and the like) do not count.
-        mode: `record` only counts; `before` kills before the change; `torn` kills in the middle of it; `error` raises an
-            `OSError` instead of it; `hold` waits before it until the file `release` is there.
+        mode: `record` only counts; `before` kills before the change; `torn` kills in the middle of it; `after`, of a request,
+            kills when the hub has answered; `error` raises an `OSError` instead of it; `hold` waits before it until the file
+            `release` is there.
         at: the number of the change, from 1.
         code: the `errno` of mode `error`.
         match: only changes whose description this pattern finds count.
@@ -64,6 +67,10 @@ class Seam:
         for name in ("pwrite", "fsync", "copy_file_range", "sendfile"):
             setattr(os, name, self._wrapped(name, getattr(os, name)))
         library.serialize_file = self._serialised(library.serialize_file)
+        from huggingface_hub.utils import get_session
+
+        client = type(get_session())  # httpx's or httpx2's own
+        client.send = self._sent(client.send)
         sys.addaudithook(self._audit)
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -76,7 +83,9 @@ class Seam:
             # What stands in the middle of a rename or removal is the state before it.
             self._reached(event, arguments[0], lambda: None)
 
-    def _reached(self, what: str, path: Any, partly: Callable[[], Any]) -> None:
+    def _reached(
+        self, what: str, path: Any, partly: Callable[[], Any], wholly: Callable[[], Any] = lambda: None
+    ) -> None:
         text = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else str(path)
         if text.startswith("/") and not text.startswith(self.root):
             return
@@ -100,9 +109,9 @@ class Seam:
                 return
             self.busy = True
             self.tell(self.events[-1])
-            if self.mode == "torn":
+            if self.mode in ("torn", "after"):
                 with suppress(OSError):
-                    partly()
+                    (partly if self.mode == "torn" else wholly)()
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _wrapped(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -126,6 +135,16 @@ class Seam:
 
         return call
 
+    def _sent(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(client: Any, request: Any, **keywords: Any) -> Any:
+            def wholly() -> Any:
+                return original(client, request, **keywords)
+
+            self._reached(f"request {request.method}", str(request.url), lambda: half_sent(request), wholly)
+            return wholly()
+
+        return call
+
     def _serialised(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(tensors: Any, filename: Any, *rest: Any, **keywords: Any) -> Any:
             def partly() -> None:
@@ -136,6 +155,17 @@ class Seam:
             return original(tensors, filename, *rest, **keywords)
 
         return call
+
+
+def half_sent(request: Any) -> None:
+    """Send a request's head, which states the length of the whole body, and half of the body."""
+    body = b"".join(request.stream)
+    head = [
+        f"{request.method} {request.url.raw_path.decode()} HTTP/1.1",
+        *(f"{k}: {v}" for k, v in request.headers.items()),
+    ]
+    with socket.create_connection((request.url.host, request.url.port)) as connection:
+        connection.sendall("\r\n".join([*head, "", ""]).encode() + body[: len(body) // 2])
 
 
 def teller(descriptor: int) -> Callable[[Any], None]:

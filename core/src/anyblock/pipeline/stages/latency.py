@@ -16,6 +16,7 @@ from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.schema import RunConfig, SearchConfig
 from anyblock.costs.device import describe_device
 from anyblock.costs.latency import FIXED, LatencyModel, LatencyScenario
+from anyblock.costs.names import LATENCY
 from anyblock.costs.shapes import TOGETHER, WHOLE, Shape, ShapeTimes, shape_key
 from anyblock.errors import UnsupportedModelError
 from anyblock.pipeline.context import RunContext
@@ -23,7 +24,6 @@ from anyblock.pipeline.run_folder import RunFolder, digest, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
 
 STAGE: Final = "2.5-latency"
-LATENCY: Final = "latency"
 _FILE: Final = "latency.json"
 _TIMES: Final = "latency-times.json"
 

@@ -10,11 +10,12 @@ from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.costs.device import describe_device
 from anyblock.costs.latency import measure_subblocks
+from anyblock.costs.names import LATENCY
 from anyblock.costs.replay import model_calls
 from anyblock.costs.shapes import WHOLE
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
-from anyblock.pipeline.stages.latency import LATENCY, read_latency, wants_latency
+from anyblock.pipeline.stages.latency import read_latency, wants_latency
 
 CHECK: Final = "8.5-latency-check"
 _FILE: Final = "latency.json"
