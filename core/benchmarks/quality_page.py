@@ -85,8 +85,8 @@ METHODS = [
     "where the reference takes a sample's tokens as one vector), one search, no repair. Halves of a layer are scored by "
     "themselves, where the reference scores pairs.",
     "- `ours one search`: estimated KL, one search. `refined`: searched again around the solution. `repaired`: least squares as "
-    "well. `blocks distilled`: every changed layer trained by itself as well, for 4 epochs at a rate of 2e-3. `model distilled`: the "
-    "whole child trained as well.",
+    "well. `blocks distilled`: every changed layer trained by itself as well, for 4 epochs at a rate of 2e-3. `model distilled`: "
+    "the whole child trained as well.",
 ]
 
 
