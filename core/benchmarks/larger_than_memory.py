@@ -7,8 +7,8 @@ its own: importance, scores, search, refinement, repair, child and evaluation. `
 in all: its resident set, in which mapped files count as much as its own pages, so that mapping the checkpoint does not get around
 it. (An address-space limit would count what is mapped and never read; a memory control group would not count pages of files that
 it takes away again, and needs rights that a user may not have.) A watchdog looks every 20 ms and kills the process when it is above
-the limit, and afterwards the kernel's own record of the peak is held against the limit, so that no moment is missed. As a control
-the same run without `memory.limit` has to be killed.
+the limit, and afterwards the kernel's own record of the peak is held against the limit, so that no moment is missed: the run
+asks for it, and starts it anew, with every stage. As a control the same run without `memory.limit` has to be killed.
 
 The file cache belongs to the machine, not to the process, and is not limited. Swap that the process used is reported. The default
 takes about half an hour on one thread.
@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 GIB = 1 << 30
@@ -101,7 +101,7 @@ class Outcome:
     Attributes:
         code: its exit code; negative for a signal.
         seconds: wall time.
-        peak: highest resident set in bytes, by the kernel's record.
+        peak: highest resident set in bytes, by the kernel's record; of a compression, in any of its stages.
         swapped: most bytes that were seen in swap.
         killed: whether the watchdog ended it.
     """
@@ -152,6 +152,9 @@ def measure(scratch: Path, size: int, limit: int, *, control: bool) -> dict[str,
     outcome = limited(command(child, f"memory.limit={limit}"), limit)
     summary_file = Path(f"{child}.run") / "summary.json"
     summary = json.loads(summary_file.read_text()) if outcome.code == 0 else None
+    if summary:
+        peaks = [stage["memory"] or 0 for stage in summary["stages"]]
+        outcome = replace(outcome, peak=max(outcome.peak, *peaks))
     shutil.rmtree(Path(f"{child}.run") / "teacher", ignore_errors=True)
     unbounded = limited(command(scratch / "control"), limit) if control else None
     return {

@@ -75,7 +75,12 @@ def test_compress_killed_in_every_stage(props: Props, reached: Callable[[str], N
 
 @pytest.mark.parametrize(
     ("name", "at"),
-    [("push", ["repository", "file", "commit"]), ("push to a branch", ["branch"]), ("push an exported form", ["file"])],
+    [
+        ("push", ["repository", "file", "commit"]),
+        ("push to a branch", ["branch"]),
+        ("push an exported form", ["file"]),
+        ("push over files", ["commit"]),
+    ],
 )
 def test_push_killed(props: Props, reached: Callable[[str], None], name: str, at: list[str]) -> None:
     scene = SCENES[name](props)
@@ -116,4 +121,5 @@ def test_killed_anywhere(props: Props, reached: Callable[[str], None], name: str
     killed = sum(scene.kill_at_random(chance) for _ in range(at_random))
     assert len(points) >= min(spread, len(scene.events))
     where = ", ".join(f"{name} {count}" for name, count in sorted(scene.places.items()))
-    reached(f"{name}: killed at {len(points)} of {len(scene.events)} changes and {killed} random times ({where})")
+    changes = f"{len({number for number, _ in points})} of {len(scene.events)} changes"
+    reached(f"{name}: killed {len(points)} times at {changes} and at {killed} random times ({where})")

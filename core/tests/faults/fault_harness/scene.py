@@ -135,8 +135,8 @@ class Scene:
 def place(event: str) -> str:
     """The stage of a path, or the part of the run that it belongs to; of a request, its kind."""
     if event.startswith("request "):
-        kind = re.search("/(create|validate-yaml|preupload|batch|commit|branch|revision|lfs)(/|$)", event)
-        return f"request {kind[1] if kind else 'model'}"
+        kinds = re.findall("/(create|validate-yaml|preupload|batch|commit|branch|revision|lfs)(?=/|$)", event)
+        return f"request {kinds[-1] if kinds else 'model'}"
     if stage := re.search(r"stages/([^/]+)", event):
         return f"stage {stage[1]}"
     named = re.search(r"\.run/\.?(teacher|narrowed)", event)
