@@ -23,6 +23,7 @@ from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.errors import ExecutionError
 from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.linear_head import find_linear_head
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.modeling.variants import LayerVariants
 from anyblock.progress import SILENT, Progress
@@ -69,8 +70,9 @@ def estimate_scores(
     variants = LayerVariants(engine, [[candidate.block_config for candidate in layer] for layer in by_layer])
     trace = TeacherTrace(engine, batches, metric="mse", spool=spool, progress=progress)
     generator = torch.Generator().manual_seed(seed)
+    head = find_linear_head(engine)
     gradients = spool.collect(
-        probe_gradients(engine, batch, hidden, probes, generator)
+        probe_gradients(engine, batch, hidden, probes, generator, head=head)
         for batch, hidden in zip(trace.batches, trace.inputs[-1], strict=True)
     )
     first = min(candidate.layer for candidate in waiting)

@@ -12,10 +12,15 @@ from anyblock.candidates.views import CandidateWeights
 from anyblock.errors import AnyBlockError, ExecutionError
 from anyblock.modeling.finite import require_finite_output
 from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.linear_head import find_linear_head
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.modeling.variants import LayerVariants
 from anyblock.progress import SILENT, Progress
+from anyblock.scoring.linear_targets import LinearTargets
 from anyblock.scoring.targets import LOCAL_METRICS, Metric, TeacherTargets
+
+Targets = TeacherTargets | LinearTargets
+"""What children's last hidden states are compared with."""
 
 
 @torch.no_grad()
@@ -83,16 +88,24 @@ class TeacherTrace:
         batches: the text.
         metric: what children will be compared by.
         spool: where large tensors are kept.
+        same_head: whether all children have the teacher's own head; its predictions then take less room where it is linear.
         progress: where to report; the unit is tokens.
     """
 
     def __init__(
-        self, engine: LayerwiseModel, batches: Batches, *, metric: Metric, spool: Spool, progress: Progress = SILENT
+        self,
+        engine: LayerwiseModel,
+        batches: Batches,
+        *,
+        metric: Metric,
+        spool: Spool,
+        same_head: bool = True,
+        progress: Progress = SILENT,
     ) -> None:
         self.engine = engine
         self.metric = metric
         self.spool = spool
-        self.targets: list[TeacherTargets] = []
+        self.targets: list[Targets] = []
         total = batches.tokens * (engine.num_layers + 1)
         with progress.task("Running the teacher", total=total, unit="layer tokens") as advance:
             self.batches, first = engine.prepare_all(batches, spool)
@@ -103,8 +116,13 @@ class TeacherTrace:
                     hidden = engine.run(index, self.inputs[index][position], batch)
                     self.inputs[-1].append(hidden)
                     advance(batch.input_ids.numel())
+            # Rounding to fewer bits cancels out only between logits that were both rounded.
+            compact = metric == "kl" and same_head and engine.dtype == torch.float32
+            head = find_linear_head(engine) if compact else None
             for batch, hidden in zip(self.batches, self.inputs[-1], strict=True):
-                if metric not in LOCAL_METRICS:
+                if head is not None:
+                    self.targets.append(LinearTargets(engine, head, batch, hidden, spool=spool))
+                elif metric not in LOCAL_METRICS:
                     self.targets.append(TeacherTargets(engine, batch, hidden, metric=metric, spool=spool))
                 advance(batch.input_ids.numel())
 
