@@ -24,10 +24,10 @@ from anyblock.candidates.views import CandidateWeights
 from anyblock.errors import ExecutionError
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.linear_head import find_linear_head
-from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
-from anyblock.modeling.variants import LayerVariants
+from anyblock.modeling.spool import IN_MEMORY, Spool
 from anyblock.progress import SILENT, Progress
 from anyblock.scoring.gradients import input_gradients, probe_gradients
+from anyblock.scoring.layer_outputs import LayerOutputs
 from anyblock.scoring.replace_one import TeacherTrace
 
 
@@ -64,11 +64,8 @@ def estimate_scores(
     waiting = [candidate for candidate in candidates if candidate.key not in done]
     if not waiting:
         return
-    by_layer: list[list[Candidate]] = [[] for _ in range(engine.num_layers)]
-    for candidate in waiting:
-        by_layer[candidate.layer].append(candidate)
-    variants = LayerVariants(engine, [[candidate.block_config for candidate in layer] for layer in by_layer])
     trace = TeacherTrace(engine, batches, metric="mse", spool=spool, progress=progress)
+    outputs = LayerOutputs(engine, candidates, weights, trace.batches, spool)
     generator = torch.Generator().manual_seed(seed)
     head = find_linear_head(engine)
     gradients = spool.collect(
@@ -79,9 +76,13 @@ def estimate_scores(
     with progress.task("Estimating scores", total=len(candidates), unit="candidates") as advance:
         advance(len(candidates) - len(waiting))
         for index in range(engine.num_layers - 1, first - 1, -1):
-            for candidate in by_layer[index]:
-                with torch.no_grad(), variants.layer(index, candidate.block_config, weights.block(candidate)) as layer:
-                    record(candidate, _divergence(candidate, layer, trace, gradients))
+            mine = {candidate.key: 0.0 for candidate in waiting if candidate.layer == index}
+            with torch.no_grad():
+                for candidate, place, output in outputs.run(index, trace.inputs[index], mine) if mine else ():
+                    change = output.float() - trace.inputs[index + 1][place].float()
+                    mine[candidate.key] += _divergence(change, gradients[place])
+            for candidate in (candidate for candidate in waiting if candidate.layer == index):
+                record(candidate, _finite(mine[candidate.key] / batches.tokens, candidate))
                 advance(1)
             if index > first:
                 gradients = spool.collect(
@@ -90,21 +91,21 @@ def estimate_scores(
                 )
 
 
-def _divergence(candidate: Candidate, layer: torch.nn.Module, trace: TeacherTrace, gradients: SpooledTensors) -> float:
-    total, tokens = 0.0, 0
-    for position, batch in enumerate(trace.batches):
-        child = trace.engine.run(candidate.layer, trace.inputs[candidate.layer][position], batch, layer=layer)
-        change = child.float() - trace.inputs[candidate.layer + 1][position].float()
-        along = torch.einsum("pbth,bth->pbt", gradients[position], change)
-        total += float(along.square().mean(0).sum(dtype=torch.float64)) / 2
-        tokens += batch.input_ids.numel()
-    if not math.isfinite(total):
+def _divergence(change: torch.Tensor, gradients: torch.Tensor) -> float:
+    """Return the sum over tokens, in nats; the change is [batch, length, hidden], gradients have probes in front."""
+    along = torch.einsum("pbth,bth->pbt", gradients, change)
+    quadratic = along.square().mean(0) / 2
+    return float(quadratic.sum(dtype=torch.float64))
+
+
+def _finite(score: float, candidate: Candidate) -> float:
+    if not math.isfinite(score):
         raise ExecutionError(
-            f"{candidate.key}: the estimated score is {total}",
+            f"{candidate.key}: the estimated score is {score}",
             expected="a finite number",
             hint="try dtype=float32; if it stays, the checkpoint holds NaN or infinite weights",
         )
-    return total / tokens
+    return score
 
 
 def sample_for_exact(candidates: Sequence[Candidate], estimates: Mapping[str, float], count: int) -> list[Candidate]:
