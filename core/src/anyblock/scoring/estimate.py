@@ -6,6 +6,9 @@ prediction (the Fisher information as a metric; Amari 1998, Martens 2020). A few
 backwards through the layers once; each candidate then costs its own layer alone. The squares are taken token by token,
 which leaves out the interplay of tokens but has far less variance.
 
+The gradients of a few tokens explode on their way back, and then say that any change there costs many nats, which no
+change does. So the half mean square x of a token counts as `log(1 + x)`: the same where it is far below one nat.
+
 Large changes leave the second-order regime, so a sample of candidates is scored exactly and the rest is corrected by a
 fit to it (`correct`).
 """
@@ -95,7 +98,7 @@ def _divergence(change: torch.Tensor, gradients: torch.Tensor) -> float:
     """Return the sum over tokens, in nats; the change is [batch, length, hidden], gradients have probes in front."""
     along = torch.einsum("pbth,bth->pbt", gradients, change)
     quadratic = along.square().mean(0) / 2
-    return float(quadratic.sum(dtype=torch.float64))
+    return float(quadratic.log1p().sum(dtype=torch.float64))
 
 
 def _finite(score: float, candidate: Candidate) -> float:
