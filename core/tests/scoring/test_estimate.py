@@ -166,6 +166,18 @@ def test_every_kind_is_brought_to_the_scale_of_its_own_exact_scores() -> None:
     assert correct(estimates, {"attention3": 9.0, "ffn2": 4.0, "ffn8": 16.0}, kinds)["attention3"] == 9.0
 
 
+def test_kinds_are_compared_at_the_same_estimate() -> None:
+    # Large changes are underestimated whatever their kind, and attentions by half as much again; most attentions are large.
+    kinds = {f"{kind}{index}": kind for kind in ("attention", "ffn") for index in range(1, 41)}
+    places = {key: int(key.removeprefix(kind)) for key, kind in kinds.items()}
+    estimates = {key: 1.1 ** (place + (30 if kinds[key] == "attention" else 0)) for key, place in places.items()}
+    true = {key: (value * (1.5 if kinds[key] == "attention" else 1)) ** 1.3 for key, value in estimates.items()}
+    sample = {key: true[key] for key, place in places.items() if place in (1, 14, 27, 40)}
+    corrected = correct(estimates, sample, kinds)
+    assert all(corrected[key] == pytest.approx(value, rel=0.05) for key, value in true.items())
+    assert rank_correlation(list(corrected.values()), list(true.values())) > 0.999
+
+
 def test_the_sample_has_some_of_each_half(teacher_dir: Path) -> None:
     block = SubblockCheckpoint.open(teacher_dir).block_configs[0]
     candidates = [

@@ -131,28 +131,25 @@ def correct(
 ) -> dict[str, float]:
     """Bring estimates to the scale of exact scores; a candidate that was scored exactly keeps that score.
 
-    First every kind of change gets a factor of its own, the median of exact over estimated scores: without the interplay of
-    tokens, the removal of an attention looks too harmless beside that of channels. Then the logarithm of the exact score is
-    taken as a non-decreasing function of the estimate's logarithm: the isotonic regression of the sample (pool adjacent
-    violators; Barlow and Brunk 1972), linear between its points and of slope 1 beyond them.
+    First every kind of change gets a factor of its own on its estimates: without the interplay of tokens, the removal of an
+    attention looks too harmless beside that of channels. Kinds are compared at the same estimate, by the line with one slope for
+    all of them and the least absolute deviations from the sample's logarithms, since large changes are underestimated whatever
+    their kind. Then the logarithm of the exact score is taken as a non-decreasing function of the estimate's logarithm: the
+    isotonic regression of the sample (pool adjacent violators; Barlow and Brunk 1972), linear between its points and of slope 1
+    beyond them.
 
     Args:
         estimates: by candidate key, not negative.
         exact: by candidate key, a subset of at least two.
         kinds: by candidate key, for instance the half of the layer; a kind with fewer than two exact scores gets the factor of
-            all. None takes all for one kind.
+            all together. None takes all for one kind.
     """
     floor = 1e-12
     if kinds is not None:
-        factors = {key: max(exact[key], floor) / max(estimates[key], floor) for key in exact}
-        common = float(np.median(list(factors.values())))
-        of_kind = {
-            kind: float(np.median(mine))
-            if len(mine := [factors[key] for key in exact if kinds[key] == kind]) > 1
-            else common
-            for kind in set(kinds.values())
-        }
-        estimates = {key: value * of_kind[kinds[key]] for key, value in estimates.items()}
+        sample = list(exact)
+        known, wanted = (np.log([max(side[key], floor) for key in sample]) for side in (estimates, exact))
+        shifts = _shifts(known, wanted, [kinds[key] for key in sample])
+        estimates = {key: value * math.exp(shifts.get(kinds[key], shifts[""])) for key, value in estimates.items()}
     keys = sorted(exact, key=lambda key: estimates[key])
     known = np.log([max(estimates[key], floor) for key in keys])
     fitted = _isotonic(np.log([max(exact[key], floor) for key in keys]))
@@ -162,6 +159,25 @@ def correct(
         beyond = min(place - known[0], 0.0) + max(place - known[-1], 0.0)
         corrected[key] = exact[key] if key in exact else math.exp(float(np.interp(place, known, fitted)) + beyond)
     return corrected
+
+
+def _shifts(known: np.ndarray, wanted: np.ndarray, kinds: Sequence[str]) -> dict[str, float]:
+    """Return by kind what to add to `known` so that one line fits all kinds, and under "" what fits them all together."""
+    several = sorted({kind for kind in kinds if kinds.count(kind) > 1})
+    members = {kind: np.array([kind == other for other in kinds]) for kind in several}
+    used = np.isin(kinds, several)
+    # One level for each kind and one slope, by iteratively reweighted least squares.
+    design = np.stack([*(members[kind] for kind in several), known], axis=1)[used]
+    weights = np.ones(int(used.sum()))
+    slope = 1.0
+    for _ in range(50 if len(several) > 1 else 0):
+        root = np.sqrt(weights)
+        solution = np.linalg.lstsq(design * root[:, None], wanted[used] * root, rcond=None)[0]
+        weights = 1 / np.maximum(np.abs(design @ solution - wanted[used]), 1e-2)
+        slope = float(np.clip(solution[-1], 0.5, 2.0))  # a handful of scores says no more
+    rest = wanted - slope * known
+    levels = {kind: float(np.median(rest[mine])) / slope for kind, mine in members.items()}
+    return {"": float(np.median(rest)) / slope, **levels}
 
 
 def _isotonic(values: np.ndarray) -> np.ndarray:
