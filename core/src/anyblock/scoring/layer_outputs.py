@@ -71,7 +71,11 @@ class LayerOutputs:
         for family in self._families(index):
             if any(candidate.key in wanted for candidate in family):
                 runs.shared = shared if family[0].half == "ffn" else {}
-                found = self._nested(family, runs) if len(family) > 1 else self._alone(family, runs)
+                path = self._weights.nested_in(family[0])
+                if path is not None and len(family) > 1:
+                    found = self._nested(family, path, runs)
+                else:
+                    found = self._alone(family, runs)
                 yield from (output for output in found if output[0].key in wanted)
 
     def _families(self, index: int) -> list[list[Candidate]]:
@@ -103,9 +107,7 @@ class LayerOutputs:
                 for position in range(len(self._batches)):
                     yield candidate, position, runs.output(layer, position)
 
-    def _nested(self, family: Sequence[Candidate], runs: _Runs) -> Iterator[Output]:
-        path = self._weights.nested_in(family[0])
-        assert path is not None
+    def _nested(self, family: Sequence[Candidate], path: str, runs: _Runs) -> Iterator[Output]:
         with self._variant(family[0]) as layer:
             smallest = NestedSum(layer, path)
             with smallest.watched():
