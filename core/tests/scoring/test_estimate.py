@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.scoring import estimate
 from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, sample_for_exact
 from anyblock.scoring.replace_one import score_candidates
 from hypothesis import given, settings
@@ -61,6 +64,35 @@ def test_for_small_changes_of_single_tokens_the_estimate_is_the_kl(engine: Layer
     exact, estimated = both(engine, weights, same, batches, probes=3000)
     for key, value in exact.items():
         assert estimated[key] == pytest.approx(value, rel=0.1)
+
+
+def test_one_token_whose_gradients_explode_does_not_decide(
+    engine: LayerwiseModel, batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = engine.num_layers - 1
+    sizes = {"ffn_intermediate": lambda full: [8, 16, 24, 32, 40]}
+    listed = list_candidates(FAMILY, engine.config, engine.checkpoint.block_configs, sizes, ["attention", "ffn"])
+    candidates = [candidate for candidate in listed if candidate.kind != "teacher" and candidate.layer == last]
+    weights = CandidateWeights(engine.checkpoint, FAMILY, engine.config, {})
+
+    def estimates() -> dict[str, float]:
+        found: dict[str, float] = {}
+        estimate_scores(engine, candidates, weights, batches, record=lambda c, s: found.__setitem__(c.key, s))
+        return found
+
+    calm = estimates()
+    original = estimate.probe_gradients
+
+    def exploding(*args: Any, **options: Any) -> torch.Tensor:
+        gradients = original(*args, **options)
+        gradients[:, 0] *= 1e3  # of the first sequence of each batch, which has one token
+        return gradients
+
+    monkeypatch.setattr(estimate, "probe_gradients", exploding)
+    wild = estimates()
+    # Two of 16 tokens count as log(1 + 1e6 x) instead of log(1 + x).
+    for key, value in calm.items():
+        assert value < wild[key] < value + 2 / 16 * 2 * math.log(1e3)
 
 
 def test_estimates_order_real_candidates_nearly_as_exact_scores_do(engine: LayerwiseModel) -> None:
@@ -132,6 +164,18 @@ def test_every_kind_is_brought_to_the_scale_of_its_own_exact_scores() -> None:
     )
     # One exact score says nothing about a kind: it takes the factor of all.
     assert correct(estimates, {"attention3": 9.0, "ffn2": 4.0, "ffn8": 16.0}, kinds)["attention3"] == 9.0
+
+
+def test_kinds_are_compared_at_the_same_estimate() -> None:
+    # Large changes are underestimated whatever their kind, and attentions by half as much again; most attentions are large.
+    kinds = {f"{kind}{index}": kind for kind in ("attention", "ffn") for index in range(1, 41)}
+    places = {key: int(key.removeprefix(kind)) for key, kind in kinds.items()}
+    estimates = {key: 1.1 ** (place + (30 if kinds[key] == "attention" else 0)) for key, place in places.items()}
+    true = {key: (value * (1.5 if kinds[key] == "attention" else 1)) ** 1.3 for key, value in estimates.items()}
+    sample = {key: true[key] for key, place in places.items() if place in (1, 14, 27, 40)}
+    corrected = correct(estimates, sample, kinds)
+    assert all(corrected[key] == pytest.approx(value, rel=0.05) for key, value in true.items())
+    assert rank_correlation(list(corrected.values()), list(true.values())) > 0.999
 
 
 def test_the_sample_has_some_of_each_half(teacher_dir: Path) -> None:

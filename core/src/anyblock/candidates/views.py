@@ -15,6 +15,8 @@ from anyblock.errors import ExecutionError
 from anyblock.importance.expert_moments import ExpertGramStatistic
 from anyblock.importance.statistics import GramStatistic, LinearFitStatistic, Moments
 from anyblock.pruning.expert_channels import ExpertIntermediatePruningMixIn
+from anyblock.pruning.ffn import FFNIntermediatePruningMixIn
+from anyblock.pruning.heads import QueryGroupsPruningMixIn
 from anyblock.pruning.init_modes import POOLING, Initialisation
 from anyblock.pruning.repair import LinearFit, fit_linear
 from anyblock.pruning.repair_child import is_repairable, repair_child
@@ -89,6 +91,19 @@ class CandidateWeights:
             if half != candidate.half and group in self._checkpoint.groups:
                 tensors.update(self._checkpoint.load(group))
         return tensors
+
+    def nested_in(self, candidate: Candidate) -> str | None:
+        """Return the linear module inside the layer whose inputs are the candidate's units; None if these do not nest.
+
+        Units nest where a smaller candidate of the same kind has the first units of a larger one, unchanged: then the module's
+        output in the smaller one is a part of the sum that it is in the larger one. A norm over all units would undo that, which
+        cannot be seen here.
+        """
+        if candidate.kind in (TEACHER, NO_OP, LINEAR) or candidate.kind in self._pooled:
+            return None
+        mixin = self._mixins[candidate.kind]
+        nests = isinstance(mixin, FFNIntermediatePruningMixIn | QueryGroupsPruningMixIn)
+        return mixin.hook_target(candidate.layer) if nests else None
 
     def is_repairable(self, candidate: Candidate) -> bool:
         """Say whether the linear map behind the candidate's removed units, or in place of a half, can be re-fitted."""

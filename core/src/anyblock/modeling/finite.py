@@ -5,6 +5,7 @@ Both checks read a tensor once and make no copy of it: the smallest and the larg
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -57,6 +58,25 @@ def require_finite_output(hidden: torch.Tensor, layer: int) -> None:
             expected="finite activations",
             hint=_TRY,
         )
+
+
+def require_finite_score(value: float, metric: str) -> float:
+    """Return a score that is a finite number.
+
+    Args:
+        value: the score.
+        metric: its name.
+
+    Raises:
+        ExecutionError: it is not finite.
+    """
+    if not math.isfinite(value):
+        raise ExecutionError(
+            f"the score ({metric}) is {value}",
+            expected="a finite number",
+            hint="try --set dtype=float32 or bfloat16; if it stays, the checkpoint holds NaN or infinite weights",
+        )
+    return value
 
 
 def _range(tensor: torch.Tensor) -> tuple[float, float]:

@@ -25,6 +25,7 @@ from anyblock.modeling.finite import require_finite_output, require_finite_weigh
 from anyblock.modeling.no_op import hidden_states_of
 from anyblock.modeling.placement import move_buffers, moved, place_layers
 from anyblock.modeling.process_memory import give_back
+from anyblock.modeling.recorded import form_of
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 from anyblock.modeling.spool import Spool, SpooledTensors
 from anyblock.modeling.weights import WeightMap
@@ -299,7 +300,7 @@ class LayerwiseModel:
             if type(layer) in wrap:
                 return wrap[type(layer)](hidden_states_of(args, kwargs))
             output = self._ran(index, partial(type(layer).forward, self.use(index)), *args, **kwargs)
-            wrap[type(layer)] = _wrap_like(output)
+            wrap[type(layer)] = form_of(output)
             return output
 
         for index, layer in enumerate(self.layers):
@@ -308,10 +309,3 @@ class LayerwiseModel:
         self._taps = _Taps(wrap=wrap)
         for index, layer in enumerate(self.layers):
             layer.forward = partial(self._tapped, index, layer)
-
-
-def _wrap_like(output: Any) -> Callable[[torch.Tensor], Any]:
-    if isinstance(output, torch.Tensor):
-        return lambda hidden: hidden
-    rest = tuple(output[1:])
-    return lambda hidden: (hidden, *(None if isinstance(value, torch.Tensor) else value for value in rest))

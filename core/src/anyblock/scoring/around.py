@@ -23,6 +23,7 @@ from anyblock.progress import SILENT, Progress
 from anyblock.realize.child_layers import ChildLayers
 from anyblock.scoring.gradients import divergence_gradients, input_gradients, probe_gradients
 from anyblock.scoring.replace_one import TeacherTrace
+from anyblock.scoring.targets import TeacherTargets
 
 Choice = Sequence[Candidate]
 """One candidate for each subblock, the teacher's own among them."""
@@ -60,14 +61,17 @@ class Surroundings:
         self._seed = seed
         self._progress = progress
         self._spool = spool
-        trace = TeacherTrace(reference or engine, batches, metric="kl", spool=spool, progress=progress)
+        own = reference is None
+        trace = TeacherTrace(reference or engine, batches, metric="kl", spool=spool, same_head=own, progress=progress)
         self._batches, self._first = trace.batches, trace.inputs[0]
         self._targets = trace.targets
         if reference is not None:
             reference.release()
             self._batches, self._first = engine.prepare_all(batches, spool)
             pairs = zip(self._targets, self._batches, strict=True)
-            self._targets = [target.seen_by(engine, batch) for target, batch in pairs]
+            self._targets = [
+                target.seen_by(engine, batch) for target, batch in pairs if isinstance(target, TeacherTargets)
+            ]
 
     @torch.no_grad()
     def divergence(self, choice: Choice, *, changed: Mapping[str, torch.Tensor] | None = None) -> float:

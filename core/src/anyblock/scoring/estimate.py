@@ -6,6 +6,9 @@ prediction (the Fisher information as a metric; Amari 1998, Martens 2020). A few
 backwards through the layers once; each candidate then costs its own layer alone. The squares are taken token by token,
 which leaves out the interplay of tokens but has far less variance.
 
+The gradients of a few tokens explode on their way back, and then say that any change there costs many nats, which no
+change does. So the half mean square x of a token counts as `log(1 + x)`: the same where it is far below one nat.
+
 Large changes leave the second-order regime, so a sample of candidates is scored exactly and the rest is corrected by a
 fit to it (`correct`).
 """
@@ -23,10 +26,11 @@ from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.views import CandidateWeights
 from anyblock.errors import ExecutionError
 from anyblock.modeling.layerwise import LayerwiseModel
-from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
-from anyblock.modeling.variants import LayerVariants
+from anyblock.modeling.linear_head import find_linear_head
+from anyblock.modeling.spool import IN_MEMORY, Spool
 from anyblock.progress import SILENT, Progress
 from anyblock.scoring.gradients import input_gradients, probe_gradients
+from anyblock.scoring.layer_outputs import LayerOutputs
 from anyblock.scoring.replace_one import TeacherTrace
 
 
@@ -63,23 +67,25 @@ def estimate_scores(
     waiting = [candidate for candidate in candidates if candidate.key not in done]
     if not waiting:
         return
-    by_layer: list[list[Candidate]] = [[] for _ in range(engine.num_layers)]
-    for candidate in waiting:
-        by_layer[candidate.layer].append(candidate)
-    variants = LayerVariants(engine, [[candidate.block_config for candidate in layer] for layer in by_layer])
     trace = TeacherTrace(engine, batches, metric="mse", spool=spool, progress=progress)
+    outputs = LayerOutputs(engine, candidates, weights, trace.batches, spool)
     generator = torch.Generator().manual_seed(seed)
+    head = find_linear_head(engine)
     gradients = spool.collect(
-        probe_gradients(engine, batch, hidden, probes, generator)
+        probe_gradients(engine, batch, hidden, probes, generator, head=head)
         for batch, hidden in zip(trace.batches, trace.inputs[-1], strict=True)
     )
     first = min(candidate.layer for candidate in waiting)
     with progress.task("Estimating scores", total=len(candidates), unit="candidates") as advance:
         advance(len(candidates) - len(waiting))
         for index in range(engine.num_layers - 1, first - 1, -1):
-            for candidate in by_layer[index]:
-                with torch.no_grad(), variants.layer(index, candidate.block_config, weights.block(candidate)) as layer:
-                    record(candidate, _divergence(candidate, layer, trace, gradients))
+            mine = {candidate.key: 0.0 for candidate in waiting if candidate.layer == index}
+            with torch.no_grad():
+                for candidate, place, output in outputs.run(index, trace.inputs[index], mine) if mine else ():
+                    change = output.float() - trace.inputs[index + 1][place].float()
+                    mine[candidate.key] += _divergence(change, gradients[place])
+            for candidate in (candidate for candidate in waiting if candidate.layer == index):
+                record(candidate, _finite(mine[candidate.key] / batches.tokens, candidate))
                 advance(1)
             if index > first:
                 gradients = spool.collect(
@@ -88,21 +94,21 @@ def estimate_scores(
                 )
 
 
-def _divergence(candidate: Candidate, layer: torch.nn.Module, trace: TeacherTrace, gradients: SpooledTensors) -> float:
-    total, tokens = 0.0, 0
-    for position, batch in enumerate(trace.batches):
-        child = trace.engine.run(candidate.layer, trace.inputs[candidate.layer][position], batch, layer=layer)
-        change = child.float() - trace.inputs[candidate.layer + 1][position].float()
-        along = torch.einsum("pbth,bth->pbt", gradients[position], change)
-        total += float(along.square().mean(0).sum(dtype=torch.float64)) / 2
-        tokens += batch.input_ids.numel()
-    if not math.isfinite(total):
+def _divergence(change: torch.Tensor, gradients: torch.Tensor) -> float:
+    """Return the sum over tokens, in nats; the change is [batch, length, hidden], gradients have probes in front."""
+    along = torch.einsum("pbth,bth->pbt", gradients, change)
+    quadratic = along.square().mean(0) / 2
+    return float(quadratic.log1p().sum(dtype=torch.float64))
+
+
+def _finite(score: float, candidate: Candidate) -> float:
+    if not math.isfinite(score):
         raise ExecutionError(
-            f"{candidate.key}: the estimated score is {total}",
+            f"{candidate.key}: the estimated score is {score}",
             expected="a finite number",
             hint="try dtype=float32; if it stays, the checkpoint holds NaN or infinite weights",
         )
-    return total / tokens
+    return score
 
 
 def sample_for_exact(candidates: Sequence[Candidate], estimates: Mapping[str, float], count: int) -> list[Candidate]:
@@ -125,28 +131,25 @@ def correct(
 ) -> dict[str, float]:
     """Bring estimates to the scale of exact scores; a candidate that was scored exactly keeps that score.
 
-    First every kind of change gets a factor of its own, the median of exact over estimated scores: without the interplay of
-    tokens, the removal of an attention looks too harmless beside that of channels. Then the logarithm of the exact score is
-    taken as a non-decreasing function of the estimate's logarithm: the isotonic regression of the sample (pool adjacent
-    violators; Barlow and Brunk 1972), linear between its points and of slope 1 beyond them.
+    First every kind of change gets a factor of its own on its estimates: without the interplay of tokens, the removal of an
+    attention looks too harmless beside that of channels. Kinds are compared at the same estimate, by the line with one slope for
+    all of them and the least absolute deviations from the sample's logarithms, since large changes are underestimated whatever
+    their kind. Then the logarithm of the exact score is taken as a non-decreasing function of the estimate's logarithm: the
+    isotonic regression of the sample (pool adjacent violators; Barlow and Brunk 1972), linear between its points and of slope 1
+    beyond them.
 
     Args:
         estimates: by candidate key, not negative.
         exact: by candidate key, a subset of at least two.
         kinds: by candidate key, for instance the half of the layer; a kind with fewer than two exact scores gets the factor of
-            all. None takes all for one kind.
+            all together. None takes all for one kind.
     """
     floor = 1e-12
     if kinds is not None:
-        factors = {key: max(exact[key], floor) / max(estimates[key], floor) for key in exact}
-        common = float(np.median(list(factors.values())))
-        of_kind = {
-            kind: float(np.median(mine))
-            if len(mine := [factors[key] for key in exact if kinds[key] == kind]) > 1
-            else common
-            for kind in set(kinds.values())
-        }
-        estimates = {key: value * of_kind[kinds[key]] for key, value in estimates.items()}
+        sample = list(exact)
+        known, wanted = (np.log([max(side[key], floor) for key in sample]) for side in (estimates, exact))
+        shifts = _shifts(known, wanted, [kinds[key] for key in sample])
+        estimates = {key: value * math.exp(shifts.get(kinds[key], shifts[""])) for key, value in estimates.items()}
     keys = sorted(exact, key=lambda key: estimates[key])
     known = np.log([max(estimates[key], floor) for key in keys])
     fitted = _isotonic(np.log([max(exact[key], floor) for key in keys]))
@@ -156,6 +159,25 @@ def correct(
         beyond = min(place - known[0], 0.0) + max(place - known[-1], 0.0)
         corrected[key] = exact[key] if key in exact else math.exp(float(np.interp(place, known, fitted)) + beyond)
     return corrected
+
+
+def _shifts(known: np.ndarray, wanted: np.ndarray, kinds: Sequence[str]) -> dict[str, float]:
+    """Return by kind what to add to `known` so that one line fits all kinds, and under "" what fits them all together."""
+    several = sorted({kind for kind in kinds if kinds.count(kind) > 1})
+    members = {kind: np.array([kind == other for other in kinds]) for kind in several}
+    used = np.isin(kinds, several)
+    # One level for each kind and one slope, by iteratively reweighted least squares.
+    design = np.stack([*(members[kind] for kind in several), known], axis=1)[used]
+    weights = np.ones(int(used.sum()))
+    slope = 1.0
+    for _ in range(50 if len(several) > 1 else 0):
+        root = np.sqrt(weights)
+        solution = np.linalg.lstsq(design * root[:, None], wanted[used] * root, rcond=None)[0]
+        weights = 1 / np.maximum(np.abs(design @ solution - wanted[used]), 1e-2)
+        slope = float(np.clip(solution[-1], 0.5, 2.0))  # a handful of scores says no more
+    rest = wanted - slope * known
+    levels = {kind: float(np.median(rest[mine])) / slope for kind, mine in members.items()}
+    return {"": float(np.median(rest)) / slope, **levels}
 
 
 def _isotonic(values: np.ndarray) -> np.ndarray:

@@ -8,11 +8,18 @@ import torch
 from torch import nn
 
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
+from anyblock.scoring.linear_targets import LinearTargets, predictions
 from anyblock.scoring.targets import CHUNK_ELEMENTS, TeacherTargets
 
 
 def probe_gradients(
-    engine: LayerwiseModel, batch: Batch, hidden: torch.Tensor, probes: int, generator: torch.Generator
+    engine: LayerwiseModel,
+    batch: Batch,
+    hidden: torch.Tensor,
+    probes: int,
+    generator: torch.Generator,
+    *,
+    head: nn.Linear | None = None,
 ) -> torch.Tensor:
     """Return gradients of the log-probability of drawn tokens at the last layer's output.
 
@@ -24,10 +31,13 @@ def probe_gradients(
         hidden: output of the last layer, [batch, length, hidden].
         probes: how many draws.
         generator: of the draws, on the CPU, so that the same seed gives the same tokens on every device.
+        head: the head where it is linear (`find_linear_head`): what is then carried back through it is known without doing so.
 
     Returns:
         [probes, batch, length, hidden], float32.
     """
+    if head is not None:
+        return _probe_linear_head(engine, head, batch, hidden, probes, generator)
     found = torch.zeros(probes, *hidden.shape, device=hidden.device)
     leaf = hidden.detach().clone().requires_grad_()
     for part in _parts(engine, hidden):
@@ -41,8 +51,34 @@ def probe_gradients(
     return found
 
 
+def _probe_linear_head(
+    engine: LayerwiseModel,
+    head: nn.Linear,
+    batch: Batch,
+    hidden: torch.Tensor,
+    probes: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    leaf = hidden.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        final = engine.final_hidden(leaf, batch)
+    # Of log p(y) with logits W v it is the row of W for y less the mean of the rows under p.
+    seeds = torch.empty(probes, *final.shape, device=final.device)
+    for part, scores in predictions(head, final.detach().flatten(0, 1)):
+        chances = scores.exp_()
+        drawn = torch.multinomial(chances.cpu(), probes, replacement=True, generator=generator).to(scores.device)
+        seeds.flatten(1, 2)[:, part] = (
+            head.weight[drawn.T].float() - (chances.to(head.weight.dtype) @ head.weight).float()
+        )
+    found = torch.empty(probes, *hidden.shape, device=hidden.device)
+    for probe in range(probes):
+        (back,) = torch.autograd.grad(final, leaf, seeds[probe].to(final.dtype), retain_graph=probe < probes - 1)
+        found[probe] = back.float()
+    return found
+
+
 def divergence_gradients(
-    engine: LayerwiseModel, target: TeacherTargets, batch: Batch, hidden: torch.Tensor
+    engine: LayerwiseModel, target: TeacherTargets | LinearTargets, batch: Batch, hidden: torch.Tensor
 ) -> torch.Tensor:
     """Return the gradient of the summed KL(teacher || child) at the child's last layer, [batch, length, hidden], float32."""
     leaf = hidden.detach().clone().requires_grad_()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -12,10 +13,15 @@ from anyblock.candidates.views import CandidateWeights
 from anyblock.errors import AnyBlockError, ExecutionError
 from anyblock.modeling.finite import require_finite_output
 from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.linear_head import find_linear_head
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
-from anyblock.modeling.variants import LayerVariants
 from anyblock.progress import SILENT, Progress
+from anyblock.scoring.layer_outputs import LayerOutputs
+from anyblock.scoring.linear_targets import LinearTargets
 from anyblock.scoring.targets import LOCAL_METRICS, Metric, TeacherTargets
+
+Targets = TeacherTargets | LinearTargets
+"""What children's last hidden states are compared with."""
 
 
 @torch.no_grad()
@@ -33,8 +39,8 @@ def score_candidates(
 ) -> None:
     """Score each candidate as the only change to the teacher.
 
-    The teacher runs once; its input of every layer is kept. A candidate at layer `i` then costs the layers `i..L`
-    and the head, never the layers before it.
+    The teacher runs once; its input of every layer is kept. A candidate at layer `i` then costs the layers behind `i`, its
+    share of layer `i` (`LayerOutputs`) and the head, never the layers before it. Results do not depend on `done`.
 
     Args:
         engine: the teacher.
@@ -55,24 +61,31 @@ def score_candidates(
     waiting = [candidate for candidate in candidates if candidate.key not in done]
     if not waiting:
         return
-    by_layer: list[list[Candidate]] = [[] for _ in range(engine.num_layers)]
-    for candidate in waiting:
-        by_layer[candidate.layer].append(candidate)
-    variants = LayerVariants(engine, [[candidate.block_config for candidate in layer] for layer in by_layer])
     trace = TeacherTrace(engine, batches, metric=metric, spool=spool, progress=progress)
+    outputs = LayerOutputs(engine, candidates, weights, trace.batches, spool)
     with progress.task(f"Scoring candidates ({metric})", total=len(candidates), unit="candidates") as advance:
         advance(len(candidates) - len(waiting))
-        for layer in by_layer:
-            for candidate in layer:
-                with variants.layer(candidate.layer, candidate.block_config, weights.block(candidate)) as module:
-                    try:
-                        score = trace.score(candidate.layer, module)
-                    except AnyBlockError as error:
-                        raise ExecutionError(
-                            f"{candidate.key}: {error.what}", expected=error.expected, hint=error.hint
-                        ) from error
+        for index in range(engine.num_layers):
+            mine = {candidate.key: spool.collect() for candidate in waiting if candidate.layer == index}
+            if not mine:
+                continue
+            for candidate, _, output in outputs.run(index, trace.inputs[index], mine):
+                with _naming(candidate):
+                    require_finite_output(output, index)
+                mine[candidate.key].append(output)
+            for candidate in (candidate for candidate in waiting if candidate.layer == index):
+                with _naming(candidate):
+                    score = trace.score(index, mine.pop(candidate.key))
                 record(candidate, score)
                 advance(1)
+
+
+@contextmanager
+def _naming(candidate: Candidate) -> Iterator[None]:
+    try:
+        yield
+    except AnyBlockError as error:
+        raise ExecutionError(f"{candidate.key}: {error.what}", expected=error.expected, hint=error.hint) from error
 
 
 class TeacherTrace:
@@ -83,16 +96,24 @@ class TeacherTrace:
         batches: the text.
         metric: what children will be compared by.
         spool: where large tensors are kept.
+        same_head: whether all children have the teacher's own head; its predictions then take less room where it is linear.
         progress: where to report; the unit is tokens.
     """
 
     def __init__(
-        self, engine: LayerwiseModel, batches: Batches, *, metric: Metric, spool: Spool, progress: Progress = SILENT
+        self,
+        engine: LayerwiseModel,
+        batches: Batches,
+        *,
+        metric: Metric,
+        spool: Spool,
+        same_head: bool = True,
+        progress: Progress = SILENT,
     ) -> None:
         self.engine = engine
         self.metric = metric
         self.spool = spool
-        self.targets: list[TeacherTargets] = []
+        self.targets: list[Targets] = []
         total = batches.tokens * (engine.num_layers + 1)
         with progress.task("Running the teacher", total=total, unit="layer tokens") as advance:
             self.batches, first = engine.prepare_all(batches, spool)
@@ -103,36 +124,38 @@ class TeacherTrace:
                     hidden = engine.run(index, self.inputs[index][position], batch)
                     self.inputs[-1].append(hidden)
                     advance(batch.input_ids.numel())
+            # Rounding to fewer bits cancels out only between logits that were both rounded.
+            compact = metric == "kl" and same_head and engine.dtype == torch.float32
+            head = find_linear_head(engine) if compact else None
             for batch, hidden in zip(self.batches, self.inputs[-1], strict=True):
-                if metric not in LOCAL_METRICS:
+                if head is not None:
+                    self.targets.append(LinearTargets(engine, head, batch, hidden, spool=spool))
+                elif metric not in LOCAL_METRICS:
                     self.targets.append(TeacherTargets(engine, batch, hidden, metric=metric, spool=spool))
                 advance(batch.input_ids.numel())
 
-    def score(self, index: int, module: torch.nn.Module) -> float:
-        """Return the metric, per token, of the model in which `module` stands in for layer `index`.
+    def score(self, index: int, outputs: SpooledTensors) -> float:
+        """Return the metric, per token, of the model in which layer `index` has these outputs, one a batch.
+
+        The outputs are replaced by those of the last layer.
 
         Raises:
             ExecutionError: a hidden state or the metric is not finite, or the teacher's output is zero everywhere.
         """
-        total, count = 0.0, 0
-        local = self.metric in LOCAL_METRICS
-        hidden = self.spool.collect()
-        for position, batch in enumerate(self.batches):
-            output = self.engine.run(index, self.inputs[index][position], batch, layer=module)
-            require_finite_output(output, index)
-            if not local:
-                hidden.append(output)
-                continue
-            teacher = self.inputs[index + 1][position].float()
-            total += float((output.float() - teacher).square().sum(dtype=torch.float64))
-            count += float(teacher.square().sum(dtype=torch.float64))  # type: ignore[assignment]
-        # All batches go through a layer before the next one, whose weights may have to be loaded for it.
-        for later in range(self.engine.num_layers if local else index + 1, self.engine.num_layers):
-            for position, batch in enumerate(self.batches):
-                hidden[position] = self.engine.run(later, hidden[position], batch)
-        for target, states in zip(self.targets, hidden, strict=True):
-            value, tokens = target.distance(states)
-            total, count = total + value, count + tokens
+        total, count = 0.0, 0.0
+        if self.metric in LOCAL_METRICS:
+            for output, expected in zip(outputs, self.inputs[index + 1], strict=True):
+                teacher = expected.float()
+                total += float((output.float() - teacher).square().sum(dtype=torch.float64))
+                count += float(teacher.square().sum(dtype=torch.float64))
+        else:
+            # All batches go through a layer before the next one, whose weights may have to be loaded for it.
+            for later in range(index + 1, self.engine.num_layers):
+                for position, batch in enumerate(self.batches):
+                    outputs[position] = self.engine.run(later, outputs[position], batch)
+            for target, states in zip(self.targets, outputs, strict=True):
+                value, tokens = target.distance(states)
+                total, count = total + value, count + tokens
         if not count:
             raise ExecutionError("the teacher's output is zero everywhere", hint="the checkpoint's weights are damaged")
         return total / count

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from typing import Final, Literal, Self
 
 import torch
 
-from anyblock.errors import ExecutionError, UsageError
+from anyblock.errors import UsageError
+from anyblock.modeling.finite import require_finite_score
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.spool import Spool
 
@@ -70,7 +70,7 @@ class TeacherTargets:
         if self._metric == "cosine":
             final = self._engine.final_hidden(hidden, self._batch)
             near = torch.nn.functional.cosine_similarity(final.float(), self._final[0].float(), dim=-1)
-            return _finite(float((1 - near).sum(dtype=torch.float64)), self._metric), near.numel()
+            return require_finite_score(float((1 - near).sum(dtype=torch.float64)), self._metric), near.numel()
         if self._metric == "lm_loss":
             return self._loss(hidden)
         return self._divergence(hidden)
@@ -101,7 +101,7 @@ class TeacherTargets:
         for part in self.divergences(hidden):
             total += float(part.sum(dtype=torch.float64))
             tokens += part.numel()
-        return _finite(total, self._metric), tokens
+        return require_finite_score(total, self._metric), tokens
 
     def _loss(self, hidden: torch.Tensor) -> tuple[float, int]:
         ids = self._batch.input_ids
@@ -115,14 +115,4 @@ class TeacherTargets:
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum")
             total += float(loss)
             tokens += wanted.numel()
-        return _finite(total, self._metric), tokens
-
-
-def _finite(value: float, metric: str) -> float:
-    if not math.isfinite(value):
-        raise ExecutionError(
-            f"the score ({metric}) is {value}",
-            expected="a finite number",
-            hint="try --set dtype=float32 or bfloat16; if it stays, the checkpoint holds NaN or infinite weights",
-        )
-    return value
+        return require_finite_score(total, self._metric), tokens
