@@ -22,6 +22,14 @@ def cached_logits(model: Any, ids: torch.Tensor, steps: tuple[int, ...]) -> torc
     return torch.cat(found, dim=1)
 
 
+def stepwise_logits(model: Any, ids: torch.Tensor, steps: tuple[int, ...]) -> torch.Tensor | None:
+    """Return the `cached_logits` of a stock model; None of one that cannot take several tokens behind a prompt (CPM-Ant)."""
+    try:
+        return cached_logits(model, ids, steps)
+    except (RuntimeError, IndexError, ValueError):
+        return None
+
+
 @torch.no_grad()
 def real_cache(model: Any, ids: torch.Tensor) -> Any:
     """Return the cache after a forward pass on these tokens."""
