@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from anyblock.costs.measured import cache_argument, cache_of_output
 
 
 @torch.no_grad()
@@ -15,8 +16,8 @@ def cached_logits(model: Any, ids: torch.Tensor, steps: tuple[int, ...]) -> torc
     """
     found, begin, cache = [], 0, None
     for step in steps:
-        output = model(input_ids=ids[:, begin : begin + step], past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
+        output = model(input_ids=ids[:, begin : begin + step], use_cache=True, **cache_argument(model, cache))
+        cache = cache_of_output(output)
         found.append(output.logits)
         begin += step
     return torch.cat(found, dim=1)
@@ -33,7 +34,7 @@ def stepwise_logits(model: Any, ids: torch.Tensor, steps: tuple[int, ...]) -> to
 @torch.no_grad()
 def real_cache(model: Any, ids: torch.Tensor) -> Any:
     """Return the cache after a forward pass on these tokens."""
-    return model(input_ids=ids, use_cache=True).past_key_values
+    return cache_of_output(model(input_ids=ids, use_cache=True))
 
 
 @torch.no_grad()

@@ -235,7 +235,7 @@ class LayoutDescriptor(DescriptorBase):
             return attention_cache(self.language_model_config(config), block_config, layer_index)
         if block_config.attention.no_op:
             return CacheSpec()
-        found = layer_caches(ConfigKey(config), self)[layer_index]
+        found = layer_caches(ConfigKey(config), self, not block_config.ffn.no_op)[layer_index]
         heads = block_config.attention.num_key_value_heads
         own = self.create_block_configs(config)[layer_index].attention.num_key_value_heads
         return replace(found, per_token=found.per_token * heads // own) if heads and own else found
