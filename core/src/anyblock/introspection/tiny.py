@@ -17,6 +17,7 @@ LAYERS: Final = (
     "num_decoder_layers",
     "encoder_layers",
     "num_encoder_layers",
+    "num_blocks",
 )
 SIZES: Final[Mapping[str, int]] = {
     **dict.fromkeys(("vocab_size",), 128),
@@ -30,7 +31,7 @@ SIZES: Final[Mapping[str, int]] = {
         ("ffn_hidden_size", "dense_intermediate_size", "intermediate_size_mlp", "d_inner", "mamba_d_ssm"), 48
     ),
     **dict.fromkeys(LAYERS, 2),
-    **dict.fromkeys(("depth", "num_blocks"), 1),
+    **dict.fromkeys(("depth",), 1),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
     **dict.fromkeys(("encoder_attention_heads", "num_decoder_attention_heads", "num_encoder_attention_heads"), 4),
     **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "swa_num_key_value_heads"), 2),
@@ -93,6 +94,8 @@ CHANGES: Final[tuple[Mapping[str, Any], ...]] = (
     {"attention_hidden_size": DROPPED, "attention_head_dim": DROPPED},
     {"layer_types": DROPPED},
     {"num_experts_per_tok": 1},
+    {"default_language": "en_XX"},
+    {"layer_types": ["sliding_attention", "full_attention"]},
 )
 """What is tried in turn when a model cannot be built or run with the usual sizes; `DROPPED` leaves a value out."""
 _WITHOUT_ROPE: Final = ({"rope_parameters": DROPPED, "rope_scaling": DROPPED},)
