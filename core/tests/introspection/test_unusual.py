@@ -80,3 +80,24 @@ def test_layers_that_differ_by_themselves(model_type: str, tmp_path: Path) -> No
     assert [tuple(layer.self_attn.q_proj.weight.shape) for layer in model.model.layers] == [(32, 32), (2048, 32)]
     assert [layer.mlp.down_proj.in_features for layer in model.model.layers] == [24, 24]
     assert [family.cache_spec(config, block, index).per_token for index, block in enumerate(blocks)] == [32, 2048]
+
+
+def test_a_cache_under_another_name_is_found() -> None:
+    """Models of Mamba alone take and return it as `cache_params`; their layers have no ffn."""
+    inferred = infer_family("mamba2")
+    assert inferred.attributes["lacking"].keys() == {"hidden_size"}
+    assert "ffn_no_op" in inferred.attributes["absent"]
+    family, config = inferred_model_family(inferred), inferred.tiny.make()
+    spec = family.cache_spec(config, family.create_block_configs(config)[0], 0)
+    assert spec.per_token == 0
+    assert spec.fixed + spec.float32 > 0
+
+
+def test_what_an_ffn_keeps_goes_with_it() -> None:
+    inferred = infer_family("inkling_text")
+    family, config = inferred_model_family(inferred), inferred.tiny.make()
+    block = family.create_block_configs(config)[0]
+    whole, without = (family.cache_spec(config, own, 0) for own in (block, block.with_ffn(no_op=True)))
+    assert "build" not in inferred.attributes["lacking"]
+    assert whole.per_token == without.per_token > 0
+    assert whole.fixed + whole.float32 > without.fixed + without.float32 > 0
