@@ -50,9 +50,9 @@ class LinearFFN(NoOpFFN):
         self.linear = nn.Linear(width, width, bias=False)
 
     @classmethod
-    def replacing(cls, module: nn.Module, *, returns: int, width: int = 0) -> LinearFFN:
+    def replacing(cls, module: nn.Module, *, returns: int, width: int | None = None) -> LinearFFN:
         """Return the map in place of `module`."""
-        return cls(width=width, returns=returns)
+        return cls(width=width or 0, returns=returns)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the map of the hidden states, in the replaced module's form."""
