@@ -164,7 +164,7 @@ def prunes_heads(row: dict[str, Any]) -> bool:
 def share(rows: list[dict[str, Any]], holds: Callable[[dict[str, Any]], bool]) -> str:
     """Return how many of some rows something holds for, with the percentage."""
     found = sum(map(holds, rows))
-    return f"{found} of {len(rows)} ({found / max(1, len(rows)):.0%})"
+    return f"{found} of {len(rows)} ({found / max(1, len(rows)):.1%})"
 
 
 def level(row: dict[str, Any]) -> str:
