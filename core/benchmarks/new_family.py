@@ -107,9 +107,13 @@ def table(rows: list[dict[str, Any]]) -> str:
         "",
         f"- the conformance suite was run on {len(suite)}; adapters with a false claim:"
         f" {sum(bool(row['false']) for row in suite)}",
-        f"- `build` with both no-ops: {share(built, reaches_build)}; among those that the suite was run on"
-        f" {share(suite, reaches_build)}",
+        f"- `build` with the no-op of every half that its layers have: {share(built, reaches_build)}; among those that the suite"
+        f" was run on {share(suite, reaches_build)}",
+        f"- `build` with both no-ops, which layers of a Mamba alone cannot have: {share(built, loses_both)}; among those that"
+        f" the suite was run on {share(suite, loses_both)}",
         f"- ffn or expert pruning as well: {share(built, prunes)}; among those that the suite was run on {share(suite, prunes)}",
+        f"- and key-value heads where an attribute sets their number: {share(built, prunes_heads)}; among those that the suite"
+        f" was run on {share(suite, prunes_heads)}",
         "- without the suite it is introspection's own trials that a figure rests on",
         "",
         "| model_type | level reached | capabilities | lines | seconds | first failing check, what is lacking, or why not |",
@@ -136,6 +140,11 @@ def buildable(row: dict[str, Any]) -> bool:
 
 
 def reaches_build(row: dict[str, Any]) -> bool:
+    """Say whether heterogeneous models can be built, and every half be removed that the layers have."""
+    return "build" in row.get("capabilities", ()) and not {"attention_no_op", "ffn_no_op"} & row["lacking"].keys()
+
+
+def loses_both(row: dict[str, Any]) -> bool:
     """Say whether heterogeneous models can be built, and either half be removed."""
     return {"build", "attention_no_op", "ffn_no_op"} <= set(row.get("capabilities", ()))
 
@@ -147,10 +156,15 @@ def prunes(row: dict[str, Any]) -> bool:
     )
 
 
+def prunes_heads(row: dict[str, Any]) -> bool:
+    """Say whether the same holds, and key-value heads can go as well where there is an attribute for their number."""
+    return prunes(row) and "kv_heads" not in row["lacking"]
+
+
 def share(rows: list[dict[str, Any]], holds: Callable[[dict[str, Any]], bool]) -> str:
     """Return how many of some rows something holds for, with the percentage."""
     found = sum(map(holds, rows))
-    return f"{found} of {len(rows)} ({found / max(1, len(rows)):.0%})"
+    return f"{found} of {len(rows)} ({found / max(1, len(rows)):.1%})"
 
 
 def level(row: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from anyblock.costs.measured import cache_argument, cache_of_output
 
 
 @torch.no_grad()
@@ -15,17 +16,25 @@ def cached_logits(model: Any, ids: torch.Tensor, steps: tuple[int, ...]) -> torc
     """
     found, begin, cache = [], 0, None
     for step in steps:
-        output = model(input_ids=ids[:, begin : begin + step], past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
+        output = model(input_ids=ids[:, begin : begin + step], use_cache=True, **cache_argument(model, cache))
+        cache = cache_of_output(output)
         found.append(output.logits)
         begin += step
     return torch.cat(found, dim=1)
 
 
+def stepwise_logits(model: Any, ids: torch.Tensor, steps: tuple[int, ...]) -> torch.Tensor | None:
+    """Return the `cached_logits` of a stock model; None of one that cannot take several tokens behind a prompt (CPM-Ant)."""
+    try:
+        return cached_logits(model, ids, steps)
+    except (RuntimeError, IndexError, ValueError):
+        return None
+
+
 @torch.no_grad()
 def real_cache(model: Any, ids: torch.Tensor) -> Any:
     """Return the cache after a forward pass on these tokens."""
-    return model(input_ids=ids, use_cache=True).past_key_values
+    return cache_of_output(model(input_ids=ids, use_cache=True))
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -54,13 +55,13 @@ def get_family(model_type: str, *, registry: PluginRegistry | None = None) -> Mo
     if model_type.startswith(INFERRED):
         return _inferred(model_type.removeprefix(INFERRED))
     found = installed_plugins() if registry is None else registry
-    note = _NOTE.get()
-    if note is not None and registry is None:
+    scope = _INFERRING.get()
+    if scope is not None and registry is None:
         try:
             found.provider(model_type)
         except UnsupportedModelError:
-            inferred = _inferred(model_type)
-            note(
+            inferred = _inferred(scope.models.get(model_type, model_type))
+            scope.note(
                 f"no adapter for {model_type!r} is installed; its structure was inferred on tiny models: "
                 f"{', '.join(name for name, capability in inferred.capabilities().items() if capability)}"
             )
@@ -71,7 +72,7 @@ def get_family(model_type: str, *, registry: PluginRegistry | None = None) -> Mo
 
 
 @contextmanager
-def inferring_families(note: Callable[[str], None]) -> Iterator[None]:
+def inferring_families(note: Callable[[str], None]) -> Iterator[Inferring]:
     """Within this scope `get_family` infers a family that no installed adapter serves.
 
     Args:
@@ -84,21 +85,35 @@ def inferring_families(note: Callable[[str], None]) -> Iterator[None]:
             told.add(text)
             note(text)
 
-    token = _NOTE.set(once)
+    scope = Inferring(once)
+    token = _INFERRING.set(scope)
     try:
-        yield
+        yield scope
     finally:
-        _NOTE.reset(token)
+        _INFERRING.reset(token)
 
 
-_NOTE: ContextVar[Callable[[str], None] | None] = ContextVar("anyblock_infer", default=None)
+@dataclass
+class Inferring:
+    """What families are inferred from within the scope of `inferring_families`.
+
+    Attributes:
+        note: is told what was inferred.
+        models: `{model_type: model}`, checkpoints whose own configurations are looked at.
+    """
+
+    note: Callable[[str], None]
+    models: dict[str, str] = field(default_factory=dict)
+
+
+_INFERRING: ContextVar[Inferring | None] = ContextVar("anyblock_infer", default=None)
 
 
 @lru_cache(maxsize=16)
 def _inferred(model: str) -> ModelFamily:
-    from anyblock.introspection import infer_family, inferred_model_family, model_type_of
+    from anyblock.introspection import infer_named, inferred_model_family
 
-    return inferred_model_family(infer_family(model_type_of(model)))
+    return inferred_model_family(infer_named(model))
 
 
 def installed_plugins() -> PluginRegistry:

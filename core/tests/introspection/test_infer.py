@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from anyblock.introspection import InferredFamily, infer_family, infer_from
 from anyblock.introspection.model import TinyModel
 from anyblock.introspection.tiny import TinyConfig
 from anyblock.new_family import write_distribution
+from anyblock.new_family.bases import fitting_base
 from anyblock.new_family.source import descriptor_source
 
 
@@ -44,8 +46,15 @@ def test_generated_code_answers_as_the_inferred_descriptor(llama: InferredFamily
     inferred, config = inferred_model_family(llama), llama.tiny.make()
     assert written.conformance_config().to_dict() == config.to_dict()
     assert written.create_block_configs(config) == inferred.create_block_configs(config)
-    assert written.layer_name_predicates(2, config) == inferred.layer_name_predicates(2, config)
-    assert written.capabilities() == inferred.capabilities()
+    groups = [family.layer_name_predicates(2, config) for family in (written, inferred)]
+    for name in TinyModel(llama.tiny).tensors:
+        own, other = ({group for group, pattern in each.items() if pattern.fullmatch(name)} for each in groups)
+        assert own == other
+        assert len(own) == 1
+    assert {name: bool(own) for name, own in written.capabilities().items()} == {
+        name: bool(own) for name, own in inferred.capabilities().items()
+    }
+    assert written.capabilities()["hidden_size"] == inferred.capabilities()["hidden_size"]
     assert {k: m.layer_descriptor for k, m in written.pruning_mixins().items()} == {
         k: m.layer_descriptor for k, m in inferred.pruning_mixins().items()
     }
@@ -120,3 +129,33 @@ def odd() -> InferredFamily:
     path = f"{OddConfig.__module__}.{OddConfig.__qualname__}"
     assert infer_from(TinyModel(TinyConfig(path, {}))).model_type == "anyblock_odd"
     return infer_family("anyblock_odd")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "base", "attributes"),
+    [
+        ("arcee", "DenseDescriptor", ['ffn_linears = ("up_proj", "down_proj")']),
+        ("mixtral", "SparseDescriptor", ['checkpoint_ffn = "block_sparse_moe"', 'expert_linears = ("w1", "w3", "w2")']),
+        ("cohere", "LayoutDescriptor", ['other = ("input_layernorm",)']),
+    ],
+)
+def test_a_generated_class_derives_from_the_base_that_fits(model_type: str, base: str, attributes: list[str]) -> None:
+    inferred = infer_family(model_type)
+    source = descriptor_source(inferred)
+    assert f"Descriptor({base}):" in source
+    assert all(line in source.replace("'", '"') for line in attributes)
+    assert descriptor_source(inferred) == source
+
+
+def test_a_base_that_answers_otherwise_is_not_taken(llama: InferredFamily) -> None:
+    """The order of the projections decides what is pruned, so that a wrong one is seen."""
+    wrong = [
+        replace(call, arguments={**call.arguments, "query_row_multiple": 2})
+        if call.function == "attention_mixins"
+        else call
+        for call in llama.mixins
+    ]
+    assert fitting_base(llama) is not None
+    assert fitting_base(replace(llama, mixins=tuple(wrong))) is None
+    lacking = {**llama.attributes["lacking"], "build": "it does not decode"}
+    assert fitting_base(replace(llama, attributes={**llama.attributes, "lacking": lacking})) is None

@@ -12,7 +12,7 @@ import torch
 from anyblock.blocks import BlockConfig
 from anyblock.errors import UnsupportedModelError
 from anyblock.family import get_family
-from anyblock.modeling.heterogeneous import heterogeneous, layer_index
+from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -92,7 +92,12 @@ def test_a_heterogeneous_model_can_be_copied_and_pickled(llama_dir: Path, ids: t
     assert model.model.layers[0].self_attn.config._attn_implementation == "sdpa"
 
 
-def test_a_constructor_without_an_index_is_refused() -> None:
-    with pytest.raises(UnsupportedModelError, match="no layer index"):
-        layer_index(LlamaDecoderLayer, {"self": None, "config": None})
-    assert layer_index(LlamaDecoderLayer, {"config": None, "layer_id": 3}) == 3
+def test_layers_whose_constructors_take_no_index_are_counted() -> None:
+    family = get_family("auto:big_bird")
+    config = family.conformance_config()
+    teacher = family.create_block_configs(config)
+    blocks = [block.with_ffn(intermediate_size=size) for block, size in zip(teacher, (8, 24), strict=True)]
+    model = build_skeleton(family, config, blocks)
+    assert [layer.intermediate.dense.out_features for layer in model.bert.encoder.layer] == [8, 24]
+    with pytest.raises(UnsupportedModelError, match="2 layers were built whose constructors take no index, of 3"):
+        build_skeleton(family, config, [*blocks, blocks[0]])

@@ -10,7 +10,9 @@ import torch
 from anyblock.checkpoint.atomic import atomic_directory
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.checkpoint.writer import SubblockWriter
+from anyblock.modeling.linear_half import options_of
 from anyblock.modeling.load import load_model
+from anyblock.modeling.no_op import NoOpAttention, NoOpFFN
 from transformers import DynamicCache, LlamaForCausalLM
 
 
@@ -74,3 +76,19 @@ def test_cached_decoding_equals_a_full_forward(
     mask = torch.ones_like(ids)
     cached = model.generate(ids, attention_mask=mask, use_cache=True, **options)
     assert torch.equal(cached, model.generate(ids, attention_mask=mask, use_cache=False, **options))
+
+
+def test_stand_ins_have_the_width_and_the_switches_of_what_they_replace() -> None:
+    class Attention(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer_idx, self.is_kv_shared_layer, self._private = 3, True, True
+
+    hidden = torch.ones(2, 5, 8)
+    assert NoOpFFN(width=3)(hidden).shape == (2, 5, 3)
+    assert torch.equal(NoOpFFN(width=3)(hidden) * 2, torch.zeros(2, 5, 3))
+    assert NoOpFFN()(hidden).shape == (2, 5, 8)
+    made = NoOpAttention.replacing(Attention(), returns=2)
+    assert made.is_kv_shared_layer
+    assert not hasattr(made, "_private")
+    assert options_of(NoOpFFN(width=3)) == {"returns": 1, "width": 3}

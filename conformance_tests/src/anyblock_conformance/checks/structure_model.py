@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 import torch
-from anyblock.modeling.heterogeneous import layer_index
+from anyblock.modeling.layer_scope import find_layer_index
 from anyblock.modeling.skeleton import model_class
 
 from anyblock_conformance.check import check
@@ -45,7 +45,7 @@ def check_module_paths(subject: Subject) -> None:
 
 @check("structure.decoder-layers", needs="headers", depends_on=["structure.module-paths"])
 def check_decoder_layers(subject: Subject) -> None:
-    """`decoder_layer_cls` names the class of every decoder layer and of nothing else, and its constructor has a layer index.
+    """`decoder_layer_cls` names the class of every decoder layer and of nothing else; all take a layer index, or none.
 
     Why: core hands every object of these classes the configuration of its own layer while the model is built.
 
@@ -66,16 +66,21 @@ def check_decoder_layers(subject: Subject) -> None:
         for path, module in model.named_modules()
         if type(module) in classes and path not in paths
     ]
+    numbered = {cls.__name__: _takes_an_index(cls) for cls in classes}
+    if len(set(numbered.values())) > 1:
+        faults.append(f"constructors of some classes take a layer index, and others do not: {numbered}")
     nothing(faults, "decoder layers")
-    for cls in classes:
-        parameters = inspect.signature(cls.__init__).parameters
-        layer_index(cls, dict.fromkeys(parameters, 0))
 
 
 def meta_model(subject: Subject) -> Any:
     """Return the model as transformers builds it, on the meta device."""
     with torch.device("meta"):
         return model_class(subject.config)._from_config(copy.deepcopy(subject.config))
+
+
+def _takes_an_index(cls: type[torch.nn.Module]) -> bool:
+    parameters = inspect.signature(cls.__init__).parameters
+    return find_layer_index(dict.fromkeys(parameters, 0)) is not None
 
 
 def _module(model: Any, path: str, hook: str) -> torch.nn.Module:

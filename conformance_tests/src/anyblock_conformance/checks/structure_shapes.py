@@ -47,7 +47,9 @@ def check_block_configs(subject: Subject) -> None:
             continue
         if module not in built:
             faults.append(f"{name}: the model has no tensor {module}")
-        elif shape.sizes is not None and not _part_of(shape.sizes, built[module]):
+        elif shape.sizes is not None and not (
+            _part_of(shape.sizes, built[module]) or _together(subject, module) == built[module]
+        ):
             faults.append(f"{name} has shape {list(shape.sizes)}, and its block config gives {list(built[module])}")
     there = set(subject.module_names.values())
     if is_tied(subject.config, subject.text_config):
@@ -88,6 +90,12 @@ def check_overrides(subject: Subject) -> None:
         raise NotApplicableError("the adapter declares no pruning kind that makes a half smaller")
     nothing(faults, f"in {tried} changed layers")
     _check_names(subject)
+
+
+def _together(subject: Subject, module: str) -> tuple[int, ...]:
+    """Return the shape of the stored tensors of one parameter behind each other, as when uneven parts of it are stored."""
+    own = [subject.names[name].sizes or () for name, whole in subject.module_names.items() if whole == module]
+    return (sum(sizes[0] for sizes in own if sizes), *(own[0][1:] if len({sizes[1:] for sizes in own}) == 1 else ()))
 
 
 def _faults(built: Shapes, subject: Subject, group: str, half_of: Mapping[str, str], removed: int) -> Iterator[str]:

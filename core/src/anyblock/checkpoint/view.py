@@ -160,5 +160,19 @@ def config_view(config: str | os.PathLike[str] | Mapping[str, Any], *, trust_rem
     return ConfigView(data, _Resolver(data, folder, trust_remote_code))
 
 
+def layer_view(config: Any, index: int) -> Any:
+    """Return a language model's configuration as one layer has it, where it says in what layers differ (`per_layer_config`).
+
+    Args:
+        config: a Hugging Face configuration or a view of one.
+        index: the layer's.
+    """
+    if isinstance(config, ConfigView):
+        if "per_layer_config" not in config:
+            return config
+        config = config.resolve()
+    return config.per_layer_config[index] if getattr(config, "is_heterogeneous", False) else config
+
+
 def _is_config(name: str, value: Mapping[str, Any]) -> bool:
     return name not in _PLAIN and (name.endswith("_config") or "model_type" in value)

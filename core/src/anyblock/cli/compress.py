@@ -66,8 +66,12 @@ def compress(
     overrides = [text for text in arguments if _is_override(text)]
     from anyblock.family import inferring_families
 
-    with inferring_families(progress.note) if infer_family else nullcontext():
+    with inferring_families(progress.note) if infer_family else nullcontext() as scope:
         config = load_config(config_file, [*given, *overrides], base, progress=progress)
+        if scope is not None:
+            from anyblock.introspection import model_type_of
+
+            scope.models[model_type_of(config.model)] = config.model
 
         from anyblock.pipeline.compress import compress as run_compress
 

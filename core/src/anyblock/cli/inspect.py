@@ -44,12 +44,12 @@ def _show_inferred(folder: str, error: UnsupportedModelError, *, as_json: bool) 
     """Show what tiny models of the same class have shown, where no adapter is installed."""
     from rich.console import Console
 
-    from anyblock.introspection import infer_family, inferred_model_family, model_type_of
+    from anyblock.introspection import infer_named, inferred_model_family
     from anyblock.modeling.skeleton import load_hf_config
     from anyblock.report.inferred import inferred_tree
 
     try:
-        inferred = infer_family(model_type_of(folder))
+        inferred = infer_named(folder)
     except UnsupportedModelError:
         raise error from None
     typer.echo(f"anyblock: note: {error}", err=True)

@@ -20,14 +20,14 @@ def new_family(
     """Write a plugin distribution for a model that no adapter serves, from what tiny models of its class show."""
     from rich.console import Console
 
-    from anyblock.introspection import infer_family, inferred_model_family, model_type_of
+    from anyblock.introspection import infer_named, inferred_model_family
     from anyblock.modeling.skeleton import load_hf_config
     from anyblock.new_family import require_free, verified, write_distribution
     from anyblock.report.inferred import inferred_tree
     from anyblock.rich_progress import terminal_progress
 
     require_free(destination, overwrite=overwrite)
-    inferred = verified(infer_family(model_type_of(model)), progress=terminal_progress()).inferred
+    inferred = verified(infer_named(model), progress=terminal_progress()).inferred
     path = write_distribution(inferred, destination, overwrite=overwrite)
     console = Console()
     config = load_hf_config(model) if Path(model).expanduser().exists() else inferred.tiny.make()

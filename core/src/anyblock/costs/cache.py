@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anyblock.blocks import BlockConfig, MambaConfig
+from anyblock.checkpoint.view import layer_view
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def attention_cache(config: Any, block_config: BlockConfig, layer_index: int) ->
     A removed attention, or one that is a linear map, counts as nothing, although a child run by transformers keeps two
     numbers a token in its place.
     """
-    heads = block_config.attention.num_key_value_heads
+    heads, config = block_config.attention.num_key_value_heads, layer_view(config, layer_index)
     sharing = getattr(config, "kv_sharing_modes", None)
     if block_config.attention.removed or heads is None or (sharing and sharing[layer_index] == "reuse"):
         return CacheSpec()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from inspect import signature
 from typing import Any, Final
 
 import torch
@@ -42,6 +43,21 @@ def measured_caches(model: Any, layers: int) -> list[CacheSpec]:
     return found
 
 
+_NAMES: Final = ("past_key_values", "cache_params")
+"""How transformers' models take and return their cache: those of Mamba alone have the second."""
+
+
+def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
+    """Return a cache as an argument of a model's forward pass, under the name that the model has for it."""
+    known = signature(model.forward).parameters
+    return {next((name for name in _NAMES if name in known), _NAMES[0]): cache}
+
+
+def cache_of_output(output: Any) -> Any:
+    """Return the cache in what a model returned; None where there is none."""
+    return next((found for name in _NAMES if (found := getattr(output, name, None)) is not None), None)
+
+
 def cache_layers(cache: Any) -> list[Any] | None:
     """Return the layers of a transformers cache, of a decoder with cross-attention its own; None where it shows none."""
     layers = getattr(getattr(cache, "self_attention_cache", cache), "layers", None)
@@ -63,7 +79,7 @@ def state_tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
 def _cache(model: Any, length: int) -> list[Any]:
     ids = torch.zeros(1, length, dtype=torch.long, device=model.device)
     try:
-        layers = cache_layers(model(input_ids=ids, use_cache=True).past_key_values)
+        layers = cache_layers(cache_of_output(model(input_ids=ids, use_cache=True)))
     except Exception as error:
         raise UnsupportedModelError(
             f"{type(model).__name__} does not show its cache: {type(error).__name__}: {error}",

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from anyblock.costs.latency import LatencyScenario, SubblockCalls
+from anyblock.costs.measured import cache_argument
 from anyblock.costs.timing import Call
 from anyblock.errors import ExecutionError
 
@@ -129,8 +130,8 @@ def model_calls(model: Any, scenario: LatencyScenario) -> SubblockCalls:
     if not scenario.generated:
         return SubblockCalls(prefill)
     cache = new_cache_of(model.config)
-    model(_tokens(model, scenario, scenario.past_length), past_key_values=cache, use_cache=True, **last)
-    step = partial(run, _tokens(model, scenario, 1), past_key_values=cache, use_cache=True, **last)
+    model(_tokens(model, scenario, scenario.past_length), use_cache=True, **cache_argument(model, cache), **last)
+    step = partial(run, _tokens(model, scenario, 1), use_cache=True, **cache_argument(model, cache), **last)
     return SubblockCalls(prefill, Call(step, restorer(cache)))
 
 
@@ -171,7 +172,7 @@ def _record_pass(
         layer.register_forward_pre_hook(partial(keep, index), with_kwargs=True) for index, layer in enumerate(layers)
     ]
     try:
-        model(ids, past_key_values=cache, use_cache=cache is not None)
+        model(ids, use_cache=cache is not None, **cache_argument(model, cache))
     finally:
         for handle in handles:
             handle.remove()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
-from anyblock.capabilities import CAPABILITIES, Capability
+from anyblock.capabilities import CAPABILITIES, Capability, Support
 from anyblock.descriptors.base import ROTARY_BUFFER, DescriptorBase, full, not_implemented, unsupported
 from anyblock.hookspecs import hookimpl
 
@@ -32,7 +32,7 @@ class DenseDescriptor(DescriptorBase):
         ffn_linears: the input projections and, last, the output projection.
         fused_gate_up: how one input projection holds gate and up; None where they are two.
         kinds: the pruning kinds that the architecture has.
-        not_implemented: those among them that the adapter does not offer.
+        not_implemented: those among them that the adapter does not offer, perhaps each with the reason, `{kind: reason}`.
     """
 
     attention: ClassVar[str] = "self_attn"
@@ -46,7 +46,7 @@ class DenseDescriptor(DescriptorBase):
     ffn_linears: ClassVar[tuple[str, ...]] = ("gate_proj", "up_proj", "down_proj")
     fused_gate_up: ClassVar[GateUp | None] = None
     kinds: ClassVar[tuple[str, ...]] = ("ffn_intermediate", "kv_heads", "query_groups", "hidden_size")
-    not_implemented: ClassVar[tuple[str, ...]] = ()
+    not_implemented: ClassVar[tuple[str, ...] | Mapping[str, str]] = ()
 
     @property
     def stored_ffn(self) -> str:
@@ -57,6 +57,10 @@ class DenseDescriptor(DescriptorBase):
     def offered_kinds(self) -> tuple[str, ...]:
         """The pruning kinds that the adapter offers."""
         return tuple(kind for kind in self.kinds if kind not in self.not_implemented)
+
+    @property
+    def _reasons(self) -> Mapping[str, str]:
+        return self.not_implemented if isinstance(self.not_implemented, Mapping) else {}
 
     @hookimpl
     def layer_name_predicates(self, num_layers: int) -> dict[str, re.Pattern[str]]:
@@ -167,4 +171,5 @@ class DenseDescriptor(DescriptorBase):
             **unsupported(*CAPABILITIES),
             **full("convert", "build", "attention_no_op", "ffn_no_op", "search", *self.offered_kinds),
             **not_implemented(*self.not_implemented),
+            **{name: Capability(Support.NOT_IMPLEMENTED, reason) for name, reason in self._reasons.items()},
         }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
 from anyblock.capabilities import CAPABILITIES, Capability, Support
+from anyblock.checkpoint.view import layer_view
 from anyblock.descriptors.base import ROTARY_BUFFER, DescriptorBase, full, unsupported
 from anyblock.descriptors.meta import ConfigKey, layer_caches, layer_parameters
 from anyblock.errors import UnsupportedModelError
@@ -161,8 +162,9 @@ class LayoutDescriptor(DescriptorBase):
         text = self.language_model_config(config)
         attention, ffn = self.kinds_of(config, "attention"), self.kinds_of(config, "ffn")
         return [
-            BlockConfig(attention=_attention(text, own, index), ffn=_ffn(text, other, index))
+            BlockConfig(attention=_attention(layer, own, index), ffn=_ffn(layer, other, index))
             for index, (own, other) in enumerate(zip(attention, ffn, strict=True))
+            for layer in (layer_view(text, index),)
         ]
 
     @hookimpl
@@ -220,7 +222,7 @@ class LayoutDescriptor(DescriptorBase):
                 elif name in kind.attentions:
                     new = NoOpAttention.replacing(old, returns=kind.attentions[name])
                 elif name in kind.zeros:
-                    new = NoOpFFN(returns=kind.zeros[name])
+                    new = NoOpFFN(returns=kind.zeros[name], width=_other_width(old))
                 setattr(owner, leaf, new)
         return True
 
@@ -233,7 +235,7 @@ class LayoutDescriptor(DescriptorBase):
             return attention_cache(self.language_model_config(config), block_config, layer_index)
         if block_config.attention.no_op:
             return CacheSpec()
-        found = layer_caches(ConfigKey(config), self)[layer_index]
+        found = layer_caches(ConfigKey(config), self, not block_config.ffn.no_op)[layer_index]
         heads = block_config.attention.num_key_value_heads
         own = self.create_block_configs(config)[layer_index].attention.num_key_value_heads
         return replace(found, per_token=found.per_token * heads // own) if heads and own else found
@@ -263,6 +265,12 @@ class LayoutDescriptor(DescriptorBase):
 
 def _below(names: tuple[str, ...]) -> str:
     return rf"(?:{'|'.join(map(re.escape, names))})(?:\..+)?" if names else r"(?!)"
+
+
+def _other_width(module: nn.Module) -> int | None:
+    """Return the width of what a linear map to another width returns; None of any other module."""
+    own, given = getattr(module, "out_features", None), getattr(module, "in_features", None)
+    return own if isinstance(own, int) and own != given else None
 
 
 def _required(text: Any, sizes: Mapping[str, str], name: str, index: int) -> int:

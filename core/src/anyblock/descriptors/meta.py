@@ -52,17 +52,28 @@ def layer_parameters(key: ConfigKey, layers_path: str) -> tuple[frozenset[str], 
 
 
 @lru_cache(maxsize=16)
-def layer_caches(key: ConfigKey, descriptor: LayoutDescriptor) -> tuple[CacheSpec, ...]:
+def layer_caches(key: ConfigKey, descriptor: LayoutDescriptor, ffn: bool = True) -> tuple[CacheSpec, ...]:
     """Return what every decoder layer keeps between decoding steps, as the model shows it (see `measured_caches`).
+
+    Args:
+        key: the configuration.
+        descriptor: which module is the ffn.
+        ffn: whether layers have one, which may keep something as well (Inkling's convolution).
 
     Raises:
         UnsupportedModelError: the model shows no cache on the meta device.
     """
     from anyblock.costs.measured import measured_caches
+    from anyblock.modeling.no_op import NoOpFFN, layer_index_of
 
     model = stock_model(key)
     layers = model.get_submodule(descriptor.layers_path)
     if "ffn_no_op" not in descriptor.lacking:  # which experts a token goes to cannot be said on the meta device
         for layer in layers:
+            kept = {name: module for name, module in layer.named_modules() if layer_index_of(module) is not None}
             descriptor.mlp_no_op_post_init(layer)
+            for name, module in kept.items() if ffn else ():
+                owner, _, leaf = name.rpartition(".")
+                if name and isinstance(layer.get_submodule(name), NoOpFFN):
+                    setattr(layer.get_submodule(owner), leaf, module)
     return tuple(measured_caches(model, len(layers)))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from anyblock.costs.latency import LatencyScenario
+from anyblock.costs.measured import cache_argument
 from anyblock.costs.replay import new_cache_of, restorer
 from anyblock.costs.timing import Call, Timing, measure
 from anyblock.errors import ExecutionError, UsageError
@@ -139,7 +140,7 @@ class _Session:
 
     def forward(self, ids: torch.Tensor, cache: Any) -> torch.Tensor:
         """Return the most likely next tokens, [batch, 1], and let the cache grow."""
-        logits = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **self.last).logits
+        logits = self.model(input_ids=ids, use_cache=True, **cache_argument(self.model, cache), **self.last).logits
         return torch.as_tensor(logits[:, -1:].argmax(dim=-1))
 
     def prefill(self) -> torch.Tensor:

@@ -27,6 +27,7 @@ def built_layers(child: SubblockCheckpoint, family: ModelFamily) -> dict[str, An
 
     import transformers
 
+    from anyblock.modeling.layer_config import per_layer_differences
     from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 
     config = load_hf_config(child.path)
@@ -37,12 +38,14 @@ def built_layers(child: SubblockCheckpoint, family: ModelFamily) -> dict[str, An
     for cls in family.decoder_layer_cls():
         if getattr(sys.modules[stock.__module__], cls.__name__, None) is not cls:
             raise UnsupportedModelError(f"{cls.__name__} is not in {stock.__module__}")
+    text = family.language_model_config(config)
     entries = {
         "architectures": [stock.__name__],
         "anyblock_layer_classes": [cls.__name__ for cls in family.decoder_layer_cls()],
         "anyblock_layers": [
             {
-                "config": dict(family.block_config_to_layer_overrides(block)),
+                "config": per_layer_differences({"config": text}, index)
+                | dict(family.block_config_to_layer_overrides(block)),
                 "no_ops": _no_ops(model.get_submodule(family.layer_block_name(index))),
             }
             for index, block in enumerate(child.block_configs)

@@ -3,7 +3,7 @@
 from anyblock.introspection.descriptor import InferredDescriptor, inferred_model_family
 from anyblock.introspection.facts import InferredFamily, MixinCall
 from anyblock.introspection.infer import infer_family, infer_from
-from anyblock.introspection.named import model_type_of
+from anyblock.introspection.named import infer_named, model_type_of
 
 __all__ = [
     "InferredDescriptor",
@@ -11,6 +11,7 @@ __all__ = [
     "MixinCall",
     "infer_family",
     "infer_from",
+    "infer_named",
     "inferred_model_family",
     "model_type_of",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -62,6 +62,10 @@ class LayerFacts:
         """Whether the attention half has a softmax attention, with keys and values to cache."""
         return any(branch.attends for branch in self.branches if branch.half == "attention")
 
+    def attending(self) -> set[str]:
+        """Return the weights of the branches with a softmax attention."""
+        return {name for branch in self.branches if branch.attends for name in branch.weights}
+
     def weights(self, half: Half) -> set[str]:
         """Return the weights that belong to branches of this half and to nothing else."""
         own = {name for branch in self.branches if branch.half == half for name in branch.weights}
@@ -70,14 +74,23 @@ class LayerFacts:
 
 
 @torch.no_grad()
-def trace_layer(run: LayerRun) -> LayerFacts:
+def trace_layer(run: LayerRun, width: int | None = None) -> LayerFacts:
     """Run a layer again and follow its residual stream from the output back to the input.
 
+    Args:
+        run: the layer with its call.
+        width: of the residual stream; None for any.
+
     Raises:
-        UnsupportedModelError: the output is not the input with branches added.
+        UnsupportedModelError: the output is not the input with branches added, or there are several residual streams.
     """
     layer = copy.deepcopy(run.module)
     trace, hidden = Trace(layer), hidden_states_of(run.args, run.kwargs).clone()
+    if hidden.dim() != 3 or (width is not None and hidden.shape[-1] != width):
+        raise UnsupportedModelError(
+            f"a layer receives hidden states of shape {list(hidden.shape)}: several residual streams (hyper-connections)",
+            expected="[batch, length, hidden_size]",
+        )
     args, kwargs = _with_hidden(run, hidden)
     start, seen = trace.value(hidden), []
     handles = [
@@ -96,7 +109,7 @@ def trace_layer(run: LayerRun) -> LayerFacts:
     clean = trace.dependence(start)
     added = _residual_path(trace, trace.value(output), start, clean)
     stream = [value for value, kept in clean.items() if kept and _is_sum(trace, value, clean)]
-    branches = [branch for value in added for branch in _branches(trace, value, stream, clean)]
+    branches = _told_apart([_branches(trace, value, stream, clean) for value in added])
     on_path = trace.weights_of(trace.behind(trace.value(output), added)) if added else set()
     calls = {name: _call(trace, clean, module, a, k, out) for name, module, a, k, out in seen}
     last = [step for step in trace.steps if step.name == "topk"]
@@ -117,16 +130,31 @@ def _residual_path(trace: Trace, output: int, start: int, clean: dict[int, bool]
 
 
 def _branches(trace: Trace, value: int, stream: list[int], clean: dict[int, bool]) -> list[Branch]:
-    """Return one branch, or several where a mixer and an ffn were added to each other first."""
+    """Return one branch, or several where mixers or a mixer and an ffn were added to each other first."""
     maker = trace.steps[trace.maker[value]]
     parts = [item for item in maker.inputs if clean.get(item) is False]
-    if maker.name == "add" and len(parts) > 1:
-        found = [branch for part in parts for branch in _branches(trace, part, stream, clean)]
-        if len({branch.half for branch in found}) > 1:
-            return found
+    made = {item: trace.maker.get(item) for item in parts}
+    # Where one part is computed from another (a convolution with a residual of its own), both are one branch.
+    apart = not any(made[item] in trace.behind(other, stream) for item in parts for other in parts if item != other)
+    if maker.name == "add" and len(parts) > 1 and apart:
+        return [branch for part in parts for branch in _branches(trace, part, stream, clean)]
     steps = trace.behind(value, stream)
     half = _half(trace, steps, value, stream)
     return [Branch(half, frozenset(trace.weights_of(steps)), half == "attention" and _attends(trace, steps))]
+
+
+def _told_apart(added: list[list[Branch]]) -> list[Branch]:
+    """Return the branches; of two additions that both mix tokens, the one without a softmax attention is the ffn.
+
+    Behind the ffn of some models is a convolution over a few tokens (Inkling).
+    """
+    attending = [any(branch.attends for branch in part) for part in added]
+    if any(attending) and all(branch.half == "attention" for part in added for branch in part):
+        added = [
+            part if attends else [replace(branch, half="ffn") for branch in part]
+            for part, attends in zip(added, attending, strict=True)
+        ]
+    return [branch for part in added for branch in part]
 
 
 def _attends(trace: Trace, steps: list[int]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 
 from anyblock.blocks import BlockConfig
-from anyblock.costs.measured import cache_layers, state_tensors
+from anyblock.costs.measured import cache_argument, cache_layers, cache_of_output, state_tensors
 from anyblock.errors import AnyBlockError, CheckpointError, UnsupportedModelError
 from anyblock.family import ModelFamily
 from anyblock.importance.router import silenced_experts
@@ -95,7 +95,7 @@ class Trial:
         """
         for length in (3, 12):
             output = self.tiny.model(input_ids=self.tiny.ids[:, :length], use_cache=True)
-            layers = cache_layers(getattr(output, "past_key_values", None))
+            layers = cache_layers(cache_of_output(output))
             if layers is None:
                 raise CheckpointError("decoding shows no cache by layers", expected="past_key_values with layers")
             for index, block in enumerate(self.blocks):
@@ -187,10 +187,10 @@ def _cached(model: Any, ids: torch.Tensor) -> torch.Tensor:
     cache, parts, done = None, [], 0
     for step in (5, 1, 1, 2, 1, 1, 1):
         try:
-            output = model(input_ids=ids[:, done : done + step], past_key_values=cache, use_cache=True)
+            output = model(input_ids=ids[:, done : done + step], use_cache=True, **cache_argument(model, cache))
         except TypeError:
             return torch.full((1,), torch.inf)
-        cache = getattr(output, "past_key_values", None)
+        cache = cache_of_output(output)
         parts.append(output.logits)
         done += step
     return torch.cat(parts, dim=1)

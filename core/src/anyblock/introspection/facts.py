@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from anyblock.descriptors.layout import HalfLayout
@@ -44,6 +44,12 @@ class InferredFamily:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return asdict(self)
+
+    def without(self, reasons: Mapping[str, str]) -> InferredFamily:
+        """Return the family with some capabilities declared as not implemented, with their reasons."""
+        lacking = dict(sorted({**self.attributes["lacking"], **reasons}.items()))
+        unknown = tuple(f"{name}: {text}" for name, text in lacking.items())
+        return replace(self, attributes={**self.attributes, "lacking": lacking}, unknown=unknown)
 
     def kinds(self, half: str) -> Mapping[str, HalfLayout]:
         """Return the layouts of one half by the name of their kind."""

@@ -28,6 +28,7 @@ def half_layout(
     gone = {name for unit in units for name in own if name.startswith(f"{unit}.")}
     if not gone:
         return None
+    attending = facts.attending()
     attentions, zeros, norms, residuals = dict[str, int](), dict[str, int](), list[str](), dict[str, str]()
     for unit in units:
         module, call = layer.get_submodule(unit), facts.calls.get(unit)
@@ -37,7 +38,8 @@ def half_layout(
         returns = 1 if call is None else call.returns
         if call is not None and call.residual is not None:
             residuals[unit] = call.residual
-        (attentions if half == "attention" and call and call.layer_idx and facts.attends else zeros)[unit] = returns
+        attends = half == "attention" and any(name.startswith(f"{unit}.") for name in attending)
+        (attentions if attends and call and call.layer_idx else zeros)[unit] = returns
     rest = set(stored.values()) - gone
     names = prefixes([n for n, m in stored.items() if m in gone], [n for n, m in stored.items() if m in rest])
     layout = HalfLayout(names=names, attentions=attentions, zeros=zeros, norms=tuple(norms), residuals=residuals)

@@ -23,8 +23,13 @@ from anyblock.introspection.topk import top_k_attribute
 HALVES = ("attention", "ffn")
 
 
-def infer_family(model_type: str) -> InferredFamily:
+def infer_family(model_type: str, config: Any = None) -> InferredFamily:
     """Find out how the models of a `model_type` are built, on tiny models with random weights.
+
+    Args:
+        model_type: as transformers names it.
+        config: the Hugging Face configuration of the model in question, whose structure the tiny models have; None for
+            what the class's own defaults give, with every optional tensor.
 
     Raises:
         UnsupportedModelError: transformers does not know it, or its layers are no residual stream with branches.
@@ -37,7 +42,7 @@ def infer_family(model_type: str) -> InferredFamily:
             expected="a model_type of transformers",
             hint=nearest(model_type, list(CONFIG_MAPPING)),
         )
-    return infer_from(tiny_model(CONFIG_MAPPING[model_type]))
+    return infer_from(tiny_model(CONFIG_MAPPING[model_type], config))
 
 
 def infer_from(tiny: TinyModel) -> InferredFamily:
@@ -47,7 +52,7 @@ def infer_from(tiny: TinyModel) -> InferredFamily:
         UnsupportedModelError: its layers are no residual stream with branches.
     """
     listed = find_layers(tiny.model, tiny.ids, int(tiny.text.num_hidden_layers))
-    facts = [trace_layer(run) for run in listed.runs]
+    facts = [trace_layer(run, getattr(tiny.text, "hidden_size", None)) for run in listed.runs]
     stored = stored_names(tiny, listed.path)
     work = _Work(tiny, listed, facts, stored, effects(tiny.config))
     return work.run()
@@ -106,7 +111,9 @@ class _Work:
                     *(set(self.stored[at].values()) for _, at in different if at != index),
                     *(set(stored.values()) for stored, kind in zip(self.stored, own, strict=True) if kind is None),
                 )
-                mark = next(iter(sorted(layouts[index][1] - others)), None)  # type: ignore[index]
+                own_names = layouts[index][1] - others  # type: ignore[index]
+                # A switch of the configuration may take biases away.
+                mark = min(own_names, key=lambda name: (name.endswith("bias"), name), default=None)
                 if mark is None and (None in own or unmarked):
                     raise UnsupportedModelError(
                         f"nothing tells the {half} of layer {index} from others", expected="a parameter"

@@ -86,15 +86,19 @@ def shapes_model(config: Any) -> Any:
         return model_class(own)._from_config(own)
 
 
-def tiny_model(config_class: type[Any]) -> TinyModel:
+def tiny_model(config_class: type[Any], given: Any = None) -> TinyModel:
     """Return the first tiny model of a configuration class that can be built and run, with a cache if any does.
+
+    Args:
+        config_class: the class.
+        given: see `tiny_candidates`.
 
     Raises:
         UnsupportedModelError: none can; the message has the first reason.
     """
     first: Exception | None = None
     found: TinyModel | None = None
-    for tiny in tiny_candidates(config_class):
+    for tiny in tiny_candidates(config_class, given):
         try:
             model = TinyModel(tiny)
         except Exception as error:  # noqa: BLE001 - a model class may refuse a configuration in any way

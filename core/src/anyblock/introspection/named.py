@@ -1,11 +1,20 @@
-"""From what a user names to a `model_type`."""
+"""From what a user names to a `model_type`, and to the family that is inferred from it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from anyblock.capabilities import CAPABILITIES
+from anyblock.checkpoint.classify import classify
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.hub import CONFIG_PATTERNS, resolve_model
+from anyblock.checkpoint.source import SourceCheckpoint
+from anyblock.errors import CheckpointError
+from anyblock.introspection.descriptor import inferred_model_family
+from anyblock.introspection.facts import InferredFamily
+from anyblock.introspection.infer import infer_family
+from anyblock.modeling.skeleton import load_hf_config
 
 
 def model_type_of(model: str) -> str:
@@ -16,9 +25,43 @@ def model_type_of(model: str) -> str:
         ConfigError: the file cannot be used.
         InputError: the hub does not have it, does not give it or cannot be reached.
     """
+    path = _path_of(model)
+    return model if path is None else str(read_config(path)["model_type"])
+
+
+def infer_named(model: str) -> InferredFamily:
+    """Infer a family from what a user names: from its own configuration where that is at hand (see `infer_family`).
+
+    Where a checkpoint has tensors that belong to no group, what is found says so and does not claim to convert it.
+
+    Raises:
+        ConfigError: the file cannot be used.
+        InputError: the hub does not have it, does not give it or cannot be reached.
+        UnsupportedModelError: see `infer_family`.
+    """
+    path = _path_of(model)
+    if path is None:
+        return infer_family(model)
+    config = load_hf_config(path)
+    inferred = infer_family(str(read_config(path)["model_type"]), config)
+    has_weights = path.is_dir() and any(path.glob("*.safetensors"))
+    return _held_to(inferred, path, config) if has_weights else inferred
+
+
+def _held_to(inferred: InferredFamily, checkpoint: Path, config: Any) -> InferredFamily:
+    """Compare the groups with the names of the tensors that a checkpoint really has."""
+    family = inferred_model_family(inferred)
+    try:
+        names = [family.convert_weight_name(name) for name in SourceCheckpoint.open(checkpoint).tensors]
+        patterns = family.layer_name_predicates(len(family.create_block_configs(config)), config)
+        classify([name for name in names if name is not None], patterns, family=family.model_type)
+    except CheckpointError as error:
+        return inferred.without(dict.fromkeys(CAPABILITIES, f"{checkpoint.name}: {' '.join(error.what.split())[:200]}"))
+    return inferred
+
+
+def _path_of(model: str) -> Path | None:
     path = Path(model).expanduser()
-    if not path.exists():
-        if "/" not in model:
-            return model
-        path = resolve_model(model, patterns=CONFIG_PATTERNS)
-    return str(read_config(path)["model_type"])
+    if path.exists():
+        return path
+    return resolve_model(model, patterns=CONFIG_PATTERNS) if "/" in model else None

@@ -17,6 +17,7 @@ LAYERS: Final = (
     "num_decoder_layers",
     "encoder_layers",
     "num_encoder_layers",
+    "num_blocks",
 )
 SIZES: Final[Mapping[str, int]] = {
     **dict.fromkeys(("vocab_size",), 128),
@@ -30,7 +31,7 @@ SIZES: Final[Mapping[str, int]] = {
         ("ffn_hidden_size", "dense_intermediate_size", "intermediate_size_mlp", "d_inner", "mamba_d_ssm"), 48
     ),
     **dict.fromkeys(LAYERS, 2),
-    **dict.fromkeys(("depth", "num_blocks"), 1),
+    **dict.fromkeys(("depth",), 1),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
     **dict.fromkeys(("encoder_attention_heads", "num_decoder_attention_heads", "num_encoder_attention_heads"), 4),
     **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "swa_num_key_value_heads"), 2),
@@ -93,8 +94,12 @@ CHANGES: Final[tuple[Mapping[str, Any], ...]] = (
     {"attention_hidden_size": DROPPED, "attention_head_dim": DROPPED},
     {"layer_types": DROPPED},
     {"num_experts_per_tok": 1},
+    {"default_language": "en_XX"},
+    {"layer_types": ["sliding_attention", "full_attention"]},
 )
 """What is tried in turn when a model cannot be built or run with the usual sizes; `DROPPED` leaves a value out."""
+_WITHOUT_ROPE: Final = ({"rope_parameters": DROPPED, "rope_scaling": DROPPED},)
+"""Rotary factors may be lists that fit a head's width; they are no structure."""
 VISION: Final[Mapping[str, int]] = {
     **dict.fromkeys(("hidden_size", "intermediate_size", "embed_dim", "out_hidden_size"), 16),
     **dict.fromkeys(("num_hidden_layers", "depth", "layers"), 1),
@@ -125,26 +130,78 @@ class TinyConfig:
         return import_dotted(self.config_class)(**copy.deepcopy(dict(self.values)))
 
 
-def tiny_candidates(config_class: type[Any]) -> Iterator[TinyConfig]:
-    """Yield tiny configurations of a class, the one with most optional tensors first.
+def tiny_candidates(config_class: type[Any], given: Any = None) -> Iterator[TinyConfig]:
+    """Yield tiny configurations of a class: with its own defaults the one with most optional tensors first.
+
+    Args:
+        config_class: the class.
+        given: a configuration whose structure they keep (switches, kinds of layers, what it has none of); None for the
+            class's own defaults.
 
     Raises:
         UnsupportedModelError: the class cannot be made with its own defaults.
     """
     path = f"{config_class.__module__}.{config_class.__qualname__}"
-    defaults = default_config(config_class)
-    values, text = shrunken(defaults), text_part(defaults)
-    part = next((key for key in defaults.sub_configs if getattr(defaults, key, None) is text), None)
-    options = {name: True for name in OPTIONAL if getattr(text, name, None) is False}
+    start = default_config(config_class) if given is None else given
+    values, text = shrunken(start), text_part(start)
+    part = next((key for key in start.sub_configs if getattr(start, key, None) is text), None)
+    if given is not None:
+        values = own_structure(start, values)
+    options = {name: True for name in OPTIONAL if getattr(text, name, None) is False and given is None}
     known = text.to_dict()
-    for extra in ({**options}, {}):
-        for change in CHANGES:
+    for extra in ({**options}, {}) if options else ({},):
+        for change in CHANGES if given is None else (*CHANGES, *_WITHOUT_ROPE):
             different = {name: value for name, value in change.items() if name in known}
             if change and not different:
                 continue
             kept = {**(values[part] if part else values), **extra, **different}
             kept = {name: value for name, value in kept.items() if value is not DROPPED}
             yield TinyConfig(path, {**values, part: kept} if part else kept)
+
+
+def own_structure(config: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a configuration says of itself, with other sizes, and without sizes of what it has none of.
+
+    Args:
+        config: a model's configuration.
+        sizes: what `shrunken` gives for it.
+    """
+    stated = config.to_dict()
+    try:
+        plain = type(config)().to_dict()
+    except Exception:  # noqa: BLE001 - a class need not have usable defaults
+        plain = {}
+    found = {
+        name: value
+        for name, value in stated.items()
+        if name not in _OF_THE_FILE and (name not in plain or plain[name] != value)
+    }
+    layers = int(getattr(config, "num_hidden_layers", 0) or 0)
+    count = next((int(sizes[name]) for name in LAYERS if isinstance(sizes.get(name), int)), 0)
+    for name, value in sizes.items():
+        if isinstance(value, Mapping) and getattr(config, name, None) is not None:
+            found[name] = own_structure(getattr(config, name), value)
+        elif stated.get(name) not in (0, None):
+            found[name] = value
+    for name, value in found.items():
+        if count and name not in sizes and _places(value, layers):
+            found[name] = _fewer_places(value, count)
+    return found
+
+
+def _places(value: Any, layers: int) -> bool:
+    """Say whether a value is a list of layers by their numbers."""
+    return (
+        isinstance(value, list)
+        and 0 < len(value) < layers
+        and all(type(item) is int and 0 <= item < layers for item in value)
+        and len(set(value)) == len(value)
+    )
+
+
+def _fewer_places(value: list[int], count: int) -> list[int]:
+    kept = [item for item in value if item < count][: count - 1]
+    return kept or [count - 1]
 
 
 def text_part(config: Any) -> Any:
@@ -240,6 +297,11 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+_OF_THE_FILE: Final = (
+    *("model_type", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "_name_or_path"),
+    *("quantization_config", "block_configs", "anyblock_layers", "anyblock_layer_classes", "per_layer_config"),
+)
+"""What a stored configuration says of its file, or of a child's layers, and not of the architecture."""
 _MAY_BE_NONE: Final = (
     *("head_dim", "num_key_value_heads", "n_inner", "intermediate_size", "sliding_window"),
     *("num_experts_per_tok", "n_routed_experts", "n_shared_experts"),

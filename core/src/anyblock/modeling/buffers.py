@@ -13,9 +13,10 @@ from torch import nn
 def rebuild_buffers(model: nn.Module, device: torch.device | str) -> None:
     """Compute every non-persistent buffer of `model` that is still on the meta device, on `device`.
 
-    transformers' own initialisation (`_init_weights`) does it; parameters of the same modules that are loaded already
-    keep their values.
+    transformers' own initialisation (`_init_weights`) does it: that of the module, or else that of the model around it,
+    which may fill the buffers of all layers (Falcon-H1). Parameters and stored buffers keep their values.
     """
+    unfilled = dict[int, Any]()
     for owner, module in _with_owner(model):
         waiting = {
             name: buffer
@@ -23,10 +24,17 @@ def rebuild_buffers(model: nn.Module, device: torch.device | str) -> None:
             if (buffer := module._buffers.get(name)) is not None and buffer.is_meta
         }
         for name, buffer in waiting.items():
-            module._buffers[name] = torch.empty_like(buffer, device=device)
+            own = module._buffers[name] = torch.empty_like(buffer, device=device)
+            if own.is_floating_point():
+                own.fill_(torch.nan)
         if waiting:
             with _initialised(module):
                 owner._init_weights(module)
+        if any(bool(module._buffers[name].isnan().any()) for name in waiting):  # type: ignore[union-attr]
+            unfilled[id(owner)] = owner
+    for owner in unfilled.values():
+        with _initialised(owner):
+            owner._init_weights(owner)
 
 
 def _with_owner(model: nn.Module) -> Iterator[tuple[Any, nn.Module]]:
@@ -44,12 +52,13 @@ def _with_owner(model: nn.Module) -> Iterator[tuple[Any, nn.Module]]:
 
 @contextmanager
 def _initialised(module: nn.Module) -> Iterator[None]:
-    """Mark the module's own parameters as initialised, which transformers' initialisers respect."""
-    fresh = [tensor for tensor in module.parameters() if not getattr(tensor, "_is_hf_initialized", False)]
+    """Mark everything of the module that a checkpoint holds as initialised, which transformers' initialisers respect."""
+    stored = module.state_dict(keep_vars=True).values()
+    fresh = [tensor for tensor in stored if not getattr(tensor, "_is_hf_initialized", False)]
     for tensor in fresh:
-        tensor._is_hf_initialized = True  # type: ignore[attr-defined]
+        tensor._is_hf_initialized = True
     try:
         yield
     finally:
         for tensor in fresh:
-            del tensor._is_hf_initialized  # type: ignore[attr-defined]
+            del tensor._is_hf_initialized

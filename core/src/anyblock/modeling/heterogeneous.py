@@ -10,7 +10,8 @@ from torch import nn
 
 from anyblock.blocks import BlockConfig
 from anyblock.errors import UnsupportedModelError
-from anyblock.modeling.layer_scope import INDEX_NAMES, find_layer_index, layer_scope
+from anyblock.modeling.layer_config import per_layer_differences
+from anyblock.modeling.layer_scope import INDEX_NAMES, layer_scope
 from anyblock.modeling.linear_half import replace_by_linear
 
 if TYPE_CHECKING:
@@ -23,29 +24,34 @@ def heterogeneous(family: ModelFamily, block_configs: Sequence[BlockConfig]) -> 
 
     Each layer's constructor receives a config of its own (`block_config_to_layer_overrides`), and a half that is a no-op
     is removed right after construction, or a linear map put in its place. The layer's index is read from the
-    constructor's arguments. Nothing stays patched afterwards.
+    constructor's arguments; layers whose constructors take none are counted. Nothing stays patched afterwards.
 
     Raises:
-        UnsupportedModelError: a layer's constructor has no index argument, or an index beyond `block_configs`; or a half
-            cannot be replaced by a linear map.
+        UnsupportedModelError: a layer has an index beyond `block_configs`, or fewer layers are counted; or a half cannot
+            be replaced by a linear map.
     """
     overrides = [family.block_config_to_layer_overrides(block) for block in block_configs]
 
     def plan(
-        cls: type[nn.Module], arguments: Mapping[str, Any]
+        cls: type[nn.Module], arguments: Mapping[str, Any], index: int
     ) -> tuple[Mapping[str, Any], Callable[[nn.Module], None]]:
         """See `Plan`."""
-        index = layer_index(cls, arguments)
         if index >= len(block_configs):
             raise UnsupportedModelError(
                 f"{cls.__name__} is built with index {index}, but there are {len(block_configs)} block configs",
                 expected="one block config for every decoder layer",
             )
         width = _hidden_size(arguments)
-        return overrides[index], lambda layer: _replace_halves(family, layer, block_configs[index], width)
+        own = per_layer_differences(arguments, index) | overrides[index]
+        return own, lambda layer: _replace_halves(family, layer, block_configs[index], width)
 
-    with layer_scope(family.decoder_layer_cls(), plan):
+    with layer_scope(family.decoder_layer_cls(), plan) as scope:
         yield
+        if scope.unnumbered % len(block_configs) > 0:
+            raise UnsupportedModelError(
+                f"{scope.unnumbered} layers were built whose constructors take no index, of {len(block_configs)}",
+                expected=f"one of {', '.join(INDEX_NAMES)} in the constructor of every layer, or of none",
+            )
 
 
 def _replace_halves(family: ModelFamily, layer: nn.Module, block: BlockConfig, width: int) -> None:
@@ -66,18 +72,3 @@ def _replace_halves(family: ModelFamily, layer: nn.Module, block: BlockConfig, w
 def _hidden_size(arguments: Mapping[str, Any]) -> int:
     config = next((value for value in arguments.values() if hasattr(value, "hidden_size")), None)
     return int(getattr(config, "hidden_size", 0))
-
-
-def layer_index(cls: type[nn.Module], arguments: Mapping[str, Any]) -> int:
-    """Return a layer's index from its constructor's arguments.
-
-    Raises:
-        UnsupportedModelError: none of the arguments is a layer index.
-    """
-    index = find_layer_index(arguments)
-    if index is None:
-        raise UnsupportedModelError(
-            f"the constructor of {cls.__name__} has no layer index among {sorted(set(arguments) - {'self'})}",
-            expected=f"one of {', '.join(INDEX_NAMES)}",
-        )
-    return index

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 _PARENT: Final = "_anyblock_parent"
+_DIFFERENCES: Final = "_heterogeneity_spec"
 _DELEGATED: Final = ("_attn_implementation_internal", "_experts_implementation_internal")
 
 
@@ -20,16 +21,31 @@ def layer_config(config: Any, overrides: Mapping[str, Any]) -> Any:
     would divide the hidden size by the new number of heads.
     """
     own = copy.copy(config)
-    if "num_attention_heads" in overrides and not getattr(config, "head_dim", None):
-        own.head_dim = config.hidden_size // config.num_attention_heads
+    # A layer's own copy says everything about that layer, and is no longer asked about others (`per_layer_config`).
+    for name in (*_DELEGATED, _DIFFERENCES):
+        own.__dict__.pop(name, None)
+    if "num_attention_heads" in overrides and not getattr(own, "head_dim", None):
+        own.head_dim = own.hidden_size // own.num_attention_heads
     for name, value in overrides.items():
         setattr(own, name, value)
-    # A layer's own copy says everything about that layer, and is no longer asked about others (`per_layer_config`).
-    for name in (*_DELEGATED, "_heterogeneity_spec"):
-        own.__dict__.pop(name, None)
     own.__dict__[_PARENT] = config
     own.__class__ = _following(type(config))
     return own
+
+
+def per_layer_differences(arguments: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return in what a layer differs from the rest of its model of itself, as transformers' `per_layer_config` says (Gemma 4).
+
+    Args:
+        arguments: those of the layer's constructor, with the configuration among them.
+        index: the layer's.
+    """
+    for value in arguments.values():
+        spec = getattr(value, "__dict__", {}).get(_DIFFERENCES)
+        if spec is not None:
+            own = spec.per_layer_overrides.get(index, {})
+            return {name: value for name, value in own.items() if name != "skip"}
+    return {}
 
 
 def _rebuild(base: type[Any], state: dict[str, Any]) -> Any:

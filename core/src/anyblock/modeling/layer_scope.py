@@ -21,14 +21,23 @@ from .layer_config import layer_config
 
 INDEX_NAMES: Final = ("layer_idx", "layer_id", "layer_index", "idx", "layer_number")
 """The names under which the constructors of layers take their index."""
-Plan = Callable[[type[nn.Module], Mapping[str, Any]], tuple[Mapping[str, Any], Callable[[nn.Module], None]]]
-"""Says how one layer is built: `(layer class, constructor's arguments) -> (config overrides, what follows construction)`."""
+Plan = Callable[[type[nn.Module], Mapping[str, Any], int], tuple[Mapping[str, Any], Callable[[nn.Module], None]]]
+"""Says how one layer is built: `(layer class, constructor's arguments, index) -> (config overrides, what follows)`."""
 
 
 @dataclass
-class _Scope:
+class LayerScope:
+    """What is known while layers are built.
+
+    Attributes:
+        plan: how each is built.
+        building: objects under construction, by id.
+        unnumbered: how many layers were built so far whose constructors take no index.
+    """
+
     plan: Plan
     building: set[int] = field(default_factory=set)
+    unnumbered: int = 0
 
 
 @dataclass
@@ -38,24 +47,26 @@ class _Patch:
 
 
 # The scope belongs to the thread (or task) that opened it; a class stays patched only while some thread is in a scope.
-_SCOPE: ContextVar[_Scope | None] = ContextVar("layer_scope", default=None)
+_SCOPE: ContextVar[LayerScope | None] = ContextVar("layer_scope", default=None)
 _PATCHES: dict[type[nn.Module], _Patch] = {}
 _LOCK: Final = threading.Lock()
 
 
 @contextmanager
-def layer_scope(classes: Sequence[type[nn.Module]], plan: Plan) -> Iterator[None]:
+def layer_scope(classes: Sequence[type[nn.Module]], plan: Plan) -> Iterator[LayerScope]:
     """Within this scope, and in this thread only, layers of these classes are built as `plan` says.
 
-    Each layer's constructor receives a copy of the config it is given, with the plan's overrides. Nothing stays patched
-    afterwards.
+    Each layer's constructor receives a copy of the config it is given, with the plan's overrides. The layer's index is
+    among the constructor's arguments; of layers whose constructors take none it is how many were built before. Nothing
+    stays patched afterwards.
     """
     with _LOCK:
         for cls in classes:
             _patch(cls)
-    token = _SCOPE.set(_Scope(plan))
+    scope = LayerScope(plan)
+    token = _SCOPE.set(scope)
     try:
-        yield
+        yield scope
     finally:
         _SCOPE.reset(token)
         with _LOCK:
@@ -100,18 +111,27 @@ def _constructor(original: Callable[..., None]) -> Callable[..., None]:
             return
         scope.building.add(id(self))
         try:
-            _build(scope.plan, self, original, signature.bind(self, *args, **kwargs))
+            _build(scope, self, original, signature.bind(self, *args, **kwargs))
         finally:
             scope.building.discard(id(self))
 
     return construct
 
 
-def _build(plan: Plan, layer: nn.Module, original: Callable[..., None], bound: inspect.BoundArguments) -> None:
-    overrides, finish = plan(type(layer), bound.arguments)
+def _build(scope: LayerScope, layer: nn.Module, original: Callable[..., None], bound: inspect.BoundArguments) -> None:
+    index = find_layer_index(bound.arguments)
+    if index is None:
+        index = scope.unnumbered
+        scope.unnumbered += 1
+    overrides, finish = scope.plan(type(layer), bound.arguments, index)
     name, config = next(
-        (name, value) for name, value in bound.arguments.items() if name != "self" and hasattr(value, "to_dict")
+        ((name, value) for name, value in bound.arguments.items() if name != "self" and hasattr(value, "to_dict")),
+        ("", None),
     )
+    if config is None:
+        raise TypeError(
+            f"the constructor of {type(layer).__name__} takes no configuration that a layer could differ in"
+        )
     bound.arguments[name] = layer_config(config, overrides)
     original(*bound.args, **bound.kwargs)
     finish(layer)

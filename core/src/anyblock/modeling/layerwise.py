@@ -68,6 +68,7 @@ class _Taps:
     calls: list[LayerCall] | None = None
     first: torch.Tensor | None = None
     inject: torch.Tensor | None = None
+    injected: bool = False
     wrap: dict[type[nn.Module], Callable[[torch.Tensor], Any]] = field(default_factory=dict)
 
 
@@ -186,7 +187,8 @@ class LayerwiseModel:
         Returns:
             [batch, kept, vocabulary].
         """
-        positions = torch.arange(hidden.shape[1], device=hidden.device)[keep or slice(None)]
+        # A model may put tokens of its own in front, which have hidden states and no logits (CPM-Ant).
+        positions = torch.arange(batch.input_ids.shape[1], device=hidden.device)[keep or slice(None)]
         options = {"logits_to_keep": positions} if self._keeps_some and keep is not None else {}
         output = self._inject(hidden, batch, options).logits
         return output if options or keep is None else output[:, positions]  # type: ignore[no-any-return]
@@ -199,8 +201,9 @@ class LayerwiseModel:
         found: list[torch.Tensor] = []
 
         def keep(_: nn.Module, __: Any, output: torch.Tensor) -> None:
-            found.append(output)
-            raise _Recorded
+            if self._taps.injected:  # the module may norm the embeddings as well (NanoChat)
+                found.append(output)
+                raise _Recorded
 
         handle = self.model.get_submodule(norm).register_forward_hook(keep)
         try:
@@ -281,7 +284,8 @@ class LayerwiseModel:
             return self._ran(index, partial(type(layer).forward, self.use(index)), *args, **kwargs)
         hidden = hidden_states_of(args, kwargs)
         if taps.inject is not None:
-            return taps.wrap[type(layer)](taps.inject if index == self.num_layers - 1 else hidden)
+            taps.injected = index == self.num_layers - 1
+            return taps.wrap[type(layer)](taps.inject if taps.injected else hidden)
         assert taps.calls is not None
         rest = dict(kwargs)
         positional = args if rest.pop("hidden_states", None) is not None else args[1:]

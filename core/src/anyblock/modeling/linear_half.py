@@ -50,9 +50,9 @@ class LinearFFN(NoOpFFN):
         self.linear = nn.Linear(width, width, bias=False)
 
     @classmethod
-    def replacing(cls, module: nn.Module, *, returns: int, width: int = 0) -> LinearFFN:
+    def replacing(cls, module: nn.Module, *, returns: int, width: int | None = None) -> LinearFFN:
         """Return the map in place of `module`."""
-        return cls(width=width, returns=returns)
+        return cls(width=width or 0, returns=returns)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the map of the hidden states, in the replaced module's form."""
@@ -72,7 +72,8 @@ STAND_INS: Final[dict[str, type[StandIn]]] = {
 def options_of(module: nn.Module) -> dict[str, Any]:
     """Return what `replacing` needs to make this stand-in again, besides the module that it replaces."""
     linear = getattr(module, "linear", None)
-    width = {"width": linear.in_features} if isinstance(linear, nn.Linear) else {}
+    wide = linear.in_features if isinstance(linear, nn.Linear) else getattr(module, "width", None)
+    width = {} if wide is None else {"width": wide}
     argument = {"argument": module.argument} if isinstance(module, NoOpResidual) else {}
     return {"returns": getattr(module, "returns", 1), **argument, **width}
 

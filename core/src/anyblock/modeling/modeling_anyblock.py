@@ -16,7 +16,7 @@ from typing import Any
 import transformers
 from torch import nn
 
-from .layer_scope import find_layer_index, layer_scope
+from .layer_scope import layer_scope
 from .linear_half import STAND_INS
 
 
@@ -44,7 +44,7 @@ def _with_own_layers(stock: type[Any]) -> type[Any]:
             classes = [getattr(home, name) for name in config.anyblock_layer_classes]
             # transformers refuses to read what layers differ in from the model's configuration, where stock code does.
             config.get_text_config(decoder=True).allow_global_per_layer_attribute_access = True
-            with layer_scope(classes, lambda cls, arguments: _plan(layers, cls, arguments)):
+            with layer_scope(classes, lambda cls, _, index: _plan(layers, cls, index)):
                 super().__init__(config, *args, **kwargs)
 
         @classmethod
@@ -73,10 +73,9 @@ def _with_own_layers(stock: type[Any]) -> type[Any]:
 
 
 def _plan(
-    layers: list[Mapping[str, Any]], cls: type[nn.Module], arguments: Mapping[str, Any]
+    layers: list[Mapping[str, Any]], cls: type[nn.Module], index: int
 ) -> tuple[Mapping[str, Any], Callable[[nn.Module], None]]:
-    index = find_layer_index(arguments)
-    if index is None or index >= len(layers):
+    if index >= len(layers):
         raise RuntimeError(f"a {cls.__name__} is built with the index {index}; the checkpoint has {len(layers)} layers")
     layer = layers[index]
     return layer["config"], lambda built: _remove(built, layer["no_ops"])

@@ -33,7 +33,11 @@ class NoOpAttention(nn.Module):
     @classmethod
     def replacing(cls, module: nn.Module, *, returns: int) -> NoOpAttention:
         """Return the no-op for `module`, with the layer index that it or a module inside it carries."""
-        return cls(returns=returns, layer_idx=layer_index_of(module))
+        made = cls(returns=returns, layer_idx=layer_index_of(module))
+        for name, value in vars(module).items():  # model classes ask modules of layers for switches (Gemma 4)
+            if isinstance(value, bool) and not name.startswith("_") and name != "training":
+                setattr(made, name, value)
+        return made
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return `Nothing` of the hidden states' shape [batch, length, hidden], in the replaced module's form."""
@@ -51,20 +55,22 @@ class NoOpFFN(nn.Module):
 
     Args:
         returns: how many values the replaced module returns; 1 means a bare tensor, more a tuple padded with None.
+        width: of what it returns where that is not the width of what it receives; None where it is.
     """
 
-    def __init__(self, *, returns: int = 1) -> None:
+    def __init__(self, *, returns: int = 1, width: int | None = None) -> None:
         super().__init__()
         self.returns = returns
+        self.width = width
 
     @classmethod
-    def replacing(cls, module: nn.Module, *, returns: int) -> NoOpFFN:
+    def replacing(cls, module: nn.Module, *, returns: int, width: int | None = None) -> NoOpFFN:
         """Return the no-op for `module`."""
-        return cls(returns=returns)
+        return cls(returns=returns, width=width)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return `Nothing` of the hidden states' shape, in the replaced module's form."""
-        return in_form(nothing_like(hidden_states_of(args, kwargs)), self.returns)
+        """Return `Nothing` of the hidden states' shape, or as wide as is said, in the replaced module's form."""
+        return in_form(nothing_like(hidden_states_of(args, kwargs), self.width), self.returns)
 
 
 class NoOpResidual(NoOpAttention):

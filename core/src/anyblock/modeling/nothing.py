@@ -9,14 +9,19 @@ from typing import Any, Final
 import torch
 
 
-def nothing_like(hidden: torch.Tensor) -> torch.Tensor:
+def nothing_like(hidden: torch.Tensor, width: int | None = None) -> torch.Tensor:
     """Return zeros of the shape, dtype and device of `hidden`, to which adding costs nothing.
 
     In a compiled model they are ordinary zeros, which the compiler folds away.
+
+    Args:
+        hidden: [..., hidden].
+        width: of the last dimension; None for that of `hidden`.
     """
+    shape = hidden.shape if width is None else torch.Size((*hidden.shape[:-1], width))
     if torch.compiler.is_compiling():
-        return torch.zeros_like(hidden)
-    return _nothing(hidden.shape, hidden.dtype, hidden.device)
+        return hidden.new_zeros(shape)
+    return _nothing(shape, hidden.dtype, hidden.device)
 
 
 class Nothing(torch.Tensor):

@@ -43,8 +43,22 @@ def load_hf_config(path: Path | str, *, trust_remote_code: bool = False) -> Any:
         ) from error
     # An exported child says twice in what its layers differ. We go by its block configs, and transformers would refuse
     # to read the values of the other from the model's configuration, where stock code does.
-    config.get_text_config(decoder=True).per_layer_config = None
+    text = config.get_text_config(decoder=True)
+    if text.is_heterogeneous and not differs_by_itself(text):
+        text.per_layer_config = None
     return config
+
+
+def differs_by_itself(config: Any) -> bool:
+    """Say whether layers of an unpruned model with this configuration differ in more than its block configs say (Gemma 4).
+
+    Its class then gives a `per_layer_config` to a configuration that states none.
+    """
+    stated = {name: value for name, value in config.to_dict().items() if name != "per_layer_config"}
+    try:
+        return bool(type(config).from_dict(stated).is_heterogeneous)
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError):
+        return False
 
 
 def model_class(config: Any) -> type[Any]:
@@ -97,7 +111,9 @@ def build_skeleton(
 
     own = copy.deepcopy(config)
     where = getattr(config, "name_or_path", "") or f"the {family.model_type} model"
-    with refusing(where), heterogeneous(family, block_configs), torch.device("meta"):
+    # Some constructors draw their initial values themselves (DiffLlama), also on the meta device.
+    drawing = torch.random.fork_rng(devices=[])
+    with drawing, refusing(where), heterogeneous(family, block_configs), torch.device("meta"):
         model = model_class(own)._from_config(own, **({} if dtype is None else {"dtype": dtype}))
     keep_precision(model)
     return model.eval()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping
 from typing import Any, Final
 
 from anyblock.descriptors.layout import HalfLayout, LayoutDescriptor
 from anyblock.introspection.facts import InferredFamily, MixinCall
+from anyblock.new_family.bases import fitting_base
 
 _MAPPINGS: Final = ("attention_kinds", "ffn_kinds", "extra_groups", "lacking", "absent")
 
@@ -18,41 +20,59 @@ def class_name(model_type: str) -> str:
 
 
 def descriptor_source(inferred: InferredFamily) -> str:
-    """Return the module that defines the descriptor, unformatted."""
-    config = inferred.tiny.config_class.rpartition(".")[2]
-    module = inferred.tiny.config_class.rpartition(".")[0]
+    """Return the module that defines the descriptor, unformatted.
+
+    The class derives from core's base for dense or for sparse decoders where that answers the same (see `fitting_base`),
+    and from `LayoutDescriptor` otherwise.
+    """
+    module, _, config = inferred.tiny.config_class.rpartition(".")
+    chosen = fitting_base(inferred)
+    base = LayoutDescriptor if chosen is None else chosen[0]
+    attributes = _attributes(inferred) if chosen is None else _plain(inferred, chosen[1])
+    mixins = inferred.mixins if chosen is None else ()
+    names = [base.__name__, *(["HalfLayout"] if chosen is None else [])]
+    typed = [name for name in ("Mapping", "ClassVar") if any(f"{name}[" in line for line in attributes)]
     lines = [
         f'"""AnyBlock adapter for `{inferred.model_type}` models, written by `anyblock new-family`."""',
         "",
         "from __future__ import annotations",
         "",
-        "from collections.abc import Mapping",
-        "from typing import TYPE_CHECKING, ClassVar",
+        *(["from collections.abc import Mapping"] if "Mapping" in typed else []),
+        f"from typing import {', '.join(['TYPE_CHECKING', *(['ClassVar'] if 'ClassVar' in typed else [])])}",
         "",
-        "from anyblock.descriptors import HalfLayout, LayoutDescriptor",
+        f"from anyblock.descriptors import {', '.join(sorted(names))}",
         "from anyblock.hookspecs import hookimpl",
         "",
         "if TYPE_CHECKING:",
-        *(["    from anyblock.pruning.mixin import PruningMixIn"] if inferred.mixins else []),
+        *(["    from anyblock.pruning.mixin import PruningMixIn"] if mixins else []),
         f"    from {module} import {config}",
         "",
         f'__all__ = ["{class_name(inferred.model_type)}"]',
         "",
         "",
-        f"class {class_name(inferred.model_type)}(LayoutDescriptor):",
+        f"class {class_name(inferred.model_type)}({base.__name__}):",
         f'    """{_summary(inferred)}"""',
         "",
-        *(f"    {line}" for line in _attributes(inferred)),
+        *(f"    {line}" for line in attributes),
         "",
-        *([textwrap.indent(_mixins(inferred.mixins), "    "), ""] if inferred.mixins else []),
+        *([textwrap.indent(_mixins(mixins), "    "), ""] if mixins else []),
         "    @hookimpl",
         f"    def conformance_config(self) -> {config}:",
         '        """See `FamilySpec.conformance_config`."""',
         f"        from {module} import {config}",
         "",
-        f"        return {config}({', '.join(f'{name}={value!r}' for name, value in inferred.tiny.values.items())})",
+        f"        return {config}({', '.join(f'{name}={expression(value)}' for name, value in inferred.tiny.values.items())})",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _plain(inferred: InferredFamily, attributes: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a class whose base needs few attributes, with what they rest on in front."""
+    lines = [f"# {place} ({seen})" for place, seen in inferred.evidence.items()]
+    for name, value in attributes.items():
+        kind = ": ClassVar[Mapping[str, str]]" if isinstance(value, Mapping) else ""
+        lines.append(f"{name}{kind} = {expression(value)}")
+    return _wrapped(lines)
 
 
 def _summary(inferred: InferredFamily) -> str:
@@ -74,6 +94,10 @@ def _attributes(inferred: InferredFamily) -> list[str]:
         elif name == "decoder_layer" and len(value) == 1:
             value = value[0]
         lines.append(f"{name}{kind} = {expression(value)}")
+    return _wrapped(lines)
+
+
+def _wrapped(lines: list[str]) -> list[str]:
     return [
         line
         if len(line) < 130 or not line.startswith("#")
@@ -91,6 +115,10 @@ def expression(value: Any) -> str:
         return f"HalfLayout({', '.join(f'{name}={expression(own)}' for name, own in shown.items())})"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name!r}: {expression(own)}" for name, own in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(expression, value))}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
     return repr(value)
 
 

@@ -56,7 +56,7 @@ def verified(inferred: InferredFamily, *, progress: Progress = SILENT) -> Verifi
         if not false:
             levels = {level["level"]: level["state"] == "passed" for level in report["levels"]}
             return Verified(replace(inferred, levels=levels), report)
-        inferred = without(inferred, false)
+        inferred = inferred.without(false)
 
 
 def false_claims(results: list[Mapping[str, Any]], claimed: set[str]) -> dict[str, str]:
@@ -69,13 +69,6 @@ def false_claims(results: list[Mapping[str, Any]], claimed: set[str]) -> dict[st
             if name in claimed:
                 found.setdefault(name, f"{result['id']}: {_short(result['message'])}")
     return found
-
-
-def without(inferred: InferredFamily, false: Mapping[str, str]) -> InferredFamily:
-    """Return the family with some claims declared as not implemented, with their reasons."""
-    lacking = dict(sorted({**inferred.attributes["lacking"], **false}.items()))
-    unknown = tuple(f"{name}: {text}" for name, text in lacking.items())
-    return replace(inferred, attributes={**inferred.attributes, "lacking": lacking}, unknown=unknown)
 
 
 def _failed(result: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from anyblock.blocks import BlockConfig
+from anyblock.checkpoint.view import layer_view
 from anyblock.errors import CheckpointError, UsageError
 from anyblock.importance.hook import ImportanceHook
 from anyblock.importance.kv_heads import IndependentKvHeadContributionHook
@@ -95,7 +96,11 @@ class _HeadsMixIn(PruningMixIn):
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
         """See `PruningMixIn.axes`."""
-        names, width, group = self.layer_descriptor, head_width(config), self.group(block, config)
+        names, width, group = (
+            self.layer_descriptor,
+            head_width(layer_view(config, layer_index)),
+            self.group(block, config),
+        )
         rows, columns = (1, 0) if names.transposed else (0, 1)
         # A norm over all heads sees the removed ones, so their rows are zero in front of it.
         query = Segment(group * width * names.query_row_multiple, "query", self.queries)
