@@ -71,10 +71,12 @@ def _config(child: SubblockCheckpoint, family: ModelFamily) -> dict[str, Any]:
 
 def _base_class(child: SubblockCheckpoint) -> str | None:
     """Return the name of the model without a head, which vLLM's Transformers backend builds; None if there is none."""
-    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+    from transformers import MODEL_MAPPING
 
-    name = MODEL_MAPPING_NAMES.get(str(child.config["model_type"]))
-    return name if isinstance(name, str) else None
+    from anyblock.modeling.skeleton import load_hf_config
+
+    found = MODEL_MAPPING.get(type(load_hf_config(child.path)), None)
+    return found.__name__ if isinstance(found, type) else None
 
 
 def _per_layer_config(child: SubblockCheckpoint, family: ModelFamily) -> list[dict[str, Any]]:

@@ -34,6 +34,15 @@ def infer_family(model_type: str, config: Any = None) -> InferredFamily:
     Raises:
         UnsupportedModelError: transformers does not know it, or its layers are no residual stream with branches.
     """
+    return infer_from(tiny_model(config_class_of(model_type), config))
+
+
+def config_class_of(model_type: str) -> type[Any]:
+    """Return the configuration class of a `model_type`.
+
+    Raises:
+        UnsupportedModelError: transformers does not know it.
+    """
     from transformers import CONFIG_MAPPING
 
     if model_type not in CONFIG_MAPPING:
@@ -42,7 +51,8 @@ def infer_family(model_type: str, config: Any = None) -> InferredFamily:
             expected="a model_type of transformers",
             hint=nearest(model_type, list(CONFIG_MAPPING)),
         )
-    return infer_from(tiny_model(CONFIG_MAPPING[model_type], config))
+    found: type[Any] = CONFIG_MAPPING[model_type]
+    return found
 
 
 def infer_from(tiny: TinyModel) -> InferredFamily:

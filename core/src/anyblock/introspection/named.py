@@ -13,7 +13,7 @@ from anyblock.checkpoint.source import SourceCheckpoint
 from anyblock.errors import CheckpointError
 from anyblock.introspection.descriptor import inferred_model_family
 from anyblock.introspection.facts import InferredFamily
-from anyblock.introspection.infer import infer_family
+from anyblock.introspection.infer import config_class_of, infer_family
 from anyblock.modeling.skeleton import load_hf_config
 
 
@@ -42,8 +42,10 @@ def infer_named(model: str) -> InferredFamily:
     path = _path_of(model)
     if path is None:
         return infer_family(model)
+    model_type = str(read_config(path)["model_type"])
+    config_class_of(model_type)  # says what is near it; transformers' own error, with the file, does not
     config = load_hf_config(path)
-    inferred = infer_family(str(read_config(path)["model_type"]), config)
+    inferred = infer_family(model_type, config)
     has_weights = path.is_dir() and any(path.glob("*.safetensors"))
     return _held_to(inferred, path, config) if has_weights else inferred
 
