@@ -91,7 +91,7 @@ class Row:
 
 
 def main() -> None:
-    """Measure what is missing, print the table, and write the page if asked to."""
+    """Measure what is missing, print the table of all that was measured, and write the page if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", help="a Hugging Face directory; SmolLM2-135M-Instruct if not given")
     parser.add_argument("--data", default=str(ROOT / "demo" / "text" / "calibration.txt"))
@@ -167,7 +167,7 @@ class Benchmark:
         return Remembered(load_model(self.base.context.teacher.path, dtype=self.base.context.dtype))
 
     def rows(self, shares: Sequence[float], methods: Sequence[str]) -> list[Row]:
-        """Return the rows, measuring those that are not there yet."""
+        """Measure the rows that are not there yet, and return all that are, by share and method."""
         ledger = self.output / "rows.jsonl"
         known = {}
         for line in ledger.read_text().splitlines() if ledger.is_file() else []:
@@ -180,7 +180,7 @@ class Benchmark:
                 with ledger.open("a") as file:
                     file.write(json.dumps(asdict(row)) + "\n")
                 _note(f"{share:.0%} {method}: KL {row.kl:.4f}, perplexity {row.perplexity:.2f}")
-        return [known[key] for key in wanted]
+        return sorted(known.values(), key=lambda row: (-row.share, METHODS.index(row.method)))
 
     def measure(self, method: str, share: float) -> Row:
         """Make one child and compare it with its teacher."""
