@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from anyblock.costs import timing
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +41,30 @@ def settings(llama_dir: Path, text_file: Path, tmp_path: Path) -> dict[str, Any]
         "search": {"budget": {"params": "0.75x"}, "refine_rounds": 2},
         "device": "cpu",
     }
+
+
+class WorkClock:
+    """Moves by one ms for every thousand multiplications of a linear layer, whoever runs it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.reads = 0
+
+    def perf_counter(self) -> float:
+        self.reads += 1
+        return self.seconds
+
+    def work(self, module: torch.nn.Module, args: tuple[Any, ...], _: Any) -> None:
+        if isinstance(module, torch.nn.Linear):
+            tokens = args[0].numel() // args[0].shape[-1]
+            self.seconds += tokens * module.weight.numel() * 1e-6
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkClock]:
+    """Times that depend on the work alone."""
+    clock = WorkClock()
+    monkeypatch.setattr(timing, "time", clock)
+    handle = torch.nn.modules.module.register_module_forward_hook(clock.work)
+    yield clock
+    handle.remove()

@@ -130,6 +130,7 @@ HIDDEN = {"hidden_size": {"sizes": [24]}}, {"budget": {"params": "0.55x"}, "refi
 LATENCY = {}, {"budget": {"params": "0.7x", "latency": "1x"}, "refine_rounds": 0, "length": 32, "timing_rounds": 2}, 32
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(("more", "search", "width"), [HIDDEN, LATENCY], ids=["hidden size", "latency"])
 def test_it_works_beside(
     settings: dict[str, Any], ids: torch.Tensor, more: dict[str, Any], search: dict[str, Any], width: int
