@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyblock_tests.hub
 import pytest
 import torch
 
@@ -134,26 +133,14 @@ def trained_child(trained_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
     return realize(teacher, chosen, weights, tmp_path_factory.mktemp("trained") / "child")
 
 
-def _server() -> Any:
-    """Load `hub/server.py`, which a conftest cannot import by name."""
-    name = "anyblock_test_hub"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "hub" / "server.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
 @pytest.fixture
 def server() -> Any:
     """The module of the hub."""
-    return _server()
+    return anyblock_tests.hub
 
 
 @pytest.fixture
-def hub() -> Iterator[Any]:
+def hub() -> Iterator[anyblock_tests.hub.Hub]:
     """A running hub without repositories."""
-    with _server().Hub().running() as hub:
+    with anyblock_tests.hub.Hub().running() as hub:
         yield hub

@@ -8,9 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from ..pages import blocks_of
-from ..processes import run_python
+from anyblock_tests.pages import blocks_of
+from anyblock_tests.processes import run_python
 
 SCRIPT = """
 import shlex, runpy, sys

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from ..processes import run_python
+from anyblock_tests.processes import run_python
 
 IMPORTS = {
     "transformers first": "from transformers import AutoModelForCausalLM\nimport anyblock",

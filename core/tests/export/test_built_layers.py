@@ -17,8 +17,7 @@ from anyblock.hookspecs import hookimpl
 from anyblock.modeling.no_op import NoOpFFN, NoOpNorm, remove_half
 from anyblock.modeling.skeleton import load_hf_config, model_class
 from anyblock.realize.realize import realize
-
-from ..processes import run_python
+from anyblock_tests.processes import run_python
 
 
 class OwnNoOp(NoOpFFN):

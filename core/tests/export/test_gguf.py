@@ -16,10 +16,9 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import UnsupportedModelError
 from anyblock.export.gguf.layers import LayerSizes, is_uniform, layer_sizes
 from anyblock.export.gguf.tensors import rope_factors
+from anyblock_tests.small_llamas import CASES, LLAMA3, child_of, tokenizer_like
 from hypothesis import given
 from hypothesis import strategies as st
-
-from .gguf_children import CASES, LLAMA3, child_of, tokenizer_like
 
 gguf = pytest.importorskip("gguf")
 ASSET = Path(__file__).parents[1] / "assets" / "tiny-llama"

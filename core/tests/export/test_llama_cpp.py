@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 import torch
 from anyblock import export_child, load_model
-
-from .gguf_children import CASES, child_of, tokenizer_like
+from anyblock_tests.small_llamas import CASES, child_of, tokenizer_like
 
 PYTHON = os.environ.get("ANYBLOCK_LLAMA_CPP")
 pytestmark = pytest.mark.skipif(PYTHON is None, reason="`nox -s gguf` runs these")

@@ -11,8 +11,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.export import FORMATS
 from anyblock.modeling.skeleton import load_hf_config
 from anyblock.realize.realize import realize
-
-from ..pages import DOCS, run_page
+from anyblock_tests.pages import DOCS, run_page
 
 
 def test_everything_on_the_page_runs(trained_dir, tmp_path, monkeypatch):

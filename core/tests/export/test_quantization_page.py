@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from anyblock import export_child
-
-from ..pages import blocks_of
-from ..processes import run_python
+from anyblock_tests.pages import blocks_of
+from anyblock_tests.processes import run_python
 
 CHECKS = """
 import torch

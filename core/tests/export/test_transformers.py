@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from anyblock import export_child, load_model
+from anyblock_tests.processes import run_python
 from safetensors.torch import load_file, save_file
-
-from ..processes import run_python
 
 HEAD = """
 import sys

@@ -17,8 +17,7 @@ import pytest
 import torch
 from anyblock import export_child, load_model
 from anyblock.errors import UnsupportedModelError
-
-from .gguf_children import CASES, child_of
+from anyblock_tests.small_llamas import CASES, child_of
 
 PYTHON = os.environ.get("ANYBLOCK_VLLM")
 pytestmark = pytest.mark.skipif(PYTHON is None, reason="`nox -s vllm` runs these")

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from ..pages import blocks_of
+from anyblock_tests.pages import blocks_of
 
 RUN = """
 import sys

@@ -123,7 +123,7 @@ def test_an_unusual_class_from_outside_of_transformers(odd: InferredFamily) -> N
 
 @pytest.fixture(scope="module")
 def odd() -> InferredFamily:
-    from .odd_model import OddConfig, register
+    from anyblock_tests.odd_model import OddConfig, register
 
     register()
     path = f"{OddConfig.__module__}.{OddConfig.__qualname__}"

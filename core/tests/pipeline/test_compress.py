@@ -15,8 +15,7 @@ from anyblock.pipeline.compress import compress
 from anyblock.pipeline.other_budgets import search_run
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.refine import read_refinement
-
-from ..stopping import Stop, StopAfter
+from anyblock_tests.stopping import Stop, StopAfter
 
 
 def config_of(settings: dict[str, Any]) -> RunConfig:

@@ -13,8 +13,7 @@ from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.adapt import read_adaptation
 from anyblock.pipeline.stages.distill import BLOCKS, MODEL
 from anyblock.progress import SILENT, Progress
-
-from ..stopping import Stop, StopAfter
+from anyblock_tests.stopping import Stop, StopAfter
 
 
 def run(settings: dict[str, Any], progress: Progress = SILENT) -> tuple[Path, str]:

@@ -102,6 +102,8 @@ def make(name: str, folder: Path) -> Subject:
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             tensors |= {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    # As it is published; transformers 5.15 saves it under another name.
+    tensors = {key.replace("backbone.embedding.", "backbone.embeddings."): tensor for key, tensor in tensors.items()}
     view = config_view(folder)
     layers = family.language_model_config(view).num_hidden_layers
     groups = classify(tensors, family.layer_name_predicates(layers, view), family=name)

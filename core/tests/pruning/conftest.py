@@ -87,10 +87,10 @@ class Teacher:
         return self.apply(lambda layer, t: mixin.mask(layer, t, self.block, child, self.config), tensors)
 
 
-def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Return a model's logits, float32 [batch, tokens, vocabulary]."""
+def logits(model: Any, ids: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return a model's logits, [batch, tokens, vocabulary]; in float64 rounding takes no part in what is compared."""
     with torch.no_grad():
-        result: torch.Tensor = model(ids).logits
+        result: torch.Tensor = model.to(dtype)(ids).logits
     assert torch.isfinite(result).all()
     return result
 

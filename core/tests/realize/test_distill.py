@@ -25,8 +25,7 @@ from anyblock.realize.held_out import held_out_split
 from anyblock.realize.realize import realize
 from anyblock.realize.training import TrainingSettings
 from anyblock.scoring.around import Surroundings
-
-from ..stopping import Stop, StopAfter
+from anyblock_tests.stopping import Stop, StopAfter
 
 FAMILY = get_family("llama")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
@@ -81,6 +82,9 @@ class WeightMap:
         from transformers.modeling_utils import LoadStateDictConfig
 
         dtype = self._model.dtype
+        # A plan for several devices is an argument of its own up to transformers 5.15, and a part of `load` since.
+        known = signature(convert_and_load_state_dict_in_model).parameters
+        plan: dict[str, Any] = {"tp_plan": None} if "tp_plan" in known else {}
         load = LoadStateDictConfig(
             dtype=dtype,
             dtype_plan=self._model._get_dtype_plan(dtype),
@@ -88,7 +92,7 @@ class WeightMap:
             device_map={"": torch.device(device)},
         )
         with quiet_loading():
-            info, _ = convert_and_load_state_dict_in_model(self._model, dict(tensors), load)
+            info, _ = convert_and_load_state_dict_in_model(self._model, dict(tensors), load, **plan)
         faults = [f"{name}: no such tensor in the model" for name in sorted(info.unexpected_keys)]
         faults += [
             f"{name}: shape {tuple(found)}, expected {tuple(want)}" for name, found, want in info.mismatched_keys

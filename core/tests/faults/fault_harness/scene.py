@@ -24,7 +24,7 @@ class Props:
         root: an empty folder.
         model: a trained model.
         text: a text file.
-        hub: a running hub without repositories (`core/tests/hub/server.py`).
+        hub: a running hub without repositories (`anyblock_tests/hub.py`).
     """
 
     warm: Warm

@@ -1,0 +1,1 @@
+"""What tests of several folders share; pytest finds this package through `pythonpath` in pyproject.toml."""
