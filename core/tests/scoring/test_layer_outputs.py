@@ -70,26 +70,27 @@ class Setup:
         return found
 
 
-class Unlike(CandidateWeights):
+class Scaled(CandidateWeights):
+    """Candidates whose `matrices` depend on how many units there are."""
+
+    matrices: tuple[str, ...]
+
+    def subblock(self, candidate: Candidate) -> dict[str, torch.Tensor]:
+        found = super().subblock(candidate)
+        scale = 1 + 1 / candidate.size if candidate.size else 1.0
+        return {name: tensor * scale if name.endswith(self.matrices) else tensor for name, tensor in found.items()}
+
+
+class Unlike(Scaled):
     """Smaller candidates that are no part of larger ones: they make up for what they lack."""
 
-    def subblock(self, candidate: Candidate) -> dict[str, torch.Tensor]:
-        found = super().subblock(candidate)
-        scale = 1 + 1 / candidate.size if candidate.size else 1.0
-        return {
-            name: t * scale if name.endswith(("down_proj.weight", "o_proj.weight")) else t for name, t in found.items()
-        }
+    matrices = ("down_proj.weight", "o_proj.weight")
 
 
-class Normed(CandidateWeights):
-    """Candidates whose units depend on how many there are, as behind a norm over all of them."""
+class Normed(Scaled):
+    """Units that are others in a smaller candidate, as behind a norm over all of them."""
 
-    def subblock(self, candidate: Candidate) -> dict[str, torch.Tensor]:
-        found = super().subblock(candidate)
-        scale = 1 + 1 / candidate.size if candidate.size else 1.0
-        return {
-            name: t * scale if name.endswith(("up_proj.weight", "v_proj.weight")) else t for name, t in found.items()
-        }
+    matrices = ("up_proj.weight", "v_proj.weight")
 
 
 @pytest.mark.parametrize("weights", [CandidateWeights, Unlike, Normed])

@@ -68,10 +68,8 @@ class Surroundings:
         if reference is not None:
             reference.release()
             self._batches, self._first = engine.prepare_all(batches, spool)
-            pairs = zip(self._targets, self._batches, strict=True)
-            self._targets = [
-                target.seen_by(engine, batch) for target, batch in pairs if isinstance(target, TeacherTargets)
-            ]
+            whole = [target for target in self._targets if isinstance(target, TeacherTargets)]  # all: see `same_head`
+            self._targets = [target.seen_by(engine, batch) for target, batch in zip(whole, self._batches, strict=True)]
 
     @torch.no_grad()
     def divergence(self, choice: Choice, *, changed: Mapping[str, torch.Tensor] | None = None) -> float:

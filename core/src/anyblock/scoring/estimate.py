@@ -24,14 +24,14 @@ import torch
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.views import CandidateWeights
-from anyblock.errors import ExecutionError
+from anyblock.modeling.finite import require_finite_score
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.linear_head import find_linear_head
 from anyblock.modeling.spool import IN_MEMORY, Spool
 from anyblock.progress import SILENT, Progress
 from anyblock.scoring.gradients import input_gradients, probe_gradients
 from anyblock.scoring.layer_outputs import LayerOutputs
-from anyblock.scoring.replace_one import TeacherTrace
+from anyblock.scoring.replace_one import TeacherTrace, naming
 
 
 def estimate_scores(
@@ -85,7 +85,9 @@ def estimate_scores(
                     change = output.float() - trace.inputs[index + 1][place].float()
                     mine[candidate.key] += _divergence(change, gradients[place])
             for candidate in (candidate for candidate in waiting if candidate.layer == index):
-                record(candidate, _finite(mine[candidate.key] / batches.tokens, candidate))
+                with naming(candidate):
+                    score = require_finite_score(mine[candidate.key] / batches.tokens, "estimated kl")
+                record(candidate, score)
                 advance(1)
             if index > first:
                 gradients = spool.collect(
@@ -99,16 +101,6 @@ def _divergence(change: torch.Tensor, gradients: torch.Tensor) -> float:
     along = torch.einsum("pbth,bth->pbt", gradients, change)
     quadratic = along.square().mean(0) / 2
     return float(quadratic.log1p().sum(dtype=torch.float64))
-
-
-def _finite(score: float, candidate: Candidate) -> float:
-    if not math.isfinite(score):
-        raise ExecutionError(
-            f"{candidate.key}: the estimated score is {score}",
-            expected="a finite number",
-            hint="try dtype=float32; if it stays, the checkpoint holds NaN or infinite weights",
-        )
-    return score
 
 
 def sample_for_exact(candidates: Sequence[Candidate], estimates: Mapping[str, float], count: int) -> list[Candidate]:

@@ -70,18 +70,19 @@ def score_candidates(
             if not mine:
                 continue
             for candidate, _, output in outputs.run(index, trace.inputs[index], mine):
-                with _naming(candidate):
+                with naming(candidate):
                     require_finite_output(output, index)
                 mine[candidate.key].append(output)
             for candidate in (candidate for candidate in waiting if candidate.layer == index):
-                with _naming(candidate):
+                with naming(candidate):
                     score = trace.score(index, mine.pop(candidate.key))
                 record(candidate, score)
                 advance(1)
 
 
 @contextmanager
-def _naming(candidate: Candidate) -> Iterator[None]:
+def naming(candidate: Candidate) -> Iterator[None]:
+    """Let errors within this context begin with the candidate's key."""
     try:
         yield
     except AnyBlockError as error:
