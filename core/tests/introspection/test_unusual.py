@@ -104,3 +104,22 @@ def test_what_an_ffn_keeps_goes_with_it() -> None:
     assert "build" not in inferred.attributes["lacking"]
     assert whole.per_token == without.per_token > 0
     assert whole.fixed + whole.float32 > without.fixed + without.float32 > 0
+
+
+def test_experts_that_a_softmax_weighs_without_a_topk_are_an_ffn() -> None:
+    """PhiMoE's router takes one maximum after the other, each behind a softmax."""
+    inferred = infer_family("phimoe")
+    (attention,), (ffn,) = inferred.kinds("attention").values(), inferred.kinds("ffn").values()
+    assert attention.zeros.keys() == set()
+    assert ffn.zeros.keys() == {"mlp"}
+    assert ffn.sizes["num_experts_per_tok"] == "num_experts_per_tok"
+    assert inferred.attributes["lacking"].keys() == {"hidden_size"}
+    assert any("is taken by its name" in seen for seen in inferred.evidence.values())
+
+
+def test_of_a_container_of_modules_each_is_removed() -> None:
+    """X-MOD's ffn asks a `ModuleDict` with an adapter for each language for its keys."""
+    inferred = infer_family("xmod")
+    (ffn,) = inferred.kinds("ffn").values()
+    assert "output.adapter_modules.en_XX" in ffn.zeros
+    assert inferred.attributes["lacking"].keys() == {"hidden_size"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from anyblock.introspection.trace import Trace
 from anyblock.modeling.no_op import hidden_states_of, layer_index_of
 
 Half = Literal["attention", "ffn"]
+_CHOICES: Final = ("topk", "max", "sort")
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,9 @@ def _attends(trace: Trace, steps: list[int]) -> bool:
 
 def _half(trace: Trace, steps: list[int], value: int, stream: list[int]) -> Half:
     names = {trace.steps[index].name for index in steps}
-    if "topk" not in names and (_attends(trace, steps) or "convolution" in names):
+    if names.isdisjoint(_CHOICES) and (_attends(trace, steps) or "convolution" in names):
         return "attention"
-    # A choice may be one of experts or one of tokens to attend to.
+    # A choice may be one of experts (whose router has a softmax as well) or one of tokens to attend to.
     return "attention" if _mixes(trace, steps, value, stream) else "ffn"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -24,7 +24,7 @@ def half_layout(
     """
     own = facts.weights(half)
     own |= _idle(layer, facts, own)
-    units = list(_units(layer, "", own))
+    units = list(_units(layer, "", own, facts.calls.keys()))
     gone = {name for unit in units for name in own if name.startswith(f"{unit}.")}
     if not gone:
         return None
@@ -59,14 +59,16 @@ def _idle(layer: nn.Module, facts: LayerFacts, own: set[str]) -> set[str]:
     return found
 
 
-def _units(module: nn.Module, path: str, own: set[str]) -> Iterable[str]:
+def _units(module: nn.Module, path: str, own: set[str], ran: Collection[str]) -> Iterable[str]:
+    """Yield the largest modules with nothing but `own` weights; of a container that is never run itself, what is in it."""
     for name, child in module.named_children():
         below = f"{path}.{name}".removeprefix(".")
         inside = {f"{below}.{part}" for part in child.state_dict()}
-        if inside and inside <= own:
+        container = below not in ran and any(other.startswith(f"{below}.") for other in ran)
+        if inside and inside <= own and not container:
             yield below
         elif inside & own:
-            yield from _units(child, below, own)
+            yield from _units(child, below, own, ran)
 
 
 def prefixes(names: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:

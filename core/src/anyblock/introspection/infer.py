@@ -169,7 +169,7 @@ class _Work:
             found = list(kinds.dense_ffn(self.effects, layer, own, names, self.shapes))
         if not found:
             return self._unsized(half, layout, layer, own, self.facts[index].attends)
-        chosen = found[0]
+        chosen, by_name = found[0], ""
         fields = dict(chosen.fields)
         if stacked and half == "ffn":
             top = top_k_attribute(self.tiny, index, self.facts[index].top_k)
@@ -177,6 +177,7 @@ class _Work:
                 self.lacking.setdefault("experts_removal", "the attribute behind the router's top-k was not found")
                 return self._unsized(half, layout, layer, own, attends=False)
             fields["num_experts_per_tok"] = top
+            by_name = "" if self.facts[index].top_k else f"; no topk ran, {top} is taken by its name"
             if "expert_intermediate" not in chosen.tries[0].kinds:
                 self.lacking["expert_intermediate"] = "the shared expert takes its width from the same attribute"
         elif half == "ffn":
@@ -188,7 +189,7 @@ class _Work:
                 key = call.kinds[0]
                 if call not in self.tries.setdefault(key, []):
                     self.tries[key].append(call)
-        self.evidence[f"{half} of layer {index}: " + ", ".join(fields)] = chosen.evidence
+        self.evidence[f"{half} of layer {index}: " + ", ".join(fields)] = chosen.evidence + by_name
         return replace(layout, sizes=fields)
 
     def _unsized(self, half: str, layout: HalfLayout, layer: str, own: set[str], attends: bool) -> HalfLayout:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Final
 
 import torch
 
@@ -11,6 +12,8 @@ from anyblock.introspection.layers import find_layers
 from anyblock.introspection.model import TinyModel
 from anyblock.introspection.tiny import text_part
 from anyblock.modeling.skeleton import model_class
+
+_PARTS: Final = ("per_tok", "topk", "top_k")
 
 
 def top_k_attribute(tiny: TinyModel, index: int, seen: tuple[int, int] | None) -> str | None:
@@ -21,13 +24,14 @@ def top_k_attribute(tiny: TinyModel, index: int, seen: tuple[int, int] | None) -
         index: a layer with experts.
         seen: the last choice in its trace, `(of, k)`.
     """
-    if seen is None:
-        return None
     values = tiny.text.to_dict()
+    if seen is None:  # a router that takes one maximum after the other (PhiMoE): only the attribute's name tells
+        named = [name for name, value in values.items() if type(value) is int and any(part in name for part in _PARTS)]
+        return str(named[0]) if len(named) == 1 else None
     named = [
         name for name, value in values.items() if type(value) is int and value == seen[1] and not name.endswith("_id")
     ]
-    for name in sorted(named, key=lambda name: not any(part in name for part in ("tok", "topk", "top_k"))):
+    for name in sorted(named, key=lambda name: not any(part in name for part in _PARTS)):
         other = seen[1] - 1 if seen[1] > 1 else seen[1] + 1
         if _top_k(tiny, index, str(name), other) == other:
             return str(name)
