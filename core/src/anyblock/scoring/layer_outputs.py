@@ -114,14 +114,14 @@ class LayerOutputs:
                 runs.output(layer, 0)
         with self._variant(family[-1]) as layer:
             whole = NestedSum(layer, path)
+            sizes = [candidate.size * whole.width // family[-1].size for candidate in family[:-1]]
             for position in range(len(self._batches)):
-                with whole.watched():
+                with whole.watched(sizes):
                     output = runs.output(layer, position)
                 if position == 0 and not whole.begins_with(smallest):
                     break
                 yield family[-1], position, output
-                sizes = [candidate.size * whole.width // family[-1].size for candidate in family[:-1]]
-                for candidate, (name, answer) in zip(family[:-1], whole.parts(sizes), strict=True):
+                for candidate, (name, answer) in zip(family[:-1], whole.parts(), strict=True):
                     yield candidate, position, runs.output(layer, position, {name: answer})
             else:
                 return

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
 
-from anyblock.modeling.recorded import Answer, Form, answering, form_of
+from anyblock.modeling.recorded import Answer, Form, answering, form_of, replayed
 
 
 class NestedSum:
@@ -26,6 +27,7 @@ class NestedSum:
         self._map = layer.get_submodule(path)
         self._weight = self._map.weight if isinstance(self._map, nn.Linear) else torch.empty(0)
         self._units = self._result = torch.empty(0)
+        self._parts: list[torch.Tensor] = []
         self._version = 0
         self._outermost = path
         self._form: Form = form_of(self._result)
@@ -36,10 +38,16 @@ class NestedSum:
         return self._weight.shape[-1]
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Within this context the layer is run once, and the module's inputs and result are kept."""
-        self._outermost = self._path
-        with ExitStack() as hooks:
+    def watched(self, widths: Sequence[int] = ()) -> Iterator[None]:
+        """Within this context the layer is run once, and the module's inputs and result are kept.
+
+        Args:
+            widths: ascending. A plain linear module adds its products up, and the sums over so many of its first inputs are
+                kept as well.
+        """
+        self._outermost, self._parts = self._path, []
+        summing = {self._path: self._in_parts(widths)} if widths and type(self._map) is nn.Linear else {}
+        with replayed(self._layer, summing), ExitStack() as hooks:
             hooks.callback(self._map.register_forward_hook(self._keep).remove)
             names = self._path.split(".")
             for end in range(len(names) - 1, 0, -1):
@@ -57,21 +65,25 @@ class NestedSum:
         alike = bool(((smaller._units - first).abs() <= near).all())
         return alike and torch.equal(smaller._weight, self._weight[:, : smaller.width])
 
-    def parts(self, widths: Sequence[int]) -> Iterator[tuple[str, Answer]]:
-        """Yield, for so many of the first inputs each, which module of the layer would have answered what.
+    def parts(self) -> Iterator[tuple[str, Answer]]:
+        """Yield, for each of the widths that were watched, which module of the layer would have answered what."""
+        for part in self._parts:
+            yield self._outermost, answering(part, self._form)
 
-        Args:
-            widths: ascending.
-        """
-        total = torch.zeros_like(self._result, dtype=torch.float32)
-        if isinstance(self._map.bias, torch.Tensor):
-            total += self._map.bias
-        start = 0
-        for width in widths:
-            part = slice(start, width)
-            total += nn.functional.linear(self._units[..., part], self._weight[:, part])
-            start = width
-            yield self._outermost, answering(total.to(self._result.dtype), self._form)
+    def _in_parts(self, widths: Sequence[int]) -> Answer:
+        """Return a forward of the linear module that adds up its products in pieces."""
+
+        def forward(units: torch.Tensor) -> torch.Tensor:
+            wide = torch.promote_types(self._weight.dtype, torch.float32)
+            bias = self._map.bias
+            total = bias.to(wide) if isinstance(bias, torch.Tensor) else self._weight.new_zeros(1, dtype=wide)
+            for start, end in pairwise((0, *widths, self.width)):
+                product = nn.functional.linear(units[..., start:end], self._weight[:, start:end])
+                total = total + product
+                self._parts.append(total.to(product.dtype))
+            return self._parts.pop()
+
+        return forward
 
     def _keep(self, _: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
         self._units, self._result, self._version = args[0], output, output._version
