@@ -123,64 +123,42 @@ def correct(
 ) -> dict[str, float]:
     """Bring estimates to the scale of exact scores; a candidate that was scored exactly keeps that score.
 
-    First every kind of change gets a factor of its own on its estimates: without the interplay of tokens, the removal of an
-    attention looks too harmless beside that of channels. Kinds are compared at the same estimate, by the line with one slope for
-    all of them and the least absolute deviations from the sample's logarithms, since large changes are underestimated whatever
-    their kind. Then the logarithm of the exact score is taken as a non-decreasing function of the estimate's logarithm: the
-    isotonic regression of the sample (pool adjacent violators; Barlow and Brunk 1972), linear between its points and of slope 1
-    beyond them.
+    Large changes are underestimated, and without the interplay of tokens the removal of an attention looks too harmless beside that
+    of channels. So the logarithm of the exact score is taken as a line of that of the estimate, with one slope for all and a level
+    for each kind of change: the line with the least absolute deviations from the sample.
 
     Args:
         estimates: by candidate key, not negative.
         exact: by candidate key, a subset of at least two.
-        kinds: by candidate key, for instance the half of the layer; a kind with fewer than two exact scores gets the factor of
+        kinds: by candidate key, for instance the half of the layer; a kind with fewer than two exact scores gets the level of
             all together. None takes all for one kind.
     """
     floor = 1e-12
-    if kinds is not None:
-        sample = list(exact)
-        known, wanted = (np.log([max(side[key], floor) for key in sample]) for side in (estimates, exact))
-        shifts = _shifts(known, wanted, [kinds[key] for key in sample])
-        estimates = {key: value * math.exp(shifts.get(kinds[key], shifts[""])) for key, value in estimates.items()}
-    keys = sorted(exact, key=lambda key: estimates[key])
-    known = np.log([max(estimates[key], floor) for key in keys])
-    fitted = _isotonic(np.log([max(exact[key], floor) for key in keys]))
+    sample = list(exact)
+    known, wanted = (np.log([max(side[key], floor) for key in sample]) for side in (estimates, exact))
+    slope, levels = _line(known, wanted, [kinds[key] if kinds else "" for key in sample])
     corrected: dict[str, float] = {}
     for key, value in estimates.items():
-        place = math.log(max(value, floor))
-        beyond = min(place - known[0], 0.0) + max(place - known[-1], 0.0)
-        corrected[key] = exact[key] if key in exact else math.exp(float(np.interp(place, known, fitted)) + beyond)
+        level = levels.get(kinds[key] if kinds else "", levels[""])
+        corrected[key] = exact[key] if key in exact else math.exp(level + slope * math.log(max(value, floor)))
     return corrected
 
 
-def _shifts(known: np.ndarray, wanted: np.ndarray, kinds: Sequence[str]) -> dict[str, float]:
-    """Return by kind what to add to `known` so that one line fits all kinds, and under "" what fits them all together."""
+def _line(known: np.ndarray, wanted: np.ndarray, kinds: Sequence[str]) -> tuple[float, dict[str, float]]:
+    """Return one slope for all kinds and the level of each kind; under "" that of all together."""
     several = sorted({kind for kind in kinds if kinds.count(kind) > 1})
     members = {kind: np.array([kind == other for other in kinds]) for kind in several}
-    used = np.isin(kinds, several)
-    # One level for each kind and one slope, by iteratively reweighted least squares.
-    design = np.stack([*(members[kind] for kind in several), known], axis=1)[used]
+    used = np.isin(kinds, several) if several else np.ones(len(kinds), dtype=bool)
+    design = np.stack([*(members.values() or [used]), known], axis=1)[used]
     weights = np.ones(int(used.sum()))
     slope = 1.0
-    for _ in range(50 if len(several) > 1 else 0):
+    for _ in range(50):  # iteratively reweighted least squares
         root = np.sqrt(weights)
         solution = np.linalg.lstsq(design * root[:, None], wanted[used] * root, rcond=None)[0]
         weights = 1 / np.maximum(np.abs(design @ solution - wanted[used]), 1e-2)
         slope = float(np.clip(solution[-1], 0.5, 2.0))  # a handful of scores says no more
     rest = wanted - slope * known
-    levels = {kind: float(np.median(rest[mine])) / slope for kind, mine in members.items()}
-    return {"": float(np.median(rest)) / slope, **levels}
-
-
-def _isotonic(values: np.ndarray) -> np.ndarray:
-    blocks: list[list[float]] = []
-    for value in values:
-        blocks.append([float(value), 1.0])
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            mean, weight = blocks.pop()
-            before, count = blocks.pop()
-            blocks.append([(before * count + mean * weight) / (count + weight), count + weight])
-    return np.repeat([mean for mean, _ in blocks], [int(count) for _, count in blocks])
+    return slope, {"": float(np.median(rest)), **{kind: float(np.median(rest[mine])) for kind, mine in members.items()}}
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
