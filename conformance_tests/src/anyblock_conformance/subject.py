@@ -18,7 +18,7 @@ from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.load import load_model
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class
-from anyblock.modeling.weights import WeightMap, quiet_loading
+from anyblock.modeling.weights import WeightMap, owners_of, quiet_loading
 
 from anyblock_conformance.headers import Shape, source_shapes
 from anyblock_conformance.tiny import random_tokens, save_tiny
@@ -180,10 +180,19 @@ class Subject:
     @cached_property
     def module_names(self) -> dict[str, str]:
         """The parameter or buffer that each stored tensor becomes, or is a part of, by the tensor's name."""
-        with torch.device("meta"):
-            model = model_class(self.config)._from_config(copy.deepcopy(self.config))
-        weights = WeightMap(model)
+        weights = WeightMap(self._stock_shapes)
         return {name: weights.target(name)[0] for name in self.names}
+
+    @cached_property
+    def module_owners(self) -> dict[str, list[str]]:
+        """The modules that have what each stored tensor becomes, tied ones included, by the tensor's name."""
+        owners = owners_of(self._stock_shapes)
+        return {name: owners.get(module, [module.rpartition(".")[0]]) for name, module in self.module_names.items()}
+
+    @cached_property
+    def _stock_shapes(self) -> Any:
+        with torch.device("meta"):
+            return model_class(self.config)._from_config(copy.deepcopy(self.config))
 
     @cached_property
     def own_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,9 @@ from anyblock.checkpoint.convert import convert_with
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import UnsupportedModelError
 from anyblock.introspection import infer_family, inferred_model_family
-from anyblock.introspection.model import TinyModel
+from anyblock.introspection.branches import trace_layer
+from anyblock.introspection.layers import find_layers
+from anyblock.introspection.model import TinyModel, tiny_model
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 from transformers import CONFIG_MAPPING
@@ -123,3 +125,40 @@ def test_of_a_container_of_modules_each_is_removed() -> None:
     (ffn,) = inferred.kinds("ffn").values()
     assert "output.adapter_modules.en_XX" in ffn.zeros
     assert inferred.attributes["lacking"].keys() == {"hidden_size"}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "arguments"),
+    [
+        ("afmoe", {"gates": ("gate_proj",)}),
+        ("beam", {"gates": ("gate_proj",), "head_rows": ("gate_bias",)}),
+        ("flint", {"head_rows": ("softmax_offset",)}),
+        ("gpt_oss", {}),
+        ("lfm3", {"head_rows": ("gate_proj.weight",)}),
+    ],
+)
+def test_what_else_has_rows_for_every_query_head(model_type: str, arguments: dict[str, tuple[str, ...]]) -> None:
+    if model_type not in CONFIG_MAPPING:
+        pytest.skip(f"this transformers has no {model_type}")
+    inferred = infer_family(model_type)
+    (heads,) = [call for call in inferred.mixins if call.function == "attention_mixins"]
+    plain = {"attention": "self_attn", "linears": ("q_proj", "k_proj", "v_proj", "o_proj")}
+    assert heads.arguments == plain | arguments
+    assert inferred.attributes["lacking"].keys() == {"hidden_size"}
+
+
+@pytest.mark.parametrize("model_type", ["axk2", "glm_moe_dsa"])
+def test_an_attention_that_is_put_together_in_empty_memory_is_found_every_time(model_type: str) -> None:
+    if model_type not in CONFIG_MAPPING:
+        pytest.skip(f"this transformers has no {model_type}")
+    tiny = tiny_model(CONFIG_MAPPING[model_type])
+    runs = find_layers(tiny.model, tiny.ids, int(tiny.text.num_hidden_layers)).runs
+    seen = {tuple(trace_layer(run).branches[0] for run in runs) for _ in range(8)}
+    assert len(seen) == 1
+    assert all(branch.half == "attention" and branch.attends for branch in seen.pop())
+
+
+def test_an_embedding_stored_under_the_name_of_a_module_it_is_tied_to_is_one() -> None:
+    inferred = infer_family("prophetnet")
+    assert "prophetnet.word_embeddings" in inferred.attributes["embedding_names"]
+    assert not any("word_embeddings" in pattern for pattern in inferred.attributes["extra_groups"].values())

@@ -15,6 +15,7 @@ from anyblock_conformance.subject import Subject
 
 _LAYER = re.compile(r"block_(\d+)_(attention|ffn|other)")
 _OFFSET = 10
+_COUNT = re.compile(r"(num_)?(hidden_|decoder_)?(layers|blocks)")
 _PLAIN = {"F64", "F32", "F16", "BF16"}
 
 
@@ -110,6 +111,8 @@ def check_outer_groups(subject: Subject) -> None:
         if not path:
             continue  # a decoder without a final norm
         own = [name for name, module in subject.module_names.items() if module.startswith(f"{path}.")]
+        if group == "embeddings":  # they may be stored under the name of a module that they are tied to
+            own = own or [name for name, owners in subject.module_owners.items() if path in owners]
         if required and not own:
             faults.append(
                 f"the checkpoint has no tensor of {path}, which is not tied"
@@ -178,12 +181,12 @@ def check_dtypes(subject: Subject) -> None:
 def _deeper(subject: Subject) -> Any:
     """Return a view of the configuration with ten more layers; layer `i + 10` is of the same kind as layer `i`."""
     layers = subject.num_layers
-    count = {"num_hidden_layers", "decoder_layers", subject.text_config.attribute_map.get("num_hidden_layers")}
+    mapped = subject.text_config.attribute_map.get("num_hidden_layers")
 
     def extend(data: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in data.items():
-            if key in count and value == layers:
+            if (key == mapped or _COUNT.fullmatch(key)) and value == layers:
                 found[key] = layers + _OFFSET
             elif isinstance(value, dict):
                 found[key] = extend(value)

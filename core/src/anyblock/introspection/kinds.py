@@ -103,7 +103,8 @@ def key_value_heads(
         ordered = [name for name in names if name in cut]
         outputs = [name for name in kept if shapes[layer + name][1] >= shapes[layer + name][0] or name == kept[-1]]
         for output in reversed(outputs):
-            queries = [name for name in kept if name != output]
+            # A gate as wide as the queries would do in their place, but nobody would call it that.
+            queries = sorted((name for name in kept if name != output), key=lambda name: "gate" in name)
             if len(cut) == 2:
                 options = [[query, *ordered, output] for query in queries]
             else:
@@ -117,6 +118,7 @@ def key_value_heads(
                     "linears": tuple(below(prefix, name) for name in stored),
                 }
                 arguments |= {"module": owner} if owner != prefix else {}
+                arguments |= _with_query_heads(effects, layer, own, names, linears, prefix, shapes)
                 tries = [arguments]
                 if len(linears) == 4 and shapes[layer + linears[0]][0] == 2 * shapes[layer + output][1]:
                     tries = [{**arguments, "query_row_multiple": 2}]
@@ -126,6 +128,48 @@ def key_value_heads(
                     tuple(MixinCall("attention_mixins", each, ("kv_heads", "query_groups")) for each in tries),
                     seen,
                 )
+
+
+def _with_query_heads(
+    effects: list[Effect],
+    layer: str,
+    own: set[str],
+    names: Names,
+    linears: list[str],
+    prefix: str,
+    shapes: Mapping[str, Any],
+) -> dict[str, tuple[str, ...]]:
+    """Return what else has rows for every query head: gates as wide as the heads, and tensors with one row for each."""
+    query, output = linears[0], linears[-1]
+    heads = [
+        effect
+        for effect in effects
+        if layer + query in effect.changed
+        and effect.dims(layer + query) == [0]
+        and not any(layer + name in effect.changed for name in linears[1:-1])
+    ]
+    if len(heads) != 1:
+        return {}
+    effect, width = heads[0], shapes[layer + output][1]
+    known = {name.removesuffix(".weight") for name in linears}
+    followers = [
+        name
+        for name in names
+        if name in own
+        and name.removesuffix(".weight").removesuffix(".bias") not in known
+        and layer + name in effect.changed
+        and effect.dims(layer + name) == [0]
+    ]
+    rows = {name: shapes[layer + name][0] for name in followers}
+    found = {
+        "gates": tuple(
+            below(prefix, names[name].removesuffix(".weight"))
+            for name in followers
+            if rows[name] == width and name.endswith(".weight")
+        ),
+        "head_rows": tuple(below(prefix, names[name]) for name in followers if rows[name] == effect.before),
+    }
+    return {key: value for key, value in found.items() if value and value != ("sinks",)}  # that name is the default
 
 
 def experts(

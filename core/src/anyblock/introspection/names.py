@@ -10,6 +10,7 @@ from anyblock.errors import UnsupportedModelError
 from anyblock.introspection.halves import prefixes
 from anyblock.introspection.layers import LayerList
 from anyblock.introspection.model import TinyModel
+from anyblock.modeling.weights import owners_of
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,13 @@ def stored_names(tiny: TinyModel, path: str) -> list[dict[str, str]]:
 def outer_names(tiny: TinyModel, listed: LayerList, head: str) -> OuterNames:
     """Return the names outside of the layers, sorted by whether their modules run in front of or behind the layers."""
     before, behind, extra = list[str](), list[str](), list[str]()
+    shared = owners_of(tiny.model)
     for name, module in tiny.names.items():
         if module.startswith(f"{listed.path}."):
             continue
         owner = module.rpartition(".")[0]
+        if not _ran(owner, listed):  # a module that is tied to it may
+            owner = next((other for other in shared.get(module, ()) if _ran(other, listed)), owner)
         tail = module == head or module.startswith(f"{head}.") or owner in listed.after
         if tail:
             behind.append(name)

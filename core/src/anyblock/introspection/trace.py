@@ -24,18 +24,20 @@ class Value:
 
 @dataclass(frozen=True)
 class Step:
-    """One operation: what was called, with `Value`s in place of tensors, and the values that came out."""
+    """One operation: what was called, with `Value`s in place of tensors, and the values that came out.
 
+    Attributes:
+        name: the operation's name without namespace and overload, an in-place one without its underscore.
+        mutates: whether the function writes to what it is given.
+    """
+
+    name: str
     function: Any
     args: Any
     kwargs: Any
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """The operation's name without namespace and overload, an in-place one without its underscore."""
-        return str(self.function.overloadpacket.__name__).rstrip("_")
+    mutates: bool = False
 
 
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -52,6 +54,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self.maker: dict[int, int] = {}
         self._place: dict[int, int] = {}
+        self._whole: dict[int, torch.Tensor] = {}
         for name, tensor in module.state_dict(keep_vars=True).items():
             self.weights[self.value(tensor)] = name
 
@@ -64,6 +67,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _renumber(self, tensor: torch.Tensor) -> int:
         self._place[id(tensor)] = len(self.tensors)
         self.tensors.append(tensor)  # kept alive, so that no other tensor gets the same id
+        storage = tensor.untyped_storage()
+        if tensor.is_contiguous() and tensor.nbytes == storage.nbytes():
+            self._whole.setdefault(storage.data_ptr(), tensor)
         return self._place[id(tensor)]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -77,10 +83,27 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         made = [item for item in tree_flatten(result)[0] if isinstance(item, torch.Tensor)]
         outputs = tuple(self._renumber(tensor) for tensor in made)
-        for output in outputs:
-            self.maker[output] = len(self.steps)
-        self.steps.append(Step(func, shown[0], shown[1], inputs, outputs))
+        name = str(func.overloadpacket.__name__).rstrip("_")
+        self._record(Step(name, func, shown[0], shown[1], inputs, outputs, func._schema.is_mutable))
+        for written in _written(func, args, kwargs):
+            self._pass_on(written)
         return result
+
+    def _record(self, step: Step) -> None:
+        for output in step.outputs:
+            self.maker[output] = len(self.steps)
+        self.steps.append(step)
+
+    def _pass_on(self, view: torch.Tensor) -> None:
+        """Record that a tensor became another one because a part of it was written to."""
+        whole = self._whole.get(view.untyped_storage().data_ptr())
+        if whole is None or whole is view:
+            return
+        given = self.value(whole), self.value(view)
+        start = view.storage_offset() - whole.storage_offset()
+        place = view.size(), view.stride(), start
+        made = self._renumber(whole)
+        self._record(Step("write", _with_part, (*map(Value, given), *place), {}, given, (made,)))
 
     # -- questions --------------------------------------------------------------------------------------------------
 
@@ -123,8 +146,26 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for index in steps:
             step = self.steps[index]
             args, kwargs = tree_map(tensor, (step.args, step.kwargs), is_leaf=lambda item: isinstance(item, Value))
-            if step.function._schema.is_mutable:
+            if step.mutates:
                 args = tree_map(lambda item: item.clone() if isinstance(item, torch.Tensor) else item, args)
             made = [item for item in tree_flatten(step.function(*args, **kwargs))[0] if isinstance(item, torch.Tensor)]
             now.update(zip(step.outputs, made, strict=True))
         return now
+
+
+def _written(function: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
+    """Return the tensors that an operation has written to."""
+    named = [(argument, kwargs.get(argument.name)) for argument in function._schema.arguments]
+    given = [(argument, value) for argument, value in zip(function._schema.arguments, args, strict=False)]
+    return [
+        value
+        for argument, value in given + named
+        if isinstance(value, torch.Tensor) and argument.alias_info is not None and argument.alias_info.is_write
+    ]
+
+
+def _with_part(whole: torch.Tensor, part: torch.Tensor, size: Any, stride: Any, start: int) -> torch.Tensor:
+    """Return a contiguous tensor in which a part is another one."""
+    made = whole.contiguous().clone()
+    made.as_strided(size, stride, start).copy_(part)
+    return made

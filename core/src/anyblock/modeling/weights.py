@@ -18,6 +18,14 @@ from torch import nn
 from anyblock.errors import CheckpointError
 
 
+def owners_of(model: nn.Module) -> dict[str, list[str]]:
+    """Return, by every name of a parameter, the paths of all modules that have it: several where modules are tied."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {name: [other.rpartition(".")[0] for other in same] for same in names.values() for name in same}
+
+
 class WeightMap:
     """Where a model's checkpoint tensors go.
 

@@ -28,7 +28,8 @@ class KVHeadsLayerDescriptor:
         qkvo_weight_names: the query, key, value and output projections below the prefix; with two names the first holds
             query, key and value rows one after another.
         qk_norm_names: norms on queries and keys; they are cut only when they span all heads.
-        sinks_name: a tensor with one entry for each query head.
+        gate_names: linear modules with as many rows for each query head as the output projection has columns.
+        head_row_names: tensors with one row for each query head, such as sinks.
         query_row_multiple: rows a query head has, in head widths (2 where each head's rows are query and gate).
         transposed: weights are stored `[in, out]` (GPT-2's `Conv1D`).
     """
@@ -37,7 +38,8 @@ class KVHeadsLayerDescriptor:
     attn_prefix_name: str = "model.layers.{layer_idx}.self_attn"
     qkvo_weight_names: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     qk_norm_names: tuple[str, str] = ("q_norm", "k_norm")
-    sinks_name: str = "sinks"
+    gate_names: tuple[str, ...] = ()
+    head_row_names: tuple[str, ...] = ("sinks",)
     query_row_multiple: int = 1
     transposed: bool = False
 
@@ -112,7 +114,9 @@ class _HeadsMixIn(PruningMixIn):
         for linear, segments in zip(inputs, parts, strict=True):
             result.append(TensorAxis(names.tensor_name(layer_index, f"{linear}.weight"), rows, segments, required=True))
             result.append(TensorAxis(names.tensor_name(layer_index, f"{linear}.bias"), 0, segments))
-        result.append(TensorAxis(names.tensor_name(layer_index, names.sinks_name), 0, (Segment(group, "query"),)))
+        gates = [(f"{gate}.{part}", group * width) for gate in names.gate_names for part in ("weight", "bias")]
+        for name, length in gates + [(name, group) for name in names.head_row_names]:
+            result.append(TensorAxis(names.tensor_name(layer_index, name), 0, (Segment(length, "query"),)))
         normed = Silence.KEEP if self.queries is Silence.KEEP else Silence.NORM
         norms = (Segment(group * width, "query", normed), Segment(width, silence=Silence.NORM))
         for name, segment in zip(names.qk_norm_names, norms, strict=True):

@@ -36,6 +36,8 @@ def attention_mixins(
     linears: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj"),
     module: str | None = None,
     query_row_multiple: int = 1,
+    gates: tuple[str, ...] = (),
+    head_rows: tuple[str, ...] = ("sinks",),
 ) -> dict[str, PruningMixIn]:
     """Return `kv_heads` and `query_groups`.
 
@@ -45,11 +47,15 @@ def attention_mixins(
         linears: query, key, value and output projection; two names where the first holds query, key and value.
         module: name of the attention in the model, where it differs.
         query_row_multiple: see `KVHeadsLayerDescriptor`.
+        gates: linear modules that gate what the heads return, width by width.
+        head_rows: tensors with one row for each query head.
     """
     descriptor = KVHeadsLayerDescriptor(
         o_proj_name=f"{module or attention}.{linears[-1]}",
         attn_prefix_name=f"{layer}.{attention}",
         qkvo_weight_names=linears,
+        gate_names=gates,
+        head_row_names=head_rows,
         query_row_multiple=query_row_multiple,
     )
     return _by_kind(KVHeadsPruningMixIn(descriptor), QueryGroupsPruningMixIn(descriptor))
