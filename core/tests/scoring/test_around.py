@@ -15,7 +15,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.realize.realize import realize
-from anyblock.scoring.around import Surroundings
+from anyblock.scoring.around import Surroundings, _damped
 from anyblock.scoring.estimate import rank_correlation
 
 FAMILY = get_family("llama")
@@ -93,3 +93,34 @@ def test_several_exchanges_are_predicted_better_together_than_by_their_sum(setup
     steps = [around.besides(keys[:count])[keys[count]] for count in range(len(keys))]
     assert sum(steps) == pytest.approx(together, rel=1e-4)
     assert around.besides([]) == alone
+
+
+def test_predictions_are_brought_to_the_level_of_measured_exchanges(setup: Setup) -> None:
+    choice = setup.choice(*CHILD)
+    around = setup.around.neighbours(choice, setup.candidates)
+    alone = around.alone()
+    # With twice the curvature of attentions and one and a half times that of ffns, whatever the slopes.
+    true = around.levelled({"attention": 2.0, "ffn": 1.5})
+    sample = around.sample(8)
+    assert {candidate.half for candidate in sample} == {"attention", "ffn"}
+    assert all(candidate not in choice for candidate in sample)
+    worst = {half: max(alone[c.key] for c in setup.candidates if c.half == half) for half in ("attention", "ffn")}
+    assert all(alone[candidate.key] < worst[candidate.half] for candidate in sample)
+    levels = around.levels({candidate.key: true.alone()[candidate.key] for candidate in sample})
+    assert levels == pytest.approx({"attention": 2.0, "ffn": 1.5}, rel=1e-3)
+    levelled = around.levelled(levels)
+    assert levelled.alone() == pytest.approx(true.alone(), rel=1e-3, abs=1e-9)
+    assert around.alone() == alone
+    keys = ["block_1_ffn:ffn_intermediate=36", "block_0_attention:query_groups=1"]
+    assert levelled.together(keys) == pytest.approx(true.together(keys), rel=1e-3)
+    # Measurements that no curvature explains are not believed without bounds.
+    assert set(around.levels({candidate.key: 1e3 for candidate in sample}).values()) == {4.0}
+    assert set(around.levels({candidate.key: -1e3 for candidate in sample}).values()) == {0.5}
+
+
+def test_one_token_whose_curvature_explodes_does_not_decide() -> None:
+    products = torch.full((3, 1000), 0.02)
+    products[0] = 0
+    calm = float(_damped(products.clone())[1:].square().mean() / 2)
+    products[1:, 7] = 500.0
+    assert float(_damped(products)[1:].square().mean() / 2) == pytest.approx(calm, abs=0.013)

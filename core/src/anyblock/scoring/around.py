@@ -5,11 +5,16 @@ changes that layer's output by `d`, and KL(teacher || child) by about `g . d + (
 divergence itself, and the second term its Gauss-Newton curvature, the mean over probes drawn from the child's predictions.
 Both gradients are carried backwards through the child's layers once; each candidate costs its own layer. The products are
 kept token by token, and those of several exchanges add up inside the square: that is how exchanges act on one another.
+
+The curvature is taken token by token, and the removal of an attention changes many tokens alike. Left alone, a search would pick
+just those exchanges whose harm is underestimated, so some of each half are measured, and its curvature is brought to their level.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 import torch
 
@@ -24,6 +29,9 @@ from anyblock.realize.child_layers import ChildLayers
 from anyblock.scoring.gradients import divergence_gradients, input_gradients, probe_gradients
 from anyblock.scoring.replace_one import TeacherTrace
 from anyblock.scoring.targets import TeacherTargets
+
+_LEVELS: Final = (0.5, 4.0)
+"""A handful of measurements says no more."""
 
 Choice = Sequence[Candidate]
 """One candidate for each subblock, the teacher's own among them."""
@@ -128,8 +136,7 @@ class Surroundings:
                         input_gradients(engine, index, batch, hidden, gradient, layer=layer)
                         for batch, hidden, gradient in zip(self._batches, inputs[index], gradients, strict=True)
                     )
-        groups = {candidate.key: candidate.group for candidate in candidates}
-        return Neighbourhood(found, groups, chosen)
+        return Neighbourhood(found, candidates, chosen)
 
     @torch.no_grad()
     def _products(
@@ -139,7 +146,10 @@ class Surroundings:
         inputs: Sequence[SpooledTensors],
         gradients: SpooledTensors,
     ) -> torch.Tensor:
-        """Return the products of gradient and change of every token, [1 + probes, tokens]: of the slope, then the probes."""
+        """Return the products of gradient and change of every token, [1 + probes, tokens]: of the slope, then the probes.
+
+        Those of the probes are damped.
+        """
         index = candidate.layer
         outputs = child.run(index, inputs[index], self._batches, instead=candidate)
         found = torch.cat(
@@ -151,7 +161,7 @@ class Surroundings:
         )
         if not bool(found.isfinite().all()):
             raise ExecutionError(f"{candidate.key}: the estimated change is not finite", hint="try dtype=float32")
-        return found.cpu()
+        return _damped(found).cpu()
 
     def _mean(self, hidden: SpooledTensors) -> float:
         pairs = [target.distance(states) for target, states in zip(self._targets, hidden, strict=True)]
@@ -163,16 +173,55 @@ class Neighbourhood:
 
     Args:
         products: `{candidate key: products of its change with the slope and the probes, [1 + probes, tokens]}`.
-        groups: `{candidate key: the search group it competes in}`.
+        candidates: those, and what the child has.
         chosen: the keys of what the child has.
     """
 
     def __init__(
-        self, products: Mapping[str, torch.Tensor], groups: Mapping[str, str], chosen: Collection[str]
+        self, products: Mapping[str, torch.Tensor], candidates: Sequence[Candidate], chosen: Collection[str]
     ) -> None:
         self._products = products
-        self._groups = groups
-        self._own = [key for key in groups if key in chosen]
+        self._candidates = candidates
+        self._chosen = chosen
+        self._groups = {candidate.key: candidate.group for candidate in candidates}
+        self._own = [key for key in self._groups if key in chosen]
+
+    def sample(self, count: int) -> list[Candidate]:
+        """Choose exchanges to measure: of each half, spread over the better half of what is predicted for it."""
+        predicted = self.alone()
+        free = [candidate for candidate in self._candidates if candidate.key in self._products]
+        found: list[Candidate] = []
+        for half in sorted({candidate.half for candidate in free}):
+            mine = sorted((c for c in free if c.half == half), key=lambda c: (predicted[c.key], c.key))
+            share = max(round(count * len(mine) / len(free)), min(4, count // 2), 2)
+            places = torch.linspace(0, (len(mine) - 1) / 2, min(share, len(mine))).round().long()
+            found += [mine[place] for place in sorted(set(places.tolist()))]
+        return found
+
+    def levels(self, measured: Mapping[str, float]) -> dict[str, float]:
+        """Return `{half: factor}` by which the curvature is underestimated: the median of measured exchanges.
+
+        Args:
+            measured: what exchanges really change, by candidate key.
+        """
+        ratios: dict[str, list[float]] = {}
+        for candidate in self._candidates:
+            if candidate.key in measured and candidate.key in self._products:
+                slope, curvature = _parts(self._products[candidate.key])
+                if curvature > 0:
+                    ratios.setdefault(candidate.half, []).append((measured[candidate.key] - slope) / curvature)
+        least, most = _LEVELS
+        return {half: min(max(statistics.median(found), least), most) for half, found in ratios.items()}
+
+    def levelled(self, levels: Mapping[str, float]) -> Neighbourhood:
+        """Return the same with the curvature of each half times its level; 1 where there is none."""
+        found = {}
+        for candidate in self._candidates:
+            if candidate.key in self._products:
+                product = self._products[candidate.key].clone()
+                product[1:] *= levels.get(candidate.half, 1.0) ** 0.5
+                found[candidate.key] = product
+        return Neighbourhood(found, self._candidates, self._chosen)
 
     def alone(self) -> dict[str, float]:
         """Return `{candidate key: change}` for each candidate as the only exchange; 0 for what the child has."""
@@ -197,6 +246,18 @@ class Neighbourhood:
         return found
 
 
+def _damped(product: torch.Tensor) -> torch.Tensor:
+    """Let the half mean square x of a token's curvature count as log(1 + x), for the reason that `estimate` gives."""
+    curvature = product[1:].square().mean(0) / 2
+    product[1:] *= torch.where(curvature > 0, curvature.log1p() / curvature, 1.0).sqrt()
+    return product
+
+
 def _change(product: torch.Tensor) -> float:
+    return sum(_parts(product))
+
+
+def _parts(product: torch.Tensor) -> tuple[float, float]:
+    """Return slope and curvature, whose sum the change is."""
     linear = product[0].mean(dtype=torch.float64)
-    return float(linear + product[1:].square().mean(0).mean(dtype=torch.float64) / 2)
+    return float(linear), float(product[1:].square().mean(0).mean(dtype=torch.float64) / 2)

@@ -2,9 +2,10 @@
 
 Scores of single replacements do not add up, so the first solution is only where to start: each round predicts what every
 exchange would change in the child as it is, alone and beside others, and searches among children that differ in a limited
-number of subblocks (the trust region). Predictions are dear and a child is cheap to measure, so a round searches in several
-regions, half as wide from one to the next, measures each result, and keeps the best one if the divergence falls. The next
-round begins around it with twice the region that did best.
+number of subblocks (the trust region). How far predictions are off on the whole is seen from some exchanges that are measured
+before the first round. Predictions are dear and a child is cheap to measure, so a round searches in several regions, half as
+wide from one to the next, measures each result, and keeps the best one if the divergence falls. The next round begins around
+it with twice the region that did best.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class _State:
     divergence: float
     region: int
     steps: list[RefineStep]
+    levels: dict[str, float]
     rounds: int = 0
     finished: bool = False
 
@@ -97,6 +99,7 @@ def run_refine(
             "start": solution.choices,
             "budgets": context.config.search.to_dict(),
             "probes": context.config.scoring.probes,
+            "measured": context.config.scoring.exact_sample,
             "seed": context.config.seed,
             "execution": context.execution,
         },
@@ -140,7 +143,9 @@ def _refine(
     state = _load(path)
     if state is None:
         choice = chosen_candidates(costed, solution)
-        state = _State(dict(solution.choices), surroundings.divergence(choice), max(4, len(solution.choices) // 4), [])
+        state = _State(
+            dict(solution.choices), surroundings.divergence(choice), max(4, len(solution.choices) // 4), [], {}
+        )
         _save(path, state)
     while not state.finished and state.rounds < context.config.search.refine_rounds:
         _round(context, costed, surroundings, state)
@@ -150,6 +155,8 @@ def _refine(
 
 def _round(context: RunContext, costed: CostedCandidates, surroundings: Surroundings, state: _State) -> None:
     around = surroundings.neighbours(_chosen(costed, state.choices), costed.candidates)
+    state.levels = state.levels or _levels(context, costed, surroundings, around, state)
+    around = around.levelled(state.levels)
     tried: dict[frozenset[str], tuple[_Found, float]] = {}
     for region in _regions(state.region):
         found = _search(context, costed, around, state, region)
@@ -186,6 +193,20 @@ def _round(context: RunContext, costed: CostedCandidates, surroundings: Surround
     else:
         # The same predictions in ever narrower regions did not hold: new ones around the same child would not either.
         state.finished = True
+
+
+def _levels(
+    context: RunContext, costed: CostedCandidates, surroundings: Surroundings, around: Neighbourhood, state: _State
+) -> dict[str, float]:
+    """Measure some exchanges of each half, and return by how much its predictions have to be raised."""
+    sample = around.sample(context.config.scoring.exact_sample)
+    measured: dict[str, float] = {}
+    with context.progress.task("Measuring exchanges", total=len(sample), unit="exchanges") as advance:
+        for candidate in sample:
+            choices = {**state.choices, candidate.group: candidate.label}
+            measured[candidate.key] = surroundings.divergence(_chosen(costed, choices)) - state.divergence
+            advance(1)
+    return around.levels(measured)
 
 
 @dataclass(frozen=True)
