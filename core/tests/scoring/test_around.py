@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from anyblock import evaluate
+from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.library import list_candidates
@@ -15,7 +16,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.realize.realize import realize
-from anyblock.scoring.around import Surroundings, _damped
+from anyblock.scoring.around import Neighbourhood, Surroundings, _damped
 from anyblock.scoring.estimate import rank_correlation
 
 FAMILY = get_family("llama")
@@ -95,27 +96,63 @@ def test_several_exchanges_are_predicted_better_together_than_by_their_sum(setup
     assert around.besides([]) == alone
 
 
+def test_what_is_measured_is_what_one_exchange_changes(setup: Setup) -> None:
+    choice = setup.choice(*CHILD)
+    around = setup.around.neighbours(choice, setup.candidates)
+    own, predicted = setup.around.divergence(choice), around.alone()
+    keys = ["block_1_ffn:ffn_intermediate=24", "block_0_attention:no_op", "block_2_ffn:no_op"]
+    together = around.together(keys)
+    assert [candidate.key for candidate in around.unmeasured([*keys, choice[0].key])] == sorted(keys)
+    for candidate in around.unmeasured(keys):
+        around.measure(candidate)
+        exchanged = [candidate if c.group == candidate.group else c for c in choice]
+        assert around.alone()[candidate.key] == pytest.approx(setup.around.divergence(exchanged) - own, abs=1e-6)
+    assert not around.unmeasured(keys)
+    off = sum(around.alone()[key] - predicted[key] for key in keys)
+    assert around.together(keys) == pytest.approx(together + off, abs=1e-6)
+    steps = [around.besides(keys[:count])[keys[count]] for count in range(len(keys))]
+    assert sum(steps) == pytest.approx(around.together(keys), rel=1e-4)
+
+
 def test_predictions_are_brought_to_the_level_of_measured_exchanges(setup: Setup) -> None:
     choice = setup.choice(*CHILD)
     around = setup.around.neighbours(choice, setup.candidates)
-    alone = around.alone()
-    # With twice the curvature of attentions and one and a half times that of ffns, whatever the slopes.
-    true = around.levelled({"attention": 2.0, "ffn": 1.5})
-    sample = around.sample(8)
+    alone, sample = around.alone(), around.sample(8)
     assert {candidate.half for candidate in sample} == {"attention", "ffn"}
     assert all(candidate not in choice for candidate in sample)
     worst = {half: max(alone[c.key] for c in setup.candidates if c.half == half) for half in ("attention", "ffn")}
     assert all(alone[candidate.key] < worst[candidate.half] for candidate in sample)
-    levels = around.levels({candidate.key: true.alone()[candidate.key] for candidate in sample})
-    assert levels == pytest.approx({"attention": 2.0, "ffn": 1.5}, rel=1e-3)
-    levelled = around.levelled(levels)
-    assert levelled.alone() == pytest.approx(true.alone(), rel=1e-3, abs=1e-9)
-    assert around.alone() == alone
-    keys = ["block_1_ffn:ffn_intermediate=36", "block_0_attention:query_groups=1"]
-    assert levelled.together(keys) == pytest.approx(true.together(keys), rel=1e-3)
-    # Measurements that no curvature explains are not believed without bounds.
-    assert set(around.levels({candidate.key: 1e3 for candidate in sample}).values()) == {4.0}
-    assert set(around.levels({candidate.key: -1e3 for candidate in sample}).values()) == {0.5}
+    for candidate in sample:
+        around.measure(candidate)
+    levels = around.levels()
+    assert set(levels) == {"attention", "ffn"}
+    measured = around.alone()
+    around.raise_to(levels)
+    # What was measured stays, the rest moves in the direction of the level.
+    for candidate in setup.candidates:
+        before, after = measured[candidate.key], around.alone()[candidate.key]
+        if candidate in sample or candidate in choice:
+            assert after == before
+        else:
+            assert (after - before) * (levels[candidate.half] - 1) >= 0
+
+
+@pytest.mark.parametrize(("factor", "level"), [(2.0, 2.0), (1e6, 4.0), (-1e6, 0.5)])
+def test_the_level_is_what_explains_the_measurements_within_bounds(factor: float, level: float) -> None:
+    block = BlockConfig(attention=AttentionConfig(), ffn=FFNConfig(no_op=True))
+    candidates = [Candidate(layer, "ffn", "no_op", 0, block) for layer in range(5)]
+    products = {c.key: torch.full((3, 4), 0.1 * (c.layer + 1)) for c in candidates}
+    curvature = {c.key: (0.1 * (c.layer + 1)) ** 2 / 2 for c in candidates}
+    around = Neighbourhood(
+        products, candidates, set(), lambda c: float(products[c.key][0].mean()) + factor * curvature[c.key]
+    )
+    for candidate in candidates[:3]:
+        around.measure(candidate)
+    assert around.levels() == {"ffn": pytest.approx(level)}
+    around.raise_to(around.levels())
+    for candidate in candidates[3:]:
+        expected = float(products[candidate.key][0].mean()) + level * curvature[candidate.key]
+        assert around.alone()[candidate.key] == pytest.approx(expected)
 
 
 def test_one_token_whose_curvature_explodes_does_not_decide() -> None:

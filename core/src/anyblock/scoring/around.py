@@ -6,14 +6,15 @@ divergence itself, and the second term its Gauss-Newton curvature, the mean over
 Both gradients are carried backwards through the child's layers once; each candidate costs its own layer. The products are
 kept token by token, and those of several exchanges add up inside the square: that is how exchanges act on one another.
 
-The curvature is taken token by token, and the removal of an attention changes many tokens alike. Left alone, a search would pick
-just those exchanges whose harm is underestimated, so some of each half are measured, and its curvature is brought to their level.
+The curvature is taken token by token, and the removal of an attention changes many tokens alike: so some exchanges of each half are
+measured, and its curvature is brought to their level. A search picks just those exchanges whose harm is underestimated; whatever it
+picks can be measured, and the search repeated.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import torch
@@ -136,7 +137,19 @@ class Surroundings:
                         input_gradients(engine, index, batch, hidden, gradient, layer=layer)
                         for batch, hidden, gradient in zip(self._batches, inputs[index], gradients, strict=True)
                     )
-        return Neighbourhood(found, candidates, chosen)
+        own = self._mean(inputs[-1])
+        return Neighbourhood(
+            found, candidates, chosen, lambda candidate: self._exchanged(child, candidate, inputs) - own
+        )
+
+    @torch.no_grad()
+    def _exchanged(self, child: ChildLayers, candidate: Candidate, inputs: Sequence[SpooledTensors]) -> float:
+        """Return the divergence of the child with one exchange, of which only the layers from there on are run."""
+        index = candidate.layer
+        hidden = self._spool.collect(child.run(index, inputs[index], self._batches, instead=candidate))
+        for later in range(index + 1, self._engine.num_layers):
+            hidden = self._spool.collect(child.run(later, hidden, self._batches))
+        return self._mean(hidden)
 
     @torch.no_grad()
     def _products(
@@ -175,75 +188,86 @@ class Neighbourhood:
         products: `{candidate key: products of its change with the slope and the probes, [1 + probes, tokens]}`.
         candidates: those, and what the child has.
         chosen: the keys of what the child has.
+        measure: returns what one exchange really changes.
     """
 
     def __init__(
-        self, products: Mapping[str, torch.Tensor], candidates: Sequence[Candidate], chosen: Collection[str]
+        self,
+        products: Mapping[str, torch.Tensor],
+        candidates: Sequence[Candidate],
+        chosen: Collection[str],
+        measure: Callable[[Candidate], float],
     ) -> None:
-        self._products = products
-        self._candidates = candidates
-        self._chosen = chosen
-        self._groups = {candidate.key: candidate.group for candidate in candidates}
-        self._own = [key for key in self._groups if key in chosen]
+        self._products = dict(products)
+        self._free = {candidate.key: candidate for candidate in candidates if candidate.key in products}
+        self._own = [candidate.key for candidate in candidates if candidate.key in chosen]
+        self._measure = measure
+        self._measured: dict[str, float] = {}
 
     def sample(self, count: int) -> list[Candidate]:
         """Choose exchanges to measure: of each half, spread over the better half of what is predicted for it."""
         predicted = self.alone()
-        free = [candidate for candidate in self._candidates if candidate.key in self._products]
         found: list[Candidate] = []
-        for half in sorted({candidate.half for candidate in free}):
-            mine = sorted((c for c in free if c.half == half), key=lambda c: (predicted[c.key], c.key))
-            share = max(round(count * len(mine) / len(free)), min(4, count // 2), 2)
+        for half in sorted({candidate.half for candidate in self._free.values()}):
+            mine = [candidate for candidate in self._free.values() if candidate.half == half]
+            mine.sort(key=lambda candidate: (predicted[candidate.key], candidate.key))
+            share = max(round(count * len(mine) / len(self._free)), min(4, count // 2), 2)
             places = torch.linspace(0, (len(mine) - 1) / 2, min(share, len(mine))).round().long()
             found += [mine[place] for place in sorted(set(places.tolist()))]
         return found
 
-    def levels(self, measured: Mapping[str, float]) -> dict[str, float]:
-        """Return `{half: factor}` by which the curvature is underestimated: the median of measured exchanges.
+    def unmeasured(self, keys: Iterable[str]) -> list[Candidate]:
+        """Return those of these exchanges that nothing but a prediction is known of."""
+        return [self._free[key] for key in sorted(keys) if key in self._free and key not in self._measured]
 
-        Args:
-            measured: what exchanges really change, by candidate key.
-        """
+    def measure(self, candidate: Candidate) -> None:
+        """Find out what an exchange really changes when it is the only one, and predict it so from now on."""
+        self._measured[candidate.key] = self._measure(candidate)
+
+    def levels(self) -> dict[str, float]:
+        """Return `{half: factor}` by which the curvature is underestimated: the median of what was measured."""
         ratios: dict[str, list[float]] = {}
-        for candidate in self._candidates:
-            if candidate.key in measured and candidate.key in self._products:
-                slope, curvature = _parts(self._products[candidate.key])
-                if curvature > 0:
-                    ratios.setdefault(candidate.half, []).append((measured[candidate.key] - slope) / curvature)
+        for key, change in self._measured.items():
+            slope, curvature = _parts(self._products[key])
+            if curvature > 0:
+                ratios.setdefault(self._free[key].half, []).append((change - slope) / curvature)
         least, most = _LEVELS
         return {half: min(max(statistics.median(found), least), most) for half, found in ratios.items()}
 
-    def levelled(self, levels: Mapping[str, float]) -> Neighbourhood:
-        """Return the same with the curvature of each half times its level; 1 where there is none."""
-        found = {}
-        for candidate in self._candidates:
-            if candidate.key in self._products:
-                product = self._products[candidate.key].clone()
-                product[1:] *= levels.get(candidate.half, 1.0) ** 0.5
-                found[candidate.key] = product
-        return Neighbourhood(found, self._candidates, self._chosen)
+    def raise_to(self, levels: Mapping[str, float]) -> None:
+        """Multiply the curvature of each half by its level, 1 where there is none."""
+        for key, candidate in self._free.items():
+            product = self._products[key].clone()
+            product[1:] *= levels.get(candidate.half, 1.0) ** 0.5
+            self._products[key] = product
 
     def alone(self) -> dict[str, float]:
         """Return `{candidate key: change}` for each candidate as the only exchange; 0 for what the child has."""
-        return dict.fromkeys(self._own, 0.0) | {key: _change(product) for key, product in self._products.items()}
+        return dict.fromkeys(self._own, 0.0) | {key: self._alone(key) for key in self._free}
 
     def together(self, keys: Iterable[str]) -> float:
         """Return the change that these exchanges make together; what the child has already changes nothing."""
-        products = [self._products[key] for key in keys if key in self._products]
-        return _change(torch.stack(products).sum(0)) if products else 0.0
+        free = [key for key in keys if key in self._free]
+        if not free:
+            return 0.0
+        known = sum(self._alone(key) - _change(self._products[key]) for key in free)
+        return _change(torch.stack([self._products[key] for key in free]).sum(0)) + known
 
     def besides(self, keys: Iterable[str]) -> dict[str, float]:
         """Return `{candidate key: change}` that each candidate would make beside these exchanges, instead of that of its group."""
-        exchanged = {self._groups[key]: self._products[key] for key in keys if key in self._products}
+        exchanged = {self._free[key].group: self._products[key] for key in keys if key in self._free}
+        found = self.alone()
         if not exchanged:
-            return self.alone()
+            return found
         total = torch.stack(list(exchanged.values())).sum(0)
-        found = dict.fromkeys(self._own, 0.0)
-        for key, product in self._products.items():
-            others = total - exchanged[self._groups[key]] if self._groups[key] in exchanged else total
-            cross = (product[1:] * others[1:]).mean(0).mean(dtype=torch.float64)
-            found[key] = _change(product) + float(cross)
+        for key, candidate in self._free.items():
+            others = total - exchanged[candidate.group] if candidate.group in exchanged else total
+            cross = (self._products[key][1:] * others[1:]).mean(0).mean(dtype=torch.float64)
+            found[key] += float(cross)
         return found
+
+    def _alone(self, key: str) -> float:
+        return self._measured[key] if key in self._measured else _change(self._products[key])
 
 
 def _damped(product: torch.Tensor) -> torch.Tensor:

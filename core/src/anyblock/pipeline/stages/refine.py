@@ -3,9 +3,9 @@
 Scores of single replacements do not add up, so the first solution is only where to start: each round predicts what every
 exchange would change in the child as it is, alone and beside others, and searches among children that differ in a limited
 number of subblocks (the trust region). How far predictions are off on the whole is seen from some exchanges that are measured
-before the first round. Predictions are dear and a child is cheap to measure, so a round searches in several regions, half as
-wide from one to the next, measures each result, and keeps the best one if the divergence falls. The next round begins around
-it with twice the region that did best.
+before the first round; every exchange that a search picks is measured as well, and the search repeated. A round searches in
+several regions, half as wide from one to the next, measures each result, and keeps the best one if the divergence falls. The
+next round begins around it with twice the region that did best.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _ENOUGH: Final = 0.005
 """A round that gains less than this share of the divergence is the last."""
 _REGIONS: Final = 4
 """How many regions a round tries."""
-_PASSES: Final = 3
-"""How often the search in one region is repeated with what each exchange changes beside the ones found before."""
+_PASSES: Final = 8
+"""How often the search in one region is repeated at most."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,10 @@ def _refine(
 
 def _round(context: RunContext, costed: CostedCandidates, surroundings: Surroundings, state: _State) -> None:
     around = surroundings.neighbours(_chosen(costed, state.choices), costed.candidates)
-    state.levels = state.levels or _levels(context, costed, surroundings, around, state)
-    around = around.levelled(state.levels)
+    if not state.levels:
+        _measure(context, around, around.sample(context.config.scoring.exact_sample))
+        state.levels = around.levels()
+    around.raise_to(state.levels)
     tried: dict[frozenset[str], tuple[_Found, float]] = {}
     for region in _regions(state.region):
         found = _search(context, costed, around, state, region)
@@ -195,18 +197,12 @@ def _round(context: RunContext, costed: CostedCandidates, surroundings: Surround
         state.finished = True
 
 
-def _levels(
-    context: RunContext, costed: CostedCandidates, surroundings: Surroundings, around: Neighbourhood, state: _State
-) -> dict[str, float]:
-    """Measure some exchanges of each half, and return by how much its predictions have to be raised."""
-    sample = around.sample(context.config.scoring.exact_sample)
-    measured: dict[str, float] = {}
-    with context.progress.task("Measuring exchanges", total=len(sample), unit="exchanges") as advance:
-        for candidate in sample:
-            choices = {**state.choices, candidate.group: candidate.label}
-            measured[candidate.key] = surroundings.divergence(_chosen(costed, choices)) - state.divergence
-            advance(1)
-    return around.levels(measured)
+def _measure(context: RunContext, around: Neighbourhood, exchanges: Sequence[Candidate]) -> None:
+    if exchanges:
+        with context.progress.task("Measuring exchanges", total=len(exchanges), unit="exchanges") as advance:
+            for candidate in exchanges:
+                around.measure(candidate)
+                advance(1)
 
 
 @dataclass(frozen=True)
@@ -230,7 +226,8 @@ def _search(
 ) -> _Found | None:
     """Return the child within the region that is predicted best; None when none keeps the budgets.
 
-    What exchanges change together is no sum, so the search is repeated with what each one changes beside those found before.
+    What exchanges change together is no sum, so the search is repeated with what each one changes beside those found before;
+    and what was found is measured one by one, so that no exchange is chosen because its prediction is too good.
     """
     settings = context.config.search
     scores, best = around.alone(), None
@@ -243,10 +240,16 @@ def _search(
         exchanged = frozenset(
             f"{group}:{label}" for group, label in solution.choices.items() if label != state.choices[group]
         )
+        new = around.unmeasured(exchanged)
+        _measure(context, around, new)
         found = _Found(region, solution.choices, exchanged, around.together(exchanged))
-        if best is not None and found.change >= best.change:
+        if best is not None:  # seen with what has been measured since
+            best = replace(best, change=around.together(best.exchanged))
+        if best is None or found.change < best.change:
+            best = found
+        elif not new:
             break
-        best, scores = found, around.besides(exchanged)
+        scores = around.besides(exchanged)
     return best
 
 
