@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from anyblock.costs.measured import cache_argument, cache_of_output
+
+_STEPS: Final = (5, 1, 1, 2, 1, 1, 1)
+_SINGLE_STEPS: Final = (5, *[1] * 7)
 
 
 @torch.no_grad()
@@ -23,12 +26,18 @@ def cached_logits(model: Any, ids: torch.Tensor, steps: tuple[int, ...]) -> torc
     return torch.cat(found, dim=1)
 
 
-def stepwise_logits(model: Any, ids: torch.Tensor, steps: tuple[int, ...]) -> torch.Tensor | None:
-    """Return the `cached_logits` of a stock model; None of one that cannot take several tokens behind a prompt (CPM-Ant)."""
-    try:
-        return cached_logits(model, ids, steps)
-    except (RuntimeError, IndexError, ValueError):
-        return None
+def workable_steps(model: Any, ids: torch.Tensor) -> tuple[int, ...] | None:
+    """Return in which steps a stock model decodes with a cache: one of several tokens among them if it takes such a one.
+
+    Some take one token at a time behind a prompt (CPM-Ant, ProphetNet). None of a model that does not decode at all.
+    """
+    for steps in (_STEPS, _SINGLE_STEPS):
+        try:
+            cached_logits(model, ids, steps)
+        except (RuntimeError, IndexError, ValueError, AssertionError):
+            continue
+        return steps
+    return None
 
 
 @torch.no_grad()

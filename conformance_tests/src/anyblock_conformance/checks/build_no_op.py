@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from anyblock_conformance.check import check
 from anyblock_conformance.children import Removed, silence, stock_copy, tensors_of, without_halves
-from anyblock_conformance.decoding import cached_logits, greedy, stepwise_logits
+from anyblock_conformance.decoding import cached_logits, greedy, workable_steps
 from anyblock_conformance.expect import NotApplicableError, close, distance, equal, that
 from anyblock_conformance.kinds import half_cases, removable
 from anyblock_conformance.subject import Subject, logits
-
-_STEPS: Final = (5, 1, 1, 2, 1, 1, 1)
 
 
 @check(
@@ -80,14 +76,14 @@ def check_cached_decoding(subject: Subject) -> None:
     How to fix: let `NoOpAttention.replacing(module, returns=…)` stand in for the attention: it writes an entry of one head
     of one dimension. The module that it replaces has to know its `layer_idx`.
     """
-    stepwise = stepwise_logits(subject.stock, subject.ids, _STEPS)
-    if stepwise is None or distance(stepwise, subject.logits) > 1e-4:
+    steps = workable_steps(subject.stock, subject.ids)
+    if steps is None or distance(cached_logits(subject.stock, subject.ids, steps), subject.logits) > 1e-4:
         raise NotApplicableError("the stock model itself decodes otherwise with a cache than without one")
     prompt = subject.ids[:, :6]
     for removed in _placements(subject):
         model = without_halves(subject, removed)
-        found, expected = cached_logits(model, subject.ids, _STEPS), logits(model, subject.ids)
-        if distance(found, expected) > 1e-4 and not _stock_decodes(subject, removed):
+        found, expected = cached_logits(model, subject.ids, steps), logits(model, subject.ids)
+        if distance(found, expected) > 1e-4 and not _stock_decodes(subject, removed, steps):
             continue
         close(found, expected, f"logits with a cache, without {_shown(removed)}, beside those with none")
         plain = greedy(model, prompt, new=4, use_cache=False)
@@ -98,12 +94,11 @@ def check_cached_decoding(subject: Subject) -> None:
         )
 
 
-def _stock_decodes(subject: Subject, removed: Removed) -> bool:
+def _stock_decodes(subject: Subject, removed: Removed, steps: tuple[int, ...]) -> bool:
     """Say whether the stock model with these halves' weights zero decodes with a cache as without one."""
     gone = {name for layer, half in removed for name in tensors_of(subject, layer, half)}
     silent = silence(stock_copy(subject), gone)
-    stepwise = stepwise_logits(silent, subject.ids, _STEPS)
-    return stepwise is not None and distance(stepwise, logits(silent, subject.ids)) <= 1e-4
+    return distance(cached_logits(silent, subject.ids, steps), logits(silent, subject.ids)) <= 1e-4
 
 
 def _placements(subject: Subject) -> list[Removed]:

@@ -165,7 +165,9 @@ def _with_query_heads(
         "gates": tuple(
             below(prefix, names[name].removesuffix(".weight"))
             for name in followers
-            if rows[name] == width and name.endswith(".weight")
+            if rows[name] == width
+            and name.endswith(".weight")
+            and len(shapes[layer + name]) == 2  # no norm over all heads
         ),
         "head_rows": tuple(below(prefix, names[name]) for name in followers if rows[name] == effect.before),
     }
