@@ -103,8 +103,9 @@ def test_what_is_measured_is_what_one_exchange_changes(setup: Setup) -> None:
     keys = ["block_1_ffn:ffn_intermediate=24", "block_0_attention:no_op", "block_2_ffn:no_op"]
     together = around.together(keys)
     assert [candidate.key for candidate in around.unmeasured([*keys, choice[0].key])] == sorted(keys)
-    for candidate in around.unmeasured(keys):
-        around.measure(candidate)
+    new = around.unmeasured(keys)
+    around.measure(new)
+    for candidate in new:
         exchanged = [candidate if c.group == candidate.group else c for c in choice]
         assert around.alone()[candidate.key] == pytest.approx(setup.around.divergence(exchanged) - own, abs=1e-6)
     assert not around.unmeasured(keys)
@@ -122,8 +123,7 @@ def test_predictions_are_brought_to_the_level_of_measured_exchanges(setup: Setup
     assert all(candidate not in choice for candidate in sample)
     worst = {half: max(alone[c.key] for c in setup.candidates if c.half == half) for half in ("attention", "ffn")}
     assert all(alone[candidate.key] < worst[candidate.half] for candidate in sample)
-    for candidate in sample:
-        around.measure(candidate)
+    around.measure(sample)
     levels = around.levels()
     assert set(levels) == {"attention", "ffn"}
     measured = around.alone()
@@ -144,10 +144,12 @@ def test_the_level_is_what_explains_the_measurements_within_bounds(factor: float
     products = {c.key: torch.full((3, 4), 0.1 * (c.layer + 1)) for c in candidates}
     curvature = {c.key: (0.1 * (c.layer + 1)) ** 2 / 2 for c in candidates}
     around = Neighbourhood(
-        products, candidates, set(), lambda c: float(products[c.key][0].mean()) + factor * curvature[c.key]
+        products,
+        candidates,
+        set(),
+        lambda some: [float(products[c.key][0].mean()) + factor * curvature[c.key] for c in some],
     )
-    for candidate in candidates[:3]:
-        around.measure(candidate)
+    around.measure(candidates[:3])
     assert around.levels() == {"ffn": pytest.approx(level)}
     around.raise_to(around.levels())
     for candidate in candidates[3:]:

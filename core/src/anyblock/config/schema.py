@@ -82,7 +82,8 @@ class ScoringConfig(Section):
     )
     exact_sample: Annotated[int, Field(ge=2)] = Field(
         default=16,
-        description="Candidates that `estimated` scores exactly all the same, to correct and judge the rest.",
+        description="Candidates that `estimated` scores exactly all the same, to correct and judge the rest; the refinement"
+        " measures as many exchanges for the same purpose.",
     )
 
     @property

@@ -138,18 +138,33 @@ class Surroundings:
                         for batch, hidden, gradient in zip(self._batches, inputs[index], gradients, strict=True)
                     )
         own = self._mean(inputs[-1])
-        return Neighbourhood(
-            found, candidates, chosen, lambda candidate: self._exchanged(child, candidate, inputs) - own
-        )
+
+        def measure(exchanges: Sequence[Candidate]) -> list[float]:
+            return [value - own for value in self._exchanged(child, exchanges, inputs)]
+
+        return Neighbourhood(found, candidates, chosen, measure)
 
     @torch.no_grad()
-    def _exchanged(self, child: ChildLayers, candidate: Candidate, inputs: Sequence[SpooledTensors]) -> float:
-        """Return the divergence of the child with one exchange, of which only the layers from there on are run."""
-        index = candidate.layer
-        hidden = self._spool.collect(child.run(index, inputs[index], self._batches, instead=candidate))
-        for later in range(index + 1, self._engine.num_layers):
-            hidden = self._spool.collect(child.run(later, hidden, self._batches))
-        return self._mean(hidden)
+    def _exchanged(
+        self, child: ChildLayers, exchanges: Sequence[Candidate], inputs: Sequence[SpooledTensors]
+    ) -> list[float]:
+        """Return the divergence of the child with each exchange; only the layers from there on are run.
+
+        All exchanges go through a layer before the next one, whose weights may have to be loaded for it.
+        """
+        layers = self._engine.num_layers
+        states: list[SpooledTensors | None] = [None] * len(exchanges)
+        total = sum(layers - candidate.layer for candidate in exchanges)
+        with self._progress.task("Measuring exchanges", total=total, unit="layers") as advance:
+            for index in range(min((candidate.layer for candidate in exchanges), default=layers), layers):
+                for place, candidate in enumerate(exchanges):
+                    before, instead = states[place], None
+                    if candidate.layer == index:
+                        before, instead = inputs[index], candidate
+                    if before is not None:
+                        states[place] = self._spool.collect(child.run(index, before, self._batches, instead=instead))
+                        advance(1)
+        return [self._mean(hidden) for hidden in states if hidden is not None]
 
     @torch.no_grad()
     def _products(
@@ -188,7 +203,7 @@ class Neighbourhood:
         products: `{candidate key: products of its change with the slope and the probes, [1 + probes, tokens]}`.
         candidates: those, and what the child has.
         chosen: the keys of what the child has.
-        measure: returns what one exchange really changes.
+        measure: returns what each of some exchanges really changes.
     """
 
     def __init__(
@@ -196,7 +211,7 @@ class Neighbourhood:
         products: Mapping[str, torch.Tensor],
         candidates: Sequence[Candidate],
         chosen: Collection[str],
-        measure: Callable[[Candidate], float],
+        measure: Callable[[Sequence[Candidate]], list[float]],
     ) -> None:
         self._products = dict(products)
         self._free = {candidate.key: candidate for candidate in candidates if candidate.key in products}
@@ -220,9 +235,11 @@ class Neighbourhood:
         """Return those of these exchanges that nothing but a prediction is known of."""
         return [self._free[key] for key in sorted(keys) if key in self._free and key not in self._measured]
 
-    def measure(self, candidate: Candidate) -> None:
-        """Find out what an exchange really changes when it is the only one, and predict it so from now on."""
-        self._measured[candidate.key] = self._measure(candidate)
+    def measure(self, exchanges: Sequence[Candidate]) -> None:
+        """Find out what each exchange really changes when it is the only one, and predict it so from now on."""
+        if exchanges:
+            keys = [candidate.key for candidate in exchanges]
+            self._measured.update(zip(keys, self._measure(exchanges), strict=True))
 
     def levels(self) -> dict[str, float]:
         """Return `{half: factor}` by which the curvature is underestimated: the median of what was measured."""

@@ -156,7 +156,7 @@ def _refine(
 def _round(context: RunContext, costed: CostedCandidates, surroundings: Surroundings, state: _State) -> None:
     around = surroundings.neighbours(_chosen(costed, state.choices), costed.candidates)
     if not state.levels:
-        _measure(context, around, around.sample(context.config.scoring.exact_sample))
+        around.measure(around.sample(context.config.scoring.exact_sample))
         state.levels = around.levels()
     around.raise_to(state.levels)
     tried: dict[frozenset[str], tuple[_Found, float]] = {}
@@ -197,14 +197,6 @@ def _round(context: RunContext, costed: CostedCandidates, surroundings: Surround
         state.finished = True
 
 
-def _measure(context: RunContext, around: Neighbourhood, exchanges: Sequence[Candidate]) -> None:
-    if exchanges:
-        with context.progress.task("Measuring exchanges", total=len(exchanges), unit="exchanges") as advance:
-            for candidate in exchanges:
-                around.measure(candidate)
-                advance(1)
-
-
 @dataclass(frozen=True)
 class _Found:
     """A neighbour of the current child: its choices, the keys of what was exchanged, the predicted change."""
@@ -241,7 +233,7 @@ def _search(
             f"{group}:{label}" for group, label in solution.choices.items() if label != state.choices[group]
         )
         new = around.unmeasured(exchanged)
-        _measure(context, around, new)
+        around.measure(new)
         found = _Found(region, solution.choices, exchanged, around.together(exchanged))
         if best is not None:  # seen with what has been measured since
             best = replace(best, change=around.together(best.exchanged))
