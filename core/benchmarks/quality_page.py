@@ -31,8 +31,7 @@ def page(rows: Sequence[Row], facts: Mapping[str, Any], picture: str | None) -> 
         f"{facts['model']}, {facts['text']}. {facts['calibration tokens']} tokens for importance, repair and distillation, "
         f"{facts['scoring tokens']} of these for scores, {facts['evaluation tokens']} other ones for this table."
         + (f" Further settings: {', '.join(facts['settings'])}." if facts["settings"] else ""),
-        f"Machine: {machine()}; one thread, on a machine that others used heavily at the time. "
-        f"Commit {', '.join(sorted({row.commit for row in rows}))}.",
+        f"Machine: {machine()}; one thread. Commit {', '.join(sorted({row.commit for row in rows}))}.",
         "",
     ]
     if picture:

@@ -100,12 +100,16 @@ def check_mixed_child(subject: Subject) -> None:
         expected = logits(teacher, subject.ids)
         # Not every stock model decodes as it computes without a cache; the child has to do what the stock model does.
         steps = workable_steps(teacher, subject.ids)
-        expected_cached = None if steps is None else cached_logits(teacher, subject.ids, steps)
+        stepwise = None if steps is None else (steps, cached_logits(teacher, subject.ids, steps))
     what = ", ".join(f"{wanted.label} in layer {wanted.layer}" for wanted in chosen)
     close(logits(child, subject.ids), expected, f"logits with {what}, beside the masked teacher's")
-    if steps is not None and expected_cached is not None:
-        cached = cached_logits(child, subject.ids, steps)
-        close(cached, expected_cached, f"logits with a cache with {what}, beside the masked teacher's")
+    if stepwise is not None:
+        steps, expected_cached = stepwise
+        close(
+            cached_logits(child, subject.ids, steps),
+            expected_cached,
+            f"logits with a cache with {what}, beside the masked teacher's",
+        )
     survives(subject, child, path)
 
 

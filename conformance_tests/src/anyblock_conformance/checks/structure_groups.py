@@ -184,6 +184,7 @@ def _deeper(subject: Subject) -> Any:
     mapped = subject.text_config.attribute_map.get("num_hidden_layers")
 
     def extend(data: dict[str, Any]) -> dict[str, Any]:
+        """Return a part of the configuration with every layer count and list of layers made longer."""
         found: dict[str, Any] = {}
         for key, value in data.items():
             if (key == mapped or _COUNT.fullmatch(key)) and value == layers:

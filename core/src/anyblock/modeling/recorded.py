@@ -41,7 +41,10 @@ def record(run: Callable[[], object], layer: nn.Module, before: Collection[nn.Mo
         raise _Reached
 
     def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        """Return a hook that keeps what the module of this name returns, and forgets what ran inside it."""
+
         def hook(module: nn.Module, _: Any, output: Any) -> None:
+            """Keep an output, if it is the module's first and a tensor."""
             calls[name] = calls.get(name, 0) + 1
             for inner in [known for known in outputs if known.startswith(f"{name}.")]:
                 del outputs[inner]

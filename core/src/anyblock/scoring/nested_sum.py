@@ -74,6 +74,7 @@ class NestedSum:
         """Return a forward of the linear module that adds up its products in pieces."""
 
         def forward(units: torch.Tensor) -> torch.Tensor:
+            """Return the module's result, [..., out], of inputs [..., in]; running sums are kept in the dtype of the product."""
             wide = torch.promote_types(self._weight.dtype, torch.float32)
             bias = self._map.bias
             total = bias.to(wide) if isinstance(bias, torch.Tensor) else self._weight.new_zeros(1, dtype=wide)
