@@ -41,12 +41,12 @@ def text(tmp_path: Path) -> Path:
 def run(*arguments: str | Path) -> int:
     """Run the command line in this process; its signal handlers are put back."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    shown = warnings.showwarning
+    shown, unraisable = warnings.showwarning, sys.unraisablehook
     try:
         with pytest.raises(SystemExit) as stop:
             main([str(argument) for argument in arguments])
     finally:
-        warnings.showwarning = shown
+        warnings.showwarning, sys.unraisablehook = shown, unraisable
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return int(stop.value.code or 0)
@@ -237,6 +237,31 @@ anyblock.cli.main([])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith("anyblock: stopped; ")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_amid_a_finalizer_stops_the_command(number: signal.Signals, code: int) -> None:
+    # Python prints what a finalizer raises and goes on; twice in a row here.
+    script = f"""
+import os, time, weakref, anyblock.cli
+class Kept:
+    pass
+def released():
+    os.kill(os.getpid(), {int(number)})
+    time.sleep(60)
+def app(args):
+    for _ in range(2):
+        kept = Kept()
+        weakref.finalize(kept, released)
+        del kept
+    time.sleep(60)
+anyblock.cli.app = app
+anyblock.cli.main([])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("anyblock: stopped; ")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

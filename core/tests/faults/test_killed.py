@@ -93,7 +93,10 @@ def test_push_killed(props: Props, reached: Callable[[str], None], name: str, at
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_by_a_signal(props: Props, number: signal.Signals, code: int) -> None:
     scene = compress_scene(props)
-    done = scene.run(kill_after=scene.seconds * 0.6, signal=number)
+    hold = {"mode": "hold", "at": 2, "match": "stages/4-", "release": str(props.root / "never")}
+    victim = props.warm.start(scene.argv, root=props.root, fault=hold)
+    victim.reached()
+    done = victim.join(kill_after=0, signal=number)
     assert done.code == code, done.stderr
     assert "what was finished is kept, the same command continues" in done.stderr
     assert not done.crashed
@@ -102,6 +105,26 @@ def test_stopped_by_a_signal(props: Props, number: signal.Signals, code: int) ->
     assert not list((props.root / "child.run").glob(".holder*")), "the lock was released"
     scene.look(f"signal {number}")
     scene.again(f"signal {number}")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_at_any_time(props: Props, reached: Callable[[str], None], number: signal.Signals, code: int) -> None:
+    chance = random.Random(0)
+    scene = compress_scene(props)
+    stopped = 0
+    for _ in range(60):
+        done = scene.run(kill_after=chance.uniform(0, scene.seconds), signal=number)
+        assert not done.crashed, done.stderr
+        if done.code == 0:  # nothing was left to do, or else the signal was lost
+            assert "Evaluating: done" in done.stderr, done.stderr
+            scene.clear()
+            continue
+        assert done.code == code, done.stderr
+        stopped += 1
+        scene.look(f"signal {number}")
+        scene.again(f"signal {number}")
+    reached(f"compress: stopped {stopped} times by {number.name}")
 
 
 def test_every_command_has_its_points() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import warnings
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -63,8 +64,7 @@ app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args"
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 the work failed, 2 wrong usage or unusable input, 130 and 143 on signals."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _signalled)
+    _take_signals()
     warnings.showwarning = _show_warning
     sys.exit(_run(arguments))
 
@@ -81,6 +81,26 @@ class _Signalled(BaseException):
 _received: list[int] = []
 """Signals that arrived. A C extension that meets `_Signalled` may raise an error of its own in its place (torch does so
 when it asks an object for its length), so whatever ends a command after a signal is taken for the signal."""
+
+
+def _take_signals() -> None:
+    """Turn Ctrl-C and SIGTERM into `_Signalled`."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _signalled)
+    others = sys.unraisablehook
+
+    def deliver_again(ignored: sys.UnraisableHookArgs) -> None:
+        """Interrupt the main thread once more where a signal came amid a finalizer, out of which Python lets no exception."""
+        if isinstance(ignored.exc_value, _Signalled):
+            # Not before this hook, which lets no exception out either, has returned.
+            (number,) = ignored.exc_value.args
+            again = threading.Timer(0.01, signal.pthread_kill, (threading.main_thread().ident, number))
+            again.daemon = True
+            again.start()
+        else:
+            others(ignored)
+
+    sys.unraisablehook = deliver_again
 
 
 def _signalled(number: int, _: FrameType | None) -> None:

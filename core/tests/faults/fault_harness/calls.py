@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +23,7 @@ def run(request: dict[str, Any]) -> int:
     from anyblock import cli
 
     if "argv" in request:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, cli._signalled)
+        cli._take_signals()
         try:
             return int(cli._run(request["argv"]))
         except SystemExit as stop:
