@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import torch
-from anyblock.costs.measured import cache_argument, cache_of_output
+from anyblock.costs.measured import run_with_cache
+
+from anyblock_conformance.expect import distance
 
 _STEPS: Final = (5, 1, 1, 2, 1, 1, 1)
 _SINGLE_STEPS: Final = (5, *[1] * 7)
@@ -13,37 +15,42 @@ _SINGLE_STEPS: Final = (5, *[1] * 7)
 
 @torch.no_grad()
 def cached_logits(model: Any, ids: torch.Tensor, steps: tuple[int, ...]) -> torch.Tensor:
-    """Return the logits `[batch, length, vocabulary]`, computed in steps of so many tokens with a `DynamicCache`.
+    """Return the logits `[batch, length, vocabulary]`, computed in steps of so many tokens with a cache.
 
     Positions are left to the model, which counts them from its cache, as in `generate`.
     """
     found, begin, cache = [], 0, None
     for step in steps:
-        output = model(input_ids=ids[:, begin : begin + step], use_cache=True, **cache_argument(model, cache))
-        cache = cache_of_output(output)
+        output, cache = run_with_cache(model, ids[:, begin : begin + step], cache)
         found.append(output.logits)
         begin += step
     return torch.cat(found, dim=1)
 
 
+@torch.no_grad()
 def workable_steps(model: Any, ids: torch.Tensor) -> tuple[int, ...] | None:
     """Return in which steps a stock model decodes with a cache: one of several tokens among them if it takes such a one.
 
-    Some take one token at a time behind a prompt (CPM-Ant, ProphetNet). None of a model that does not decode at all.
+    Some take one token at a time behind a prompt: others are refused (CPM-Ant, ProphetNet) or computed otherwise
+    (RecurrentGemma). Where no steps give what the model computes without a cache, those that it takes are returned; None
+    of a model that does not decode at all.
     """
+    taken, expected = None, model(input_ids=ids, use_cache=False).logits
     for steps in (_STEPS, _SINGLE_STEPS):
         try:
-            cached_logits(model, ids, steps)
+            found = cached_logits(model, ids, steps)
         except (RuntimeError, IndexError, ValueError, AssertionError):
             continue
-        return steps
-    return None
+        taken = taken or steps
+        if distance(found, expected) <= 1e-4:
+            return steps
+    return taken
 
 
 @torch.no_grad()
 def real_cache(model: Any, ids: torch.Tensor) -> Any:
-    """Return the cache after a forward pass on these tokens."""
-    return cache_of_output(model(input_ids=ids, use_cache=True))
+    """Return the cache after a forward pass on these tokens; None of a model that has none."""
+    return run_with_cache(model, ids)[1]
 
 
 @torch.no_grad()

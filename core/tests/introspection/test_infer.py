@@ -101,6 +101,12 @@ def test_a_residual_inside_the_branch_is_returned_by_the_no_op() -> None:
     assert "ffn_intermediate" in {*bloom.attributes["lacking"], *bloom.attributes["absent"]}
 
 
+@pytest.mark.parametrize("model_type", ["openai-gpt", "recurrent_gemma", "xlstm"])
+def test_other_ways_to_keep_what_was_seen(model_type: str) -> None:
+    lacking = infer_family(model_type).attributes["lacking"]
+    assert not {"build", "search", "attention_no_op", "ffn_no_op"} & lacking.keys()
+
+
 def test_a_norm_that_feeds_both_halves_belongs_to_neither() -> None:
     cohere = infer_family("cohere")
     assert cohere.attributes["other"] == ("input_layernorm",)

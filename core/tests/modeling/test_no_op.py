@@ -88,7 +88,19 @@ def test_stand_ins_have_the_width_and_the_switches_of_what_they_replace() -> Non
     assert NoOpFFN(width=3)(hidden).shape == (2, 5, 3)
     assert torch.equal(NoOpFFN(width=3)(hidden) * 2, torch.zeros(2, 5, 3))
     assert NoOpFFN()(hidden).shape == (2, 5, 8)
+    (only,) = listed = NoOpFFN(returns=-1)(hidden)
+    assert isinstance(listed, list)
+    assert torch.equal(only + hidden, hidden)
     made = NoOpAttention.replacing(Attention(), returns=2)
     assert made.is_kv_shared_layer
     assert not hasattr(made, "_private")
     assert options_of(NoOpFFN(width=3)) == {"returns": 1, "width": 3}
+
+
+def test_a_removed_mixer_hands_its_state_through() -> None:
+    hidden, state = torch.ones(2, 5, 8), (torch.ones(3), torch.ones(4))
+    no_op = NoOpFFN(returns=3)
+    assert no_op(hidden, state)[1] is state
+    assert [value is None for value in no_op(hidden, state)] == [False, False, True]
+    assert no_op(hidden, torch.ones(2, 5), [1], "more")[1:] == (None, [1]), "positions and masks are no state"
+    assert no_op(hidden_states=hidden)[1:] == (None, None)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.views import candidate_shapes
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.costs.measured import Kept, kept_by_layers
 from anyblock.costs.model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
+from anyblock.errors import UnsupportedModelError
 from anyblock.modeling.load import load_model
 from anyblock.pruning.mixin import PruningMixIn
 
 from anyblock_conformance.check import check
 from anyblock_conformance.children import child_model, write_child
-from anyblock_conformance.decoding import real_cache
 from anyblock_conformance.expect import NotApplicableError, equal
 from anyblock_conformance.kinds import claimed_kinds, pruning_cases, smaller_sizes
 from anyblock_conformance.pruned import candidates, mixin_for, narrower_config, narrower_model, random_orders
@@ -70,11 +70,11 @@ def check_cache_costs(subject: Subject) -> None:
             models.append((f"a child with {kind} {[w.size for w in chosen]}", child_model(subject, chosen), blocks))
     for name, model, blocks in models:
         for length in (3, 12):
-            cache = real_cache(model, subject.tokens(2, length))
+            found = _kept(subject, model, length)
             for layer in subject.layers:
                 if blocks[layer].attention.no_op:
                     continue  # it writes two numbers a token, which no budget counts
-                kept = _elements(cache, layer)
+                kept = sum(tensor.numel() for tensor in found[layer].tensors)
                 spec = subject.family.cache_spec(subject.config, blocks[layer], layer)
                 equal(
                     2 * spec.elements(length),
@@ -124,19 +124,9 @@ def _counted(model: Any) -> int:
     return sum(tensor.numel() for tensor in {id(t): t for t in model.state_dict(keep_vars=True).values()}.values())
 
 
-def _elements(cache: Any, layer: int) -> int:
-    layers = getattr(cache, "layers", None)
-    if layers is None:
-        raise NotApplicableError(f"the cache of this model, a {type(cache).__name__}, does not show its layers")
-    return sum(tensor.numel() for tensor in _tensors(vars(layers[layer]).values())) if layer < len(layers) else 0
-
-
-def _tensors(values: Iterable[Any]) -> Iterable[torch.Tensor]:
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            if value.dim():  # a windowed layer keeps its window as a tensor of one number, which is no state
-                yield value
-        elif isinstance(value, dict):
-            yield from _tensors(value.values())
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
+def _kept(subject: Subject, model: Any, length: int) -> list[Kept]:
+    layers = [model.get_submodule(subject.family.layer_block_name(layer)) for layer in range(subject.num_layers)]
+    try:
+        return kept_by_layers(model, layers, subject.tokens(2, length))
+    except UnsupportedModelError as error:
+        raise NotApplicableError(str(error)) from error

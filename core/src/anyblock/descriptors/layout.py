@@ -28,7 +28,7 @@ class HalfLayout:
 
     Attributes:
         names: checkpoint names, below the layer, of the modules and parameters that belong to it.
-        attentions: `{module: values it returns}` of softmax attentions, whose no-op keeps the cache going.
+        attentions: `{module: values it returns}` of softmax attentions, whose no-op keeps the cache going; -1 is a list of one.
         zeros: `{module: values it returns}` of further modules that a no-op replaces by zeros.
         norms: the norms that leave with it.
         residuals: `{module: argument}` of modules that add the residual themselves and get it as that argument; a number

@@ -76,4 +76,4 @@ def layer_caches(key: ConfigKey, descriptor: LayoutDescriptor, ffn: bool = True)
                 owner, _, leaf = name.rpartition(".")
                 if name and isinstance(layer.get_submodule(name), NoOpFFN):
                     setattr(layer.get_submodule(owner), leaf, module)
-    return tuple(measured_caches(model, len(layers)))
+    return tuple(measured_caches(model, list(layers)))

@@ -35,7 +35,10 @@ class Branch:
 
 @dataclass(frozen=True)
 class Call:
-    """How one module of a layer was called: how many values it returned, and which argument it handed through, if any."""
+    """How one module of a layer was called: what it returned, and which argument it handed through, if any.
+
+    `returns` is as `NoOpAttention` takes it.
+    """
 
     returns: int
     residual: str | None
@@ -210,7 +213,8 @@ def _call(trace: Trace, clean: dict[int, bool], module: nn.Module, args: Any, kw
                 maker = trace.maker.get(trace.value(first))
                 if maker is not None and maker in own and trace.value(item) in trace.steps[maker].inputs:
                     residual = str(name)
-    return Call(len(values) if isinstance(output, tuple | list) else 1, residual, layer_index_of(module) is not None)
+    returns = len(values) if isinstance(output, tuple) else -len(values) if isinstance(output, list) else 1
+    return Call(returns, residual, layer_index_of(module) is not None)
 
 
 def _with_hidden(run: LayerRun, hidden: torch.Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:

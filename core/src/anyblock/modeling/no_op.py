@@ -21,7 +21,8 @@ class NoOpAttention(nn.Module):
     cached decoding would run with wrong positions, so one head of one dimension is written instead.
 
     Args:
-        returns: how many values the replaced module returns; 1 means a bare tensor, more a tuple padded with None.
+        returns: how many values the replaced module returns; 1 means a bare tensor, more a tuple padded with None, and -n a
+            list of n (GPT).
         layer_idx: the layer's index in the cache; None for a mixer that keeps its state elsewhere.
     """
 
@@ -54,7 +55,7 @@ class NoOpFFN(nn.Module):
     """A feed-forward half that adds nothing to the residual stream.
 
     Args:
-        returns: how many values the replaced module returns; 1 means a bare tensor, more a tuple padded with None.
+        returns: see `NoOpAttention`.
         width: of what it returns where that is not the width of what it receives; None where it is.
     """
 
@@ -69,8 +70,15 @@ class NoOpFFN(nn.Module):
         return cls(returns=returns, width=width)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return `Nothing` of the hidden states' shape, or as wide as is said, in the replaced module's form."""
-        return in_form(nothing_like(hidden_states_of(args, kwargs), self.width), self.returns)
+        """Return `Nothing` of the hidden states' shape, or as wide as is said, in the replaced module's form.
+
+        Where the module would return a state behind it, the state that it is given in the same place stays as it is.
+        """
+        found = in_form(nothing_like(hidden_states_of(args, kwargs), self.width), self.returns)
+        if isinstance(found, tuple):
+            states = (value if isinstance(value, tuple | list) else None for value in args[1 : len(found)])
+            found = (found[0], *states, *[None] * (len(found) - max(1, len(args))))
+        return found
 
 
 class NoOpResidual(NoOpAttention):
@@ -171,5 +179,7 @@ def cache_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 
 
 def in_form(value: torch.Tensor, returns: int) -> Any:
-    """Return `value` as a module does that returns so many values: bare, or first in a tuple padded with None."""
+    """Return `value` as a module does that returns so many values: bare, or first in a tuple or list padded with None."""
+    if returns < 0:
+        return [value, *[None] * (-returns - 1)]
     return value if returns == 1 else (value, *[None] * (returns - 1))
