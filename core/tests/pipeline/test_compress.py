@@ -87,6 +87,26 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_child(settings: dict[str, 
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_a_refinement_that_is_stopped_in_any_round_ends_like_one_that_is_not(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings["model"] = str(Path(__file__).parents[1] / "assets" / "tiny-llama")
+    settings["pruning"] = {"ffn": {"sizes": [0.25, 0.5, 0.75]}}
+    settings["search"] = {"budget": {"params": "0.5x"}, "refine_rounds": 4}
+    whole, task = StopAfter(10**9, "Measuring exchanges"), "Measuring exchanges"
+    run = compress(config_of(settings), progress=whole).run
+    expected = RunFolder(run).result("6-refine", "refinement.json").read_bytes()
+    assert {step["number"] for step in json.loads(expected)["steps"]} >= {1, 2, 3}
+    steps = 10**9 - whole.left
+    settings["output"] = str(tmp_path / "again")
+    for point in (steps // 5, steps // 3, steps // 2):  # each goes on behind the last round that was finished
+        with pytest.raises(Stop):
+            compress(config_of(settings), progress=StopAfter(point, task))
+    run = compress(config_of(settings)).run
+    assert RunFolder(run).result("6-refine", "refinement.json").read_bytes() == expected
+    assert tree_digest(tmp_path / "again") == tree_digest(tmp_path / "child")
+
+
 def test_refinement_never_ends_above_where_it_started(settings: dict[str, Any]) -> None:
     one_shot = {**settings, "search": {**settings["search"], "refine_rounds": 0}, "output": settings["output"] + "-one"}
     first, refined = compress(config_of(one_shot)), compress(config_of(settings))
