@@ -92,11 +92,13 @@ def kept_by_layers(model: Any, layers: Sequence[nn.Module], ids: torch.Tensor) -
     """
     parts = [module for layer in layers for module in layer.modules()]
     before = {id(module): dict(vars(module)) for module in parts}
-    output, cache = run_with_cache(model, ids)
-    held = [list(_held(layer, before, len(ids))) for layer in layers]
-    for module in parts:
-        vars(module).clear()
-        vars(module).update(before[id(module)])
+    try:
+        output, cache = run_with_cache(model, ids)
+        held = [list(_held(layer, before, len(ids))) for layer in layers]
+    finally:
+        for module in parts:
+            vars(module).clear()
+            vars(module).update(before[id(module)])
     cached = _parts(cache, len(layers))
     if cached is None:
         others = sorted(set(output) - _RESULTS)
