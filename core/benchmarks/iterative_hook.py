@@ -104,6 +104,7 @@ def _formula(linear: Any, x: Any, y: Any, removed: Any, variant: str) -> Callabl
     from torch.nn import functional
 
     def run() -> Any:
+        """Return the scores of all channels by the formula as it is written down."""
         weight = linear.weight.detach()
         inputs, outputs = x, y
         if variant.endswith("float32"):

@@ -90,6 +90,7 @@ def check(
         raise ValueError(f"check id {id!r} is not of the form level.words-of-the-rule")
 
     def decorate(function: CheckFunction) -> CheckFunction:
+        """Attach the check that this function is to it."""
         summary, why, fix = _documentation(id, inspect.getdoc(function) or "")
         level = Level(id.partition(".")[0])
         found = Check(id, level, function, capability, tuple(depends_on), needs, cases, new_in, summary, why, fix)

@@ -32,12 +32,14 @@ def no_network() -> Iterator[list[str]]:
         refuse(f"look-up of {host}")
 
     def guarded_connect(self: socket.socket, address: Any) -> None:
+        """Connect on this machine, and refuse the rest."""
         if threading.get_ident() != thread or self.family in _LOCAL:
             connect(self, address)
             return
         refuse(f"connection to {address}")
 
     def guarded_connect_ex(self: socket.socket, address: Any) -> int:
+        """Connect on this machine, and refuse the rest."""
         if threading.get_ident() != thread or self.family in _LOCAL:
             return connect_ex(self, address)
         refuse(f"connection to {address}")

@@ -51,6 +51,7 @@ def conformance_tests(
 
     @pytest.mark.parametrize("check", ids, ids=ids)
     def test_conformance(check: str) -> None:
+        """Report one check, or what keeps a level from being passed."""
         if check.startswith(_LEVEL):
             level = level_result(session, Level(check.removeprefix(_LEVEL)))
             if level.state == "incomplete":

@@ -110,6 +110,7 @@ class PlainProgress:
         done = before = 0
 
         def advance(units: int) -> None:
+            """Count units, and show them if it is time."""
             nonlocal done, before, shown
             done += units
             now = time.monotonic()

@@ -12,8 +12,6 @@ from anyblock.errors import UnsupportedModelError
 
 RECURRENT_GEMMA = {"lru_width": 16, "attention_window_size": 7, "head_dim": 4, "conv1d_width": 4}
 XLSTM = {"hidden_size": 128, "num_heads": 4, "num_blocks": 4, "chunk_size": 8}
-
-
 LAYERS = {"openai-gpt": "transformer.h", "xlstm": "backbone.blocks"}
 
 

@@ -63,6 +63,7 @@ def watch_router(
     original, outer = router.forward, vars(router).get("forward")
 
     def forward(*args: Any, **kwargs: Any) -> Any:
+        """Route as before, and note which experts were taken."""
         with _Intercept(routing, getattr(router, CORRECTION_BIAS, None), num_experts, change):
             output = original(*args, **kwargs)
         for value in output if isinstance(output, tuple) else ():

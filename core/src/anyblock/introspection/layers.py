@@ -56,6 +56,7 @@ def find_layers(model: Any, ids: torch.Tensor, count: int) -> LayerList:
         """Record when a module ends, and of members of lists what they were given and returned."""
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            """Note that the module ended, and its call if it is in a list of modules."""
             order.append(("end", name))
             if id(module) in members:
                 path, index = members[id(module)]

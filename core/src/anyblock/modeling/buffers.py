@@ -41,6 +41,7 @@ def _with_owner(model: nn.Module) -> Iterator[tuple[Any, nn.Module]]:
     """Yield `(nearest model above that can initialise, module)` for every module."""
 
     def walk(owner: Any, module: nn.Module) -> Iterator[tuple[Any, nn.Module]]:
+        """Yield every module with the nearest one around it that initialises weights."""
         if hasattr(module, "_init_weights"):
             owner = module
         yield owner, module

@@ -104,6 +104,7 @@ def _constructor(original: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(original)
     def construct(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        """Build a layer; inside a scope, with what the scope has for it."""
         scope = _SCOPE.get()
         # A layer class whose base is a layer class too calls this twice for one object: only the outer call counts.
         if scope is None or id(self) in scope.building:

@@ -301,6 +301,7 @@ class LayerwiseModel:
         wrap: dict[type[nn.Module], Callable[[torch.Tensor], Any]] = {}
 
         def probe(index: int, layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            """Run the first layer of each class for real; the others return their input in the form that was seen."""
             if type(layer) in wrap:
                 return wrap[type(layer)](hidden_states_of(args, kwargs))
             output = self._ran(index, partial(type(layer).forward, self.use(index)), *args, **kwargs)

@@ -90,6 +90,7 @@ def _planned(family: ModelFamily, path: Path, raw: dict[str, Any], view: Any) ->
         return torch.empty(entry.shape, dtype=torch_dtype(entry.dtype), device="meta")
 
     def shape(name: str) -> torch.Tensor:
+        """Return a tensor on the meta device with the shape and dtype that the conversion will give."""
         if name in plan.stored:
             return meta(plan.stored[name].entry)
         sources = {origin: meta(source.tensors[origin][1]) for origin in plan.computed[name]}

@@ -73,6 +73,7 @@ def block_configs(count: int | None) -> Callable[[Any], list[BlockConfig]]:
     """Return a check for a list of `count` block configs; None leaves the length open."""
 
     def check(result: Any) -> list[BlockConfig]:
+        """Refuse what is no list of one BlockConfig a layer."""
         if not isinstance(result, list):
             raise BadResultError(f"returned {_kind(result)}", "a list of BlockConfig, one a layer")
         for index, block in enumerate(result):
@@ -99,6 +100,7 @@ def dequantized(names: Sequence[str]) -> Callable[[Any], dict[str, tuple[str, ..
     known = frozenset(names)
 
     def check(result: Any) -> dict[str, tuple[str, ...]]:
+        """Refuse what is no plan of tensors by their sources."""
         if result is None:
             return {}
         plan = {}
@@ -157,6 +159,7 @@ def mapping_of(wanted: type[Any], phrase: str) -> Callable[[Any], dict[str, Any]
     """Return a check for `{name: instance of wanted}`."""
 
     def check(result: Any) -> dict[str, Any]:
+        """Refuse what is no mapping of names to such values."""
         found = _named(result, phrase)
         for name, value in found.items():
             if not isinstance(value, wanted):
@@ -170,6 +173,7 @@ def mapping_of_classes(base: type[Any], phrase: str) -> Callable[[Any], dict[str
     """Return a check for `{name: subclass of base}`."""
 
     def check(result: Any) -> dict[str, Any]:
+        """Refuse what is no mapping of names to such classes."""
         found = _named(result, phrase)
         for name, value in found.items():
             if not isinstance(value, type) or not issubclass(value, base):

@@ -69,6 +69,7 @@ def repair_removal(
     removed = left.nonzero().squeeze(1)
 
     def problem(moments: Moments) -> _Problem:
+        """Return the least-squares problem of what the removed units gave."""
         lost = full[:, removed]
         gram = _block(moments.inputs, removed, removed)
         return _Problem(
@@ -109,6 +110,7 @@ def fit_linear(
     """
 
     def problem(moments: Moments) -> _Problem:
+        """Return the least-squares problem of the whole map, or of its distance from `origin`."""
         _check(moments, fit.inputs.shape[0])
         if moments.cross is None or moments.outputs is None:
             raise UsageError("moments without outputs", expected="moments that LinearFitStatistic collected")

@@ -91,6 +91,7 @@ class NestedSum:
 
     def _passed_on(self, name: str) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
+            """Note that the module of this name hands the result on unchanged, if it does."""
             first = output if isinstance(output, torch.Tensor) else output[0]
             # The same memory, which nothing has written to since, and no module in between that did more.
             same = (first.data_ptr(), first.shape) == (self._result.data_ptr(), self._result.shape)
