@@ -87,18 +87,23 @@ def _take_signals() -> None:
     """Turn Ctrl-C and SIGTERM into `_Signalled`."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _signalled)
-    others = sys.unraisablehook
+    others, waiting = sys.unraisablehook, threading.Event()
+
+    def once_more(number: int) -> None:
+        """Interrupt the main thread, wherever it is by now."""
+        waiting.clear()
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
 
     def deliver_again(ignored: sys.UnraisableHookArgs) -> None:
-        """Interrupt the main thread once more where a signal came amid a finalizer, out of which Python lets no exception."""
-        if isinstance(ignored.exc_value, _Signalled):
+        """See to it that a signal that came amid a finalizer, out of which Python lets no exception, comes once more."""
+        if not isinstance(ignored.exc_value, _Signalled):
+            others(ignored)
+        elif not waiting.is_set():  # two finalizers in a row are interrupted for one signal
+            waiting.set()
             # Not before this hook, which lets no exception out either, has returned.
-            (number,) = ignored.exc_value.args
-            again = threading.Timer(0.01, signal.pthread_kill, (threading.main_thread().ident, number))
+            again = threading.Timer(0.01, once_more, ignored.exc_value.args)
             again.daemon = True
             again.start()
-        else:
-            others(ignored)
 
     sys.unraisablehook = deliver_again
 
@@ -114,6 +119,8 @@ def _run(arguments: list[str] | None) -> int:
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001 - `_explain` raises again what is no failure of ours
+        for number in (signal.SIGINT, signal.SIGTERM) if _received else ():
+            signal.signal(number, signal.SIG_IGN)  # the command is over; another signal must not garble how it ends
         _debug()
         if _received:
             _say("stopped; what was finished is kept, the same command continues")
