@@ -70,7 +70,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_
 
 def distributions() -> list[Path]:
     """Return the folder of every distribution, core first."""
-    folders = [ROOT / "core", ROOT / "conformance_tests", *sorted((ROOT / "plugins").iterdir())]
+    folders = [ROOT / "core", ROOT / "conformance_tests", *sorted((ROOT / "plugins").glob("*/*"))]
     return [folder for folder in folders if (folder / "pyproject.toml").is_file()]
 
 
@@ -203,12 +203,12 @@ def tests(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 def minimal(session: nox.Session) -> None:
     """Run the tests of core and of one plugin with nothing else installed, so that an undeclared dependency shows."""
-    core, llama, suite = ROOT / "core", ROOT / "plugins" / "llama", ROOT / "conformance_tests"
+    core, llama, suite = ROOT / "core", ROOT / "plugins" / "families" / "llama", ROOT / "conformance_tests"
     install_wheels(session, [core, llama], *TEST_TOOLS, without=("lm-eval",))
     session.run_install("python", "-m", "pip", "uninstall", "--yes", "--quiet", project(suite)["name"])
     session.run("pytest", "-n", "2", "-m", "not slow and not faults", "core/tests", env=ONE_THREAD)
     install_wheels(session, [suite])
-    session.run("pytest", "plugins/llama/tests", env=ONE_THREAD)
+    session.run("pytest", "plugins/families/llama/tests", env=ONE_THREAD)
 
 
 @nox.session(venv_backend="none", requires=["workspace"])
@@ -241,7 +241,7 @@ def vllm(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 def lowest(session: nox.Session) -> None:
     """Run core's tests with the lowest version of every direct dependency that is promised, torch aside."""
-    folders = [ROOT / "core", ROOT / "conformance_tests", ROOT / "plugins" / "llama"]
+    folders = [ROOT / "core", ROOT / "conformance_tests", ROOT / "plugins" / "families" / "llama"]
     install_wheels(
         session, folders, *TEST_TOOLS, without=("lm-eval",), constraints=lowest_constraints(session, folders)
     )
@@ -291,14 +291,14 @@ def lm_eval(session: nox.Session) -> None:
     text = ROOT.parent / "shared" / "text" / "wikitext2-valid.txt"
     if not text.is_file():
         session.skip("the reference material (shared/text) is not beside the repository")
-    install_wheels(session, [ROOT / "core", ROOT / "plugins" / "llama"])
+    install_wheels(session, [ROOT / "core", ROOT / "plugins" / "families" / "llama"])
     session.run("python", "core/scripts/run_lm_eval.py", str(text), env=ONE_THREAD)
 
 
 @nox.session(requires=["build"])
 def quantize(session: nox.Session) -> None:
     """Quantize a small exported child with torchao, as core/docs/quantization.md says."""
-    folders = [ROOT / "core", ROOT / "plugins" / "llama"]
+    folders = [ROOT / "core", ROOT / "plugins" / "families" / "llama"]
     install_wheels(session, folders, "pytest", "accelerate", "torchao", without=("lm-eval",))
     session.run("pytest", "-rP", "core/tests/export/test_quantization_page.py", env=ONE_THREAD)
 

@@ -36,8 +36,8 @@ def check_golden(shared_dir: Path, tmp_path: Path) -> Callable[..., None]:
 
     def check(name: str, corrected: Callable[[Any], Any] = lambda block: block) -> None:
         from anyblock import convert_model
-        from anyblock.blocks import block_configs_from_json
         from anyblock.checkpoint.subblocks import SubblockCheckpoint
+        from anyblock.contract.blocks import block_configs_from_json
         from safetensors.torch import load_file, save_file
 
         golden, source = shared_dir / "golden" / "families" / name, tmp_path / "source"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from anyblock.capabilities import CAPABILITIES, Capability, Support
+from anyblock.contract.capabilities import CAPABILITIES, Capability, Support
 from anyblock.errors import UsageError
 from anyblock_conformance import __version__
 from anyblock_conformance.check import check, check_of

@@ -84,7 +84,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _hook(linear: Any, x: Any, y: Any, removed: Any, variant: str) -> Callable[[], Any]:
-    from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
+    from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
     from anyblock.importance import HookContext, IterativeChannelContributionHook
 
     block = BlockConfig(attention=AttentionConfig(no_op=True), ffn=FFNConfig(intermediate_size=x.shape[-1]))

@@ -25,17 +25,17 @@ import torch
 from anyblock import compress, evaluate
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import HALVES, NO_OP, TEACHER, Candidate
-from anyblock.candidates.views import CandidateWeights, Orders
+from anyblock.candidates.candidate_weights import CandidateWeights, Orders
 from anyblock.config import RunConfig, load_config
 from anyblock.modeling.load import load_model
 from anyblock.modeling.process_memory import peak_memory, reset_peak_memory
 from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.model_source import read_source
 from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.source import read_source
 from anyblock.pipeline.stages.candidates import keep_candidates, plan_candidates
 from anyblock.pipeline.stages.data import TokenData
 from anyblock.pipeline.stages.importance import hook_plans, run_importance
-from anyblock.pipeline.stages.solution import build_problem, chosen_candidates
+from anyblock.pipeline.stages.search import build_problem, chosen_candidates
 from anyblock.pipeline.stages.teacher import run_teacher
 from anyblock.progress import SILENT
 from anyblock.realize.realize import realize

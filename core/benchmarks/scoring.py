@@ -28,8 +28,8 @@ from anyblock.calibration.sweep import HookPlan, sweep_importance
 from anyblock.calibration.text import pack_text, read_text
 from anyblock.calibration.tokenizer import load_tokenizer
 from anyblock.candidates.candidate import TEACHER, Candidate
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
-from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.family import get_family
 from anyblock.modeling.device import compute_dtype, stored_dtype
@@ -37,9 +37,9 @@ from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.load import load_model
 from anyblock.modeling.skeleton import load_hf_config
 from anyblock.realize.realize import realize
-from anyblock.scoring.around import Surroundings
 from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, sample_for_exact
 from anyblock.scoring.replace_one import score_candidates
+from anyblock.scoring.swaps import Surroundings
 from anyblock.search import Budget, Group, Option, Problem, solve
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from anyblock import convert_model, get_family, load_model
 from anyblock.candidates.candidate import NO_OP, Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.modeling.skeleton import load_hf_config
 from anyblock.realize.realize import realize

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
+from anyblock.contract.importance_hook import HookContext
 from anyblock.importance.channels import IndependentChannelContributionHook
-from anyblock.importance.hook import HookContext
 from torch import nn
 from transformers import AutoTokenizer, LlamaForCausalLM
 

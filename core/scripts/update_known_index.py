@@ -21,7 +21,7 @@ def read_index(plugins: Path) -> dict[str, str]:
         SystemExit: two plugins register one `model_type`.
     """
     index: dict[str, str] = {}
-    for path in sorted(plugins.glob("*/pyproject.toml")):
+    for path in sorted(plugins.glob("*/*/pyproject.toml")):
         project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
         for model_type in project.get("entry-points", {}).get("anyblock.families", {}):
             if index.setdefault(model_type, project["name"]) != project["name"]:

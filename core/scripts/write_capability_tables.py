@@ -11,10 +11,10 @@ import sys
 import tomllib
 from pathlib import Path
 
-from anyblock.capabilities import CAPABILITIES
+from anyblock.contract.capabilities import CAPABILITIES
 from anyblock_conformance.run import run_conformance
 
-PLUGINS = Path(__file__).parents[2] / "plugins"
+PLUGINS = Path(__file__).parents[2] / "plugins" / "families"
 BEGIN, END = "<!-- capabilities: written by core/scripts/write_capability_tables.py -->", "<!-- end of capabilities -->"
 _UNSUPPORTED, _WORDS = "unsupported", {"full": "yes", "unsupported": "–", "not implemented": "not yet"}
 

@@ -20,7 +20,7 @@ from anyblock.config.registry import (
     REFERENCE_MIXINS,
 )
 from anyblock.config.schema import RunConfig
-from anyblock.costs.names import cost_names
+from anyblock.costs.registry import cost_names
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 

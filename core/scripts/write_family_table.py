@@ -10,7 +10,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from anyblock.capabilities import CAPABILITIES
+from anyblock.contract.capabilities import CAPABILITIES
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -23,20 +23,20 @@ architecture does not have is left empty, and each adapter's README has the cond
 def table() -> str:
     """Return the table in Markdown, one row a distribution, in alphabetical order."""
     rows = ["| distribution | serves `model_type` | models |", "|---|---|---|"]
-    for file in sorted((ROOT / "plugins").glob("*/pyproject.toml")):
+    for file in sorted((ROOT / "plugins").glob("*/*/pyproject.toml")):
         project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
         served = project["entry-points"].get("anyblock.families")
         if served:
             types = ", ".join(f"`{name}`" for name in sorted(served))
             description = re.sub(r"^AnyBlock adapters? for (.*?)(?: models)?$", r"\1", project["description"])
-            rows.append(f"| [`{project['name']}`](plugins/{file.parent.name}) | {types} | {description} |")
+            rows.append(f"| [`{project['name']}`](plugins/families/{file.parent.name}) | {types} | {description} |")
     return "\n".join(rows)
 
 
 def capability_table() -> str:
     """Return the table of families by capability in Markdown; what an architecture does not have is left empty."""
     found: dict[str, dict[str, str]] = {}
-    for file in sorted((ROOT / "plugins").glob("*/README.md")):
+    for file in sorted((ROOT / "plugins" / "families").glob("*/README.md")):
         rows = [_cells(line) for line in _between(file.read_text(encoding="utf-8"), *_FOUND).splitlines() if line]
         if not rows:
             continue

@@ -114,7 +114,7 @@ def trained_child(trained_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
     """Layer 0 lacks its attention, 1 both halves, 2 and 5 their ffn; 3 has one kv head, 4 a narrow ffn."""
     from anyblock import get_family
     from anyblock.candidates.candidate import NO_OP, Candidate
-    from anyblock.candidates.views import CandidateWeights
+    from anyblock.candidates.candidate_weights import CandidateWeights
     from anyblock.checkpoint.subblocks import SubblockCheckpoint
     from anyblock.modeling.skeleton import load_hf_config
     from anyblock.realize.realize import realize

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
 from anyblock.errors import ConfigError
 
 MOE = {"num_local_experts": 4, "num_experts_per_tok": 2, "expert_intermediate_dim": 8}

@@ -19,10 +19,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = [
     folder
-    for folder in (ROOT / "core", ROOT / "conformance_tests", *sorted((ROOT / "plugins").iterdir()))
+    for folder in (ROOT / "core", ROOT / "conformance_tests", *sorted((ROOT / "plugins").glob("*/*")))
     if (folder / "pyproject.toml").is_file()
 ]
-PLUGINS = [folder for folder in FOLDERS if folder.parent.name == "plugins"]
+PLUGINS = [folder for folder in FOLDERS if folder.parent.parent.name == "plugins"]
 MODULES = sorted((ROOT / "core" / "src").rglob("*.py"))
 MAX_LINES = 400
 MAX_MEDIAN_LINES = 100

@@ -46,7 +46,7 @@ def test_every_file_that_the_page_names_is_there() -> None:
     for path in re.findall(r"\]\(([\w.-]+\.md)", text):
         assert (PAGE.parent / path).is_file(), path
     for name in re.findall(r"`anyblock-([\w-]+)`", text):
-        assert (ROOT / "plugins" / name / "tests" / "test_golden.py").is_file(), name
+        assert (ROOT / "plugins" / "families" / name / "tests" / "test_golden.py").is_file(), name
 
 
 def test_tests_of_defects_are_on_the_page() -> None:

@@ -15,7 +15,7 @@ import pytest
 from anyblock import convert_model, evaluate, load_model
 from anyblock.calibration.tokenizer import load_tokenizer
 from anyblock.config import RunConfig, load_config
-from anyblock.costs.model import Scenario
+from anyblock.costs.cost_model import Scenario
 from anyblock.errors import CheckpointError, InputError
 from anyblock.export.export import export_child
 from anyblock.pipeline.compress import compress

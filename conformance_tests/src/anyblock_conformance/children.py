@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from anyblock.candidates.candidate import Candidate, Half
-from anyblock.candidates.views import CandidateWeights, Orders
+from anyblock.candidates.candidate_weights import CandidateWeights, Orders
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.load import load_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import torch
-from anyblock.costs.measured import run_with_cache
+from anyblock.costs.probed_cache import run_with_cache
 
 from anyblock_conformance.expect import distance
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from anyblock.checkpoint.source import SourceCheckpoint
+from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from anyblock.blocks import BlockConfig
 from anyblock.candidates.candidate import HALVES, NO_OP, Candidate, Half
-from anyblock.capabilities import CAPABILITIES
+from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.capabilities import CAPABILITIES
 
 from anyblock_conformance.subject import Subject
 

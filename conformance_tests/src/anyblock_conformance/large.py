@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any, Final
 
-from anyblock.checkpoint.source import SourceCheckpoint
+from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 
 from anyblock_conformance.subject import Subject
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from anyblock.candidates.candidate import Candidate
+from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.errors import UnsupportedModelError
 from anyblock.importance.router import silenced_experts
 from anyblock.importance.voting import RankedChoiceVotingHook
 from anyblock.modeling.skeleton import build_skeleton
 from anyblock.modeling.weights import WeightMap
-from anyblock.pruning.mixin import PruningMixIn
 
 from anyblock_conformance.children import assign, stock_copy
 from anyblock_conformance.expect import NotApplicableError

@@ -19,12 +19,12 @@ from anyblock.checkpoint.dtypes import safetensors_dtype
 from anyblock.checkpoint.layout import byte_size
 from anyblock.config import load_config
 from anyblock.config.pruning import CORE_KINDS
-from anyblock.costs.model import Scenario
+from anyblock.costs.cost_model import Scenario
 from anyblock.modeling.skeleton import build_skeleton, keep_precision, load_hf_config, model_class
 from anyblock.pipeline.inspection import inspect_model
-from anyblock.pipeline.source import Source, read_source
+from anyblock.pipeline.model_source import Source, read_source
 from anyblock.pipeline.stages.candidates import plan_candidates
-from anyblock.pipeline.stages.solution import build_problem, chosen_candidates
+from anyblock.pipeline.stages.search import build_problem, chosen_candidates
 from anyblock.realize.realize import child_blocks
 from anyblock.search.solve import solve
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from anyblock.capabilities import CAPABILITIES, Capability
+from anyblock.contract.capabilities import CAPABILITIES, Capability
 from anyblock.errors import AnyBlockError
 
 from anyblock_conformance import __version__

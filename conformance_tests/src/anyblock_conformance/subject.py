@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
-from anyblock.blocks import BlockConfig, block_configs_from_json
 from anyblock.checkpoint.config import read_config
+from anyblock.checkpoint.config_view import config_view
 from anyblock.checkpoint.convert import convert_with
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.checkpoint.view import config_view
+from anyblock.contract.blocks import BlockConfig, block_configs_from_json
 from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.load import load_model
@@ -24,8 +24,8 @@ from anyblock_conformance.headers import Shape, source_shapes
 from anyblock_conformance.tiny import random_tokens, save_tiny
 
 if TYPE_CHECKING:
+    from anyblock.contract.pruning_mixin import PruningMixIn
     from anyblock.family import ModelFamily
-    from anyblock.pruning.mixin import PruningMixIn
 
 T = TypeVar("T")
 Scope = Literal["tiny", "weights", "headers"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anyblock.capabilities import CAPABILITIES
+from anyblock.contract.capabilities import CAPABILITIES
 from anyblock.errors import AnyBlockError
 
 from anyblock_conformance.levels import FLOORS, Level

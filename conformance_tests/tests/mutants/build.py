@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from anyblock.hookspecs import hookimpl
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.modeling.no_op import NoOpFFN, remove_half
 from torch import nn
 

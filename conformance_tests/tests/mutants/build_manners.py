@@ -7,7 +7,7 @@ import os
 import socket
 
 import torch
-from anyblock.hookspecs import hookimpl
+from anyblock.contract.hookspecs import hookimpl
 
 from mutants.good import Dense
 from mutants.registry import mutant

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anyblock.hookspecs import hookimpl
+from anyblock.contract.hookspecs import hookimpl
 
 from mutants.good import Dense
 from mutants.registry import mutant

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
-from anyblock.capabilities import CAPABILITIES, Capability, Support
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
+from anyblock.contract.capabilities import CAPABILITIES, Capability, Support
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.descriptors import DenseDescriptor
-from anyblock.hookspecs import hookimpl
 
 
 class Dense(DenseDescriptor):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from anyblock.costs.cache import CacheSpec
-from anyblock.hookspecs import hookimpl
+from anyblock.contract.cache_spec import CacheSpec
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.importance import IndependentChannelContributionHook, IndependentKvHeadContributionHook
 
 from mutants.good import Dense, changed_mixin

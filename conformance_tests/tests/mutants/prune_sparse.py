@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from anyblock.hookspecs import hookimpl
+from anyblock.contract.hookspecs import hookimpl
 
 from mutants.good import Sparse, changed_mixin
 from mutants.registry import mutant

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from anyblock.hookspecs import hookimpl
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.importance import IndependentChannelContributionHook
 
 from mutants.good import Dense, changed_mixin

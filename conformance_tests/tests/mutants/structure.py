@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from anyblock.capabilities import Capability, Support
-from anyblock.hookspecs import hookimpl
+from anyblock.contract.capabilities import Capability, Support
+from anyblock.contract.hookspecs import hookimpl
 
 from mutants.good import Dense, Instead
 from mutants.registry import mutant

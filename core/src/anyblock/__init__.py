@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anyblock.family import get_family
     from anyblock.modeling.load import load_model
     from anyblock.pipeline.compress import compress
-    from anyblock.pipeline.push import push_child
+    from anyblock.publish.push import push_child
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,7 +39,7 @@ _HOME = {
     "export_child": "anyblock.export.export",
     "get_family": "anyblock.family",
     "load_model": "anyblock.modeling.load",
-    "push_child": "anyblock.pipeline.push",
+    "push_child": "anyblock.publish.push",
 }
 
 

@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyblock
-from anyblock.blocks import BlockConfig
-from anyblock.capabilities import CAPABILITIES, Capability
+from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.capabilities import CAPABILITIES, Capability
 from anyblock.errors import UnsupportedModelError, UsageError, nearest
 from anyblock.plugins import results
 from anyblock.plugins.collecting import collect
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from anyblock.costs.cache import CacheSpec
-    from anyblock.export.format import ExportFormat
-    from anyblock.importance.hook import ImportanceHook
-    from anyblock.pruning.mixin import PruningMixIn
+    from anyblock.contract.cache_spec import CacheSpec
+    from anyblock.contract.export_format import ExportFormat
+    from anyblock.contract.importance_hook import ImportanceHook
+    from anyblock.contract.pruning_mixin import PruningMixIn
 
 
 INFERRED: Final = "auto:"
@@ -307,7 +307,7 @@ class ModelFamily:
 
     def cache_spec(self, config: Any, block_config: BlockConfig, layer_index: int) -> CacheSpec:
         """See `FamilySpec.cache_spec`."""
-        from anyblock.costs.cache import CacheSpec
+        from anyblock.contract.cache_spec import CacheSpec
 
         self._require("cache_spec")
         check = results.instance(CacheSpec, "a CacheSpec")
@@ -325,15 +325,15 @@ class ModelFamily:
 
     def pruning_mixins(self) -> dict[str, PruningMixIn]:
         """See `FamilySpec.pruning_mixins`; merged over the adapter and the extensions, sorted by kind."""
-        from anyblock.pruning.mixin import PruningMixIn
+        from anyblock.contract.pruning_mixin import PruningMixIn
 
         check = results.mapping_of(PruningMixIn, "a dict of PruningMixIn by kind")
         return collect(self._relay, "pruning_mixins", check, strict=self._strict)
 
     def importance_hooks(self) -> dict[str, type[ImportanceHook]]:
         """See `FamilySpec.importance_hooks`; core's own and those of the adapter and the extensions, sorted by name."""
+        from anyblock.contract.importance_hook import ImportanceHook
         from anyblock.importance import HOOKS
-        from anyblock.importance.hook import ImportanceHook
 
         check = results.mapping_of_classes(ImportanceHook, "a dict of ImportanceHook subclasses by name")
         return collect(
@@ -342,8 +342,8 @@ class ModelFamily:
 
     def export_formats(self) -> dict[str, ExportFormat]:
         """See `FamilySpec.export_formats`; core's own and those of the adapter and the extensions, sorted by name."""
+        from anyblock.contract.export_format import ExportFormat
         from anyblock.export import FORMATS
-        from anyblock.export.format import ExportFormat
 
         check = results.mapping_of(ExportFormat, "a dict of ExportFormat by name")
         return collect(

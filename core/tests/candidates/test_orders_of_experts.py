@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
 from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
 from anyblock.errors import ExecutionError
 from anyblock.pruning.expert_channels import ExpertIntermediateLayerDescriptor, ExpertIntermediatePruningMixIn
 from anyblock.pruning.experts import ExpertRemovalLayerDescriptor, ExpertRemovalPruningMixIn

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from anyblock.checkpoint import atomic_directory, write_bytes_atomic, write_json_atomic
 from anyblock.checkpoint.space import readable, require_space
-from anyblock.checkpoint.stale import lock, temporary_name
+from anyblock.checkpoint.tempfiles import lock, temporary_name
 from anyblock.errors import ExecutionError, InputError, OutputExistsError
 
 

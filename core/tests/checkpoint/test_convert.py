@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 from anyblock import convert_model, load_model
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.checkpoint import SubblockCheckpoint
 from anyblock.checkpoint.convert import convert_with
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.descriptors import DenseDescriptor
 from anyblock.errors import (
     AnyBlockError,
@@ -30,7 +31,6 @@ from anyblock.errors import (
     UsageError,
 )
 from anyblock.family import ModelFamily
-from anyblock.hookspecs import hookimpl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from anyblock import convert_model
-from anyblock.blocks import block_configs_from_json
 from anyblock.checkpoint import SubblockCheckpoint
+from anyblock.contract.blocks import block_configs_from_json
 from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.shared

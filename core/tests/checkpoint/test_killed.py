@@ -12,7 +12,7 @@ import pytest
 from anyblock import convert_model
 
 POINTS = {
-    "before the first byte": "parts.write_all",
+    "before the first byte": "safetensors_writer.write_all",
     "while a group is copied": "transfer.Copier.copy",
     "between two groups": "writer.SubblockWriter._fill",
     "before the index": "writer.SubblockWriter.finish",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from anyblock.checkpoint import read_header
 from anyblock.checkpoint.dtypes import BITS, safetensors_dtype, torch_dtype
-from anyblock.checkpoint.parts import InMemory, Stored, write_safetensors
+from anyblock.checkpoint.safetensors_writer import InMemory, Stored, write_safetensors
 from anyblock.checkpoint.transfer import STRIDE, Copier
 from anyblock.errors import CheckpointError
 from hypothesis import given, settings

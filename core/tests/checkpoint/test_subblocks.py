@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.blocks import BlockConfig
 from anyblock.checkpoint import SubblockCheckpoint, SubblockWriter, is_subblock_checkpoint
 from anyblock.checkpoint import fingerprint as fingerprints
-from anyblock.checkpoint.parts import Stored
+from anyblock.checkpoint.safetensors_writer import Stored
+from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import CheckpointError, ConfigError, InputError
 from safetensors.torch import load_file
 

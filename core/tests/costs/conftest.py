@@ -6,9 +6,9 @@ import re
 
 import pytest
 import torch
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.descriptors import DenseDescriptor
 from anyblock.family import ModelFamily
-from anyblock.hookspecs import hookimpl
 
 SIZES = {
     "vocab_size": 64,

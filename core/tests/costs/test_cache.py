@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig
-from anyblock.costs.cache import CacheSpec, attention_cache, head_dim, mamba_cache
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig
+from anyblock.contract.cache_spec import CacheSpec
+from anyblock.descriptors.cache import attention_cache, head_dim, mamba_cache
 
 MODELS = {
     "llama": {},

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
-from anyblock.costs.model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
-from anyblock.costs.names import cost_names
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
+from anyblock.costs.cost_model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
+from anyblock.costs.registry import cost_names
 from anyblock.costs.weights import WeightCost, dtype_bytes, is_tied, tensor_cost
 from anyblock.errors import UsageError
 

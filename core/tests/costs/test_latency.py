@@ -6,10 +6,10 @@ import json
 
 import pytest
 import torch
-from anyblock.costs import timing
-from anyblock.costs.latency import LatencyModel, LatencyScenario, SubblockCalls, measure_subblocks
-from anyblock.costs.timing import Call, measure
 from anyblock.errors import ExecutionError, UsageError
+from anyblock.latency import timing
+from anyblock.latency.additive_model import LatencyModel, LatencyScenario, SubblockCalls, measure_subblocks
+from anyblock.latency.timing import Call, measure
 
 
 class Clock:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.costs.cache import CacheSpec
-from anyblock.costs.measured import kept_by_layers, measured_caches, run_with_cache
+from anyblock.contract.cache_spec import CacheSpec
+from anyblock.costs.probed_cache import kept_by_layers, measured_caches, run_with_cache
 from anyblock.errors import UnsupportedModelError
 
 RECURRENT_GEMMA = {"lru_width": 16, "attention_window_size": 7, "head_dim": 4, "conv1d_width": 4}

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from anyblock.blocks import MoEConfig
-from anyblock.capabilities import CAPABILITIES, Support
+from anyblock.contract.blocks import MoEConfig
+from anyblock.contract.capabilities import CAPABILITIES, Support
 from anyblock.descriptors import DenseDescriptor, DescriptorBase, SparseDescriptor
 from anyblock.family import ModelFamily
 

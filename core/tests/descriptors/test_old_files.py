@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from anyblock import convert_model, load_model
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.costs.model import model_costs
+from anyblock.costs.cost_model import model_costs
 from anyblock.family import get_family
 from safetensors.torch import load_file, save_file
 

@@ -12,7 +12,7 @@ from anyblock.calibration.sweep import HookPlan, sweep_importance
 from anyblock.calibration.text import pack_text, read_text
 from anyblock.calibration.tokenizer import load_tokenizer
 from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config import RunConfig
 from anyblock.family import get_family

@@ -8,12 +8,12 @@ import pytest
 import torch
 from anyblock import convert_model, export_child, get_family, load_model
 from anyblock.candidates.candidate import NO_OP, Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.descriptors import DenseDescriptor
 from anyblock.errors import UnsupportedModelError
 from anyblock.family import ModelFamily, inferring_families
-from anyblock.hookspecs import hookimpl
 from anyblock.modeling.no_op import NoOpFFN, NoOpNorm, remove_half
 from anyblock.modeling.skeleton import load_hf_config, model_class
 from anyblock.realize.realize import realize

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from anyblock import export_child, get_family
 from anyblock.cli import app
+from anyblock.contract.export_format import ExportFormat
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.errors import OutputExistsError, UnsupportedModelError, UsageError
 from anyblock.export import FORMATS
-from anyblock.export.format import ExportFormat
 from anyblock.family import ModelFamily
-from anyblock.hookspecs import hookimpl
 from typer.testing import CliRunner
 
 

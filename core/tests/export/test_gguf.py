@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from anyblock import convert_model, export_child, load_model
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.errors import UnsupportedModelError
 from anyblock.export.gguf.layers import LayerSizes, is_uniform, layer_sizes
 from anyblock.export.gguf.tensors import rope_factors

@@ -7,7 +7,7 @@ import json
 import pytest
 from anyblock import convert_model, export_child, get_family
 from anyblock.candidates.candidate import NO_OP, Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import UnsupportedModelError
 from anyblock.export.nemotron_nas import ffn_mult

@@ -6,7 +6,7 @@ import shutil
 
 from anyblock import get_family
 from anyblock.candidates.candidate import NO_OP, Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.export import FORMATS
 from anyblock.modeling.skeleton import load_hf_config

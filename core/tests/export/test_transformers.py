@@ -158,7 +158,7 @@ def test_anyblock_loads_it_as_well(exported):
 def test_a_uniform_child_is_a_stock_checkpoint(trained_dir, tmp_path):
     from anyblock import get_family
     from anyblock.candidates.candidate import Candidate
-    from anyblock.candidates.views import CandidateWeights
+    from anyblock.candidates.candidate_weights import CandidateWeights
     from anyblock.checkpoint.subblocks import SubblockCheckpoint
     from anyblock.modeling.skeleton import load_hf_config
     from anyblock.realize.realize import realize

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from anyblock.cli import app
 from anyblock.errors import ExecutionError, InputError, OutputExistsError, UsageError
-from anyblock.pipeline.push import prepare_push, push_child
-from anyblock.report.card import card_metadata
+from anyblock.publish.model_card import card_metadata
+from anyblock.publish.push import prepare_push, push_child
 
 CARD = b"---\nlicense: other\nlicense_name: tiny-1.0\nlicense_link: LICENSE\nlanguage: en\nmetrics: [x]\n---\nThe teacher.\n"
 SMALL = ["data.block_size=16", "data.scoring_tokens=64", "data.calibration_tokens=256", "data.evaluation_tokens=64"]

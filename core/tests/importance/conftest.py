@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig, MoEConfig
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig, MoEConfig
 from anyblock.importance import ActivationStatistic, HookContext
 from torch import nn
 

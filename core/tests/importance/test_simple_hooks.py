@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from anyblock.contract.importance_hook import paused
 from anyblock.errors import CheckpointError, UnsupportedModelError, UsageError
 from anyblock.importance import (
     HOOKS,
@@ -21,7 +22,6 @@ from anyblock.importance import (
     LinearFitStatistic,
     MambaHeadContributionHook,
 )
-from anyblock.importance.hook import paused
 from safetensors.torch import load_file
 from torch import nn
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.errors import UnsupportedModelError, UsageError
 from anyblock.family import get_family, inferring_families
 from anyblock.introspection import InferredFamily, infer_family, infer_from

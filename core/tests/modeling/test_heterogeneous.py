@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from anyblock.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import UnsupportedModelError
 from anyblock.family import get_family
 from anyblock.modeling.heterogeneous import heterogeneous

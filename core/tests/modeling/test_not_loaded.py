@@ -9,11 +9,11 @@ import pytest
 import torch
 from anyblock.checkpoint.convert import convert_with
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.costs.model import model_costs
+from anyblock.contract.hookspecs import hookimpl
+from anyblock.costs.cost_model import model_costs
 from anyblock.descriptors import DenseDescriptor
 from anyblock.errors import CheckpointError
 from anyblock.family import ModelFamily
-from anyblock.hookspecs import hookimpl
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.load import load_model
 from safetensors.torch import load_file, save_file

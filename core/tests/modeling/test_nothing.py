@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from anyblock.modeling.nothing import Nothing, nothing_like
+from anyblock.modeling.lazy_zeros import Nothing, nothing_like
 from torch.utils._python_dispatch import TorchDispatchMode
 
 

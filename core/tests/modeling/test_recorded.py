@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from anyblock.modeling.recorded import answering, form_of, record, replayed
+from anyblock.modeling.activation_cache import answering, form_of, record, replayed
 from torch import nn
 
 

@@ -14,10 +14,10 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[3]
 FOLDERS = [
     folder
-    for folder in (ROOT / "core", ROOT / "conformance_tests", *sorted((ROOT / "plugins").iterdir()))
+    for folder in (ROOT / "core", ROOT / "conformance_tests", *sorted((ROOT / "plugins").glob("*/*")))
     if (folder / "pyproject.toml").is_file()
 ]
-PLUGINS = [folder for folder in FOLDERS if folder.parent.name == "plugins"]
+PLUGINS = [folder for folder in FOLDERS if folder.parent.parent.name == "plugins"]
 
 
 def project(folder: Path) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     only the wheels can provide them.
     """
     folder = tmp_path_factory.mktemp("installation")
-    sources = [str(ROOT / "core"), str(ROOT / "plugins" / "llama")]
+    sources = [str(ROOT / "core"), str(ROOT / "plugins" / "families" / "llama")]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder / "dist")]
     subprocess.run([*build, *sources], check=True, capture_output=True, text=True)
@@ -70,7 +70,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 
 def test_wheels_hold_the_package_and_nothing_else(installation: Installation) -> None:
     """Every file of the package is in the wheel, data files and the type marker included; tests are not."""
-    for name, source in (("anyblock", ROOT / "core"), ("anyblock_llama", ROOT / "plugins" / "llama")):
+    for name, source in (("anyblock", ROOT / "core"), ("anyblock_llama", ROOT / "plugins" / "families" / "llama")):
         package = source / "src" / name
         files = {path.relative_to(package.parent) for path in package.rglob("*") if path.is_file()}
         expected = {path.as_posix() for path in files if "__pycache__" not in path.parts}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.costs import timing
+from anyblock.latency import timing
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.candidates.views import candidate_shapes
+from anyblock.candidates.candidate_weights import candidate_shapes
 from anyblock.config import RunConfig
-from anyblock.costs.model import model_costs
+from anyblock.costs.cost_model import model_costs
 from anyblock.errors import BudgetError
-from anyblock.pipeline.source import Source, read_source
+from anyblock.pipeline.model_source import Source, read_source
 from anyblock.pipeline.stages.candidates import CostedCandidates, plan_candidates, scenario_of
-from anyblock.pipeline.stages.solution import build_problem, chosen_candidates
+from anyblock.pipeline.stages.search import build_problem, chosen_candidates
 from anyblock.realize.realize import child_blocks
 from anyblock.search.solution import Solution
 from anyblock.search.solve import solve, solve_diverse

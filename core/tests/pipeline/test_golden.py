@@ -10,9 +10,9 @@ import pytest
 import torch
 from anyblock import convert_model
 from anyblock.candidates.candidate import HALVES, NO_OP, TEACHER, Candidate
-from anyblock.candidates.views import CandidateWeights, candidate_shapes
+from anyblock.candidates.candidate_weights import CandidateWeights, candidate_shapes
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.costs.model import Scenario, add_costs, fixed_costs, subblock_costs
+from anyblock.costs.cost_model import Scenario, add_costs, fixed_costs, subblock_costs
 from anyblock.family import get_family
 from anyblock.modeling.skeleton import load_hf_config
 from anyblock.search import Budget, Group, Option, Problem, solve

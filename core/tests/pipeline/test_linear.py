@@ -19,7 +19,7 @@ from anyblock.pipeline.compress import compress
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.repair import read_repair
 from anyblock.pipeline.stages.scores import read_scores
-from anyblock.pruning.repair import RIDGES
+from anyblock.pruning.least_squares import RIDGES
 from safetensors.torch import load_file
 
 SITES = {(layer, half): name for layer in range(3) for half, name in (("attention", "self_attn"), ("ffn", "mlp"))}

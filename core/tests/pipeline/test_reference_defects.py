@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from anyblock import load_model
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.config import RunConfig
-from anyblock.costs.cache import CacheSpec
-from anyblock.costs.model import Scenario, subblock_costs
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
+from anyblock.contract.cache_spec import CacheSpec
+from anyblock.contract.hookspecs import hookimpl
+from anyblock.costs.cost_model import Scenario, subblock_costs
 from anyblock.descriptors import DenseDescriptor
 from anyblock.family import ModelFamily
-from anyblock.hookspecs import hookimpl
 from anyblock.pipeline.compress import compress
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.scores import read_scores

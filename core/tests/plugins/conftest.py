@@ -14,7 +14,7 @@ from anyblock.plugins import PluginRegistry, PluginSettings
 
 GOOD = """
 from anyblock.descriptors import DenseDescriptor
-from anyblock.hookspecs import hookimpl
+from anyblock.contract.hookspecs import hookimpl
 
 
 class Descriptor(DenseDescriptor):

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.blocks import BlockConfig
 from anyblock.checkpoint.classify import classify
-from anyblock.checkpoint.view import config_view
+from anyblock.checkpoint.config_view import config_view
+from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import UnsupportedModelError
 from anyblock.family import ModelFamily
 from anyblock.modeling.heterogeneous import heterogeneous

@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 
 import pytest
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.errors import PluginError
 from anyblock.family import ModelFamily, get_family
-from anyblock.hookspecs import hookimpl
 from anyblock.importance import HOOKS, ImportanceHook
 from anyblock.plugins import PluginRegistry, PluginWarning
 
@@ -205,7 +205,7 @@ def test_an_extension_is_imported_for_every_family_and_warned_about_once(site):
 
 def test_two_extensions_may_share_a_name_and_a_distribution_may_have_both_kinds(site):
     source = (
-        "from anyblock.hookspecs import hookimpl\n"
+        "from anyblock.contract.hookspecs import hookimpl\n"
         "class Extension:\n"
         "    @hookimpl(wrapper=True)\n"
         "    def final_norm_name(self):\n"

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
-from anyblock.capabilities import CAPABILITIES, Capability, Support
-from anyblock.costs.cache import CacheSpec
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
+from anyblock.contract.cache_spec import CacheSpec
+from anyblock.contract.capabilities import CAPABILITIES, Capability, Support
+from anyblock.contract.hookspecs import FamilySpec, hookimpl
 from anyblock.errors import ConfigError, PluginError, UnsupportedModelError, UsageError
 from anyblock.export import FORMATS
 from anyblock.family import ModelFamily, get_family
-from anyblock.hookspecs import FamilySpec, hookimpl
 from anyblock.importance import HOOKS
 from anyblock.plugins import PluginLoadError, PluginRegistry
 from anyblock.plugins.contract import SPECS
@@ -205,7 +205,7 @@ def test_a_wrong_result_is_refused_and_names_the_plugin_and_the_hook(hook, resul
 def test_an_error_inside_a_hook_names_plugin_distribution_version_and_hook(hook, site):
     site.module(
         "raising_plugin",
-        "from anyblock.hookspecs import hookimpl\n"
+        "from anyblock.contract.hookspecs import hookimpl\n"
         f"class Descriptor:\n    @hookimpl\n    def {hook}(self):\n        raise LookupError('no rope')\n",
     )
     site.distribution("anyblock-raising", "4.2", families={"m": "raising_plugin:Descriptor"})

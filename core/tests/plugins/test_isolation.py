@@ -144,7 +144,7 @@ def test_a_plugin_may_be_a_class_an_instance_or_a_module(site):
     site.module(
         "shapes",
         "from anyblock.descriptors import DenseDescriptor\n"
-        "from anyblock.hookspecs import hookimpl\n"
+        "from anyblock.contract.hookspecs import hookimpl\n"
         "class A(DenseDescriptor):\n    pass\n"
         "b = A()\n"
         "@hookimpl\n"
@@ -163,7 +163,7 @@ def test_a_hook_that_only_another_core_has_is_allowed_when_it_is_marked_as_optio
     site.module(
         "ahead",
         "from anyblock.descriptors import DenseDescriptor\n"
-        "from anyblock.hookspecs import hookimpl\n"
+        "from anyblock.contract.hookspecs import hookimpl\n"
         "class A(DenseDescriptor):\n"
         "    @hookimpl(optionalhook=True)\n"
         "    def hook_of_core_two(self, something):\n        return 1\n",

@@ -31,7 +31,7 @@ def test_the_index_is_what_the_plugins_register(workspace):
 def test_the_script_writes_the_index_and_refuses_two_claims(workspace, tmp_path):
     script = workspace / "core" / "scripts" / "update_known_index.py"
     for name in ("one", "two"):
-        folder = tmp_path / "plugins" / name
+        folder = tmp_path / "plugins" / "families" / name
         folder.mkdir(parents=True)
         (folder / "pyproject.toml").write_text(
             f'[project]\nname = "acme-{name}"\n[project.entry-points."anyblock.families"]\n{name} = "m:A"\n'
@@ -42,7 +42,7 @@ def test_the_script_writes_the_index_and_refuses_two_claims(workspace, tmp_path)
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     assert index.read_text() == '{\n  "one": "acme-one",\n  "two": "acme-two"\n}\n'
     assert subprocess.run([*command, "--check"], capture_output=True, check=False).returncode == 0
-    (tmp_path / "plugins" / "two" / "pyproject.toml").write_text(
+    (tmp_path / "plugins" / "families" / "two" / "pyproject.toml").write_text(
         '[project]\nname = "acme-two"\n[project.entry-points."anyblock.families"]\none = "m:A"\n'
     )
     done = subprocess.run(command, capture_output=True, text=True, check=False)

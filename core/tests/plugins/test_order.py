@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 
 import pytest
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.errors import AnyBlockError
 from anyblock.family import ModelFamily, get_family
-from anyblock.hookspecs import hookimpl
 from anyblock.plugins import PluginRegistry, PluginSettings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

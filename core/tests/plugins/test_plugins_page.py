@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anyblock.capabilities import Support
+from anyblock.contract.capabilities import Support
+from anyblock.contract.hookspecs import EXTENSIONS_GROUP, FAMILIES_GROUP
 from anyblock.descriptors import DenseDescriptor
 from anyblock.family import ModelFamily
-from anyblock.hookspecs import EXTENSIONS_GROUP, FAMILIES_GROUP
 from anyblock.plugins import PluginRecord, PluginStatus, settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"

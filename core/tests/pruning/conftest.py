@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
 from anyblock.pruning import PruningMixIn
 from safetensors.torch import load_file, save_file
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from anyblock.contract.tensor_axis import Segment, Silence, TensorAxis, UnitTensors, entries, silenced, take
 from anyblock.errors import CheckpointError
-from anyblock.pruning.axis import Segment, Silence, TensorAxis, UnitTensors, entries, silenced, take
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import UsageError
 from anyblock.pruning import (
     INIT_MODES,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.errors import CheckpointError, UsageError
 from anyblock.importance.statistics import Moments
 from anyblock.pruning import latent_attention_mixins, repair_child

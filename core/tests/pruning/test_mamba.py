@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig
 from anyblock.errors import CheckpointError, UsageError
 from anyblock.pruning import mamba_mixins
 from hypothesis import HealthCheck, given, settings

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig, MoEConfig
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig, MoEConfig
 from anyblock.errors import UsageError
 from anyblock.pruning import (
     INIT_MODES,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.errors import UnsupportedModelError, UsageError
 from anyblock.importance import GramStatistic, HookContext, LinearFitStatistic, Moments
 from anyblock.pruning import dense_mixins, fit_linear, repair_child, repair_removal, sparse_mixins

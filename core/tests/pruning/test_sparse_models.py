@@ -201,7 +201,7 @@ def test_expert_channels(name: str, own_order: bool, make_teacher: Any, ids: Any
 
 
 def test_the_width_of_experts_has_to_divide_a_shared_expert_counted_in_them() -> None:
-    from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
+    from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
 
     def legal(shared: int | None, multiple: bool) -> list[int]:
         moe = MoEConfig(
@@ -222,7 +222,7 @@ def test_the_width_of_experts_has_to_divide_a_shared_expert_counted_in_them() ->
 def test_experts_of_a_group_limited_router_are_cut_evenly() -> None:
     from types import SimpleNamespace
 
-    from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
+    from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
     from anyblock.errors import UsageError
 
     moe = MoEConfig(num_local_experts=12, num_experts_per_tok=4, expert_intermediate_dim=4)

@@ -12,7 +12,7 @@ import torch
 from anyblock import load_model
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import NO_OP, Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import UsageError
 from anyblock.family import get_family
@@ -24,7 +24,7 @@ from anyblock.realize.distill_model import distill_model
 from anyblock.realize.held_out import held_out_split
 from anyblock.realize.realize import realize
 from anyblock.realize.training import TrainingSettings
-from anyblock.scoring.around import Surroundings
+from anyblock.scoring.swaps import Surroundings
 from anyblock_tests.stopping import Stop, StopAfter
 
 FAMILY = get_family("llama")

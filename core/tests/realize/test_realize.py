@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from anyblock.candidates.candidate import Candidate
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
-from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import ExecutionError, OutputExistsError
 from anyblock.family import get_family

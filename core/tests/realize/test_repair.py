@@ -9,7 +9,7 @@ import torch
 from anyblock import convert_model, load_model
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import UsageError
 from anyblock.family import get_family

@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.errors import ConfigError, UsageError
 from anyblock.evaluation.result import EvaluationResult, ModelFigures
 from anyblock.report import format as fmt

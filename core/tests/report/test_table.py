@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig, MoEConfig
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig, MoEConfig
 from anyblock.errors import UsageError
 from anyblock.evaluation.result import EvaluationResult, ModelFigures
 from anyblock.report.side_by_side import side_by_side

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 from anyblock import evaluate
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
-from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.realize.realize import realize
-from anyblock.scoring.around import Neighbourhood, Surroundings, _damped
 from anyblock.scoring.estimate import rank_correlation
+from anyblock.scoring.swaps import Neighbourhood, Surroundings, _damped
 
 FAMILY = get_family("llama")
 SIZES = {"ffn_intermediate": lambda full: [12, 24, 36, 47], "query_groups": lambda full: [1]}

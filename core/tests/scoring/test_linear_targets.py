@@ -10,11 +10,11 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.linear_head import find_linear_head
+from anyblock.modeling.linear_head_targets import LinearTargets
 from anyblock.modeling.spool import IN_MEMORY, Spool
+from anyblock.modeling.teacher_targets import TeacherTargets
 from anyblock.scoring import linear_targets
 from anyblock.scoring.gradients import divergence_gradients, probe_gradients
-from anyblock.scoring.linear_targets import LinearTargets
-from anyblock.scoring.targets import TeacherTargets
 from torch import nn
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
-from anyblock.candidates.views import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import ExecutionError, UnsupportedModelError, UsageError
 from anyblock.family import get_family

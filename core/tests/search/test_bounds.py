@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 import pytest
 from anyblock.search import Budget, Group, Option, Problem, solve
-from anyblock.search.dynamic import sweep_groups
-from anyblock.search.engine import _drop
-from anyblock.search.exchange import exchange
 from anyblock.search.highs import solve_mip
 from anyblock.search.instance import compile_problem, tighten
-from anyblock.search.lagrange import evaluate, lagrangian_bound
+from anyblock.search.proof.dynamic import sweep_groups
+from anyblock.search.proof.engine import _drop
+from anyblock.search.proof.exchange import exchange
+from anyblock.search.proof.lagrange import evaluate, lagrangian_bound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -124,8 +124,8 @@ def test_highs(data: st.DataObject, draw_problems: Draw, try_everything: type) -
 def highs_alone() -> Iterator[None]:
     """Leave nothing of the dynamic program but the last resort, and that as narrow as can be."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("anyblock.search.engine._CEILINGS", ())
-        patch.setattr("anyblock.search.engine._LAST_WIDTH", 1)
+        patch.setattr("anyblock.search.proof.engine._CEILINGS", ())
+        patch.setattr("anyblock.search.proof.engine._LAST_WIDTH", 1)
         yield
 
 

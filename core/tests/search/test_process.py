@@ -31,7 +31,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_nothing_but_the_answer_is_written() -> None:
     code = """
-import anyblock.search.engine as engine
+import anyblock.search.proof.engine as engine
 engine._PROOF_WIDTHS = ()
 solution = solve(tangled(20, 8, 3), gap=1e-4, node_limit=200)
 print(solution.nodes > 0, solution.status)
@@ -81,7 +81,7 @@ def test_ctrl_c_ends_a_long_search() -> None:
     # A process in the background of a shell ignores SIGINT, and so do its children.
     code = """
 import signal
-import anyblock.search.engine as engine
+import anyblock.search.proof.engine as engine
 signal.signal(signal.SIGINT, signal.default_int_handler)
 engine._PROOF_WIDTHS = ()
 problem = tangled(80, 40, 4)

@@ -138,7 +138,7 @@ def test_a_time_limit_is_no_proof(tangled: Callable[..., Problem], seconds: floa
 
 
 def test_a_node_limit_is_no_proof(tangled: Callable[..., Problem], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anyblock.search.engine._PROOF_WIDTHS", ())
+    monkeypatch.setattr("anyblock.search.proof.engine._PROOF_WIDTHS", ())
     problem = tangled(30, 10, seed=1)
     first, again = (solve(problem, node_limit=1) for _ in range(2))
     assert first.status == "limit"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.convert import convert_with
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.modeling.layerwise import LayerwiseModel

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import torch
 from anyblock.checkpoint.convert import convert_with
-from anyblock.checkpoint.source import SourceCheckpoint
+from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from safetensors import safe_open
 

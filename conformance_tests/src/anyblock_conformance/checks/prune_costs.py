@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.views import candidate_shapes
+from anyblock.candidates.candidate_weights import candidate_shapes
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.costs.measured import Kept, kept_by_layers
-from anyblock.costs.model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
+from anyblock.contract.pruning_mixin import PruningMixIn
+from anyblock.costs.cost_model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
+from anyblock.costs.probed_cache import Kept, kept_by_layers
 from anyblock.errors import UnsupportedModelError
 from anyblock.modeling.load import load_model
-from anyblock.pruning.mixin import PruningMixIn
 
 from anyblock_conformance.check import check
 from anyblock_conformance.children import child_model, write_child

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from anyblock.calibration.batches import Batches
 from anyblock.calibration.sweep import HookPlan, sweep_importance
-from anyblock.importance.hook import ImportanceHook
+from anyblock.contract.importance_hook import ImportanceHook
+from anyblock.contract.pruning_mixin import PruningMixIn
+from anyblock.contract.tensor_axis import Silence
 from anyblock.importance.router import silenced_experts
-from anyblock.pruning.axis import Silence
-from anyblock.pruning.mixin import PruningMixIn
 
 from anyblock_conformance.check import check
 from anyblock_conformance.children import child_model, stock_copy

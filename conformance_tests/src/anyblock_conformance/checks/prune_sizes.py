@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from anyblock.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.errors import CheckpointError, UsageError
 from anyblock.modeling.skeleton import build_skeleton
 from anyblock.modeling.weights import WeightMap
-from anyblock.pruning.mixin import PruningMixIn
 
 from anyblock_conformance.check import check
 from anyblock_conformance.children import tensors_of

@@ -8,7 +8,7 @@ import torch
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config import load_config
 from anyblock.config.pruning import PruningConfig
-from anyblock.costs.model import Scenario, fixed_costs, model_costs
+from anyblock.costs.cost_model import Scenario, fixed_costs, model_costs
 from anyblock.modeling.load import load_model
 from anyblock.pipeline.compress import CompressResult, compress
 

@@ -6,7 +6,7 @@ import copy
 import re
 from typing import Any
 
-from anyblock.checkpoint.view import config_view
+from anyblock.checkpoint.config_view import config_view
 from anyblock.costs.weights import is_tied
 
 from anyblock_conformance.check import check

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from anyblock.capabilities import CAPABILITIES
+from anyblock.contract.capabilities import CAPABILITIES
 from anyblock.errors import AnyBlockError
 from anyblock.modeling.skeleton import load_hf_config, model_class
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import permutations
 
-from anyblock.blocks import BlockConfig
 from anyblock.checkpoint.groups import NOT_LOADED
+from anyblock.contract.blocks import BlockConfig
 from anyblock.costs.weights import is_tied
 
 from anyblock_conformance.check import check

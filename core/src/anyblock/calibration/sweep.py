@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from anyblock.calibration.batches import Batches
+from anyblock.contract.importance_hook import ActivationStatistic, HookContext, ImportanceHook
 from anyblock.errors import ExecutionError, UsageError
-from anyblock.importance.hook import ActivationStatistic, HookContext, ImportanceHook
 from anyblock.importance.statistics import LinearFitStatistic
 from anyblock.modeling.spool import IN_MEMORY, Spool
 from anyblock.progress import SILENT, Progress
-from anyblock.pruning.repair import fit_linear
+from anyblock.pruning.least_squares import fit_linear
 
 HELD_OUT_EVERY: Final = 4
 """Every so-manieth batch judges a fit instead of taking part in it; of two or three batches, the last."""
 
 if TYPE_CHECKING:
+    from anyblock.contract.pruning_mixin import PruningMixIn
     from anyblock.modeling.layerwise import LayerwiseModel
-    from anyblock.pruning.mixin import PruningMixIn
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
-from anyblock.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig
 
 Half = Literal["attention", "ffn"]
 HALVES: Final[tuple[Half, ...]] = ("attention", "ffn")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from anyblock.blocks import BlockConfig
 from anyblock.candidates.candidate import HALVES, LINEAR, NO_OP, TEACHER, Candidate
+from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import UnsupportedModelError
 
 if TYPE_CHECKING:

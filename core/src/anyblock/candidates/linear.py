@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from anyblock.blocks import BlockConfig
 from anyblock.candidates.candidate import HALVES, Half
+from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import UnsupportedModelError
 from anyblock.modeling.linear_half import LinearAttention, LinearFFN
 from anyblock.modeling.skeleton import build_skeleton

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from anyblock.checkpoint.jsonio import json_bytes
-from anyblock.checkpoint.stale import claim, collect, lock, temporary_name, writer_of
 from anyblock.checkpoint.sync import sync, sync_tree
+from anyblock.checkpoint.tempfiles import claim, collect, lock, temporary_name, writer_of
 from anyblock.errors import ExecutionError, InputError, OutputExistsError
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anyblock.checkpoint.header import read_header
-from anyblock.checkpoint.parts import InMemory, Stored, write_safetensors
-from anyblock.checkpoint.source import SourceCheckpoint
-from anyblock.checkpoint.stale import temporary_name
+from anyblock.checkpoint.safetensors_writer import InMemory, Stored, write_safetensors
+from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
+from anyblock.checkpoint.tempfiles import temporary_name
 from anyblock.checkpoint.transfer import Copier
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
-from anyblock.blocks import BlockConfig
 from anyblock.checkpoint.parse import shown
+from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import CheckpointError
 
 FOLDER: Final = "subblocks_safetensors"

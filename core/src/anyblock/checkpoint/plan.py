@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from anyblock.blocks import BlockConfig, block_configs_from_json
 from anyblock.checkpoint.classify import classify
 from anyblock.checkpoint.groups import check_groups
 from anyblock.checkpoint.index import some
 from anyblock.checkpoint.parse import shown
-from anyblock.checkpoint.parts import Stored
-from anyblock.checkpoint.source import SourceCheckpoint
+from anyblock.checkpoint.safetensors_writer import Stored
+from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
+from anyblock.contract.blocks import BlockConfig, block_configs_from_json
 from anyblock.errors import CheckpointError, ConfigError, PluginError
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anyblock.blocks import BlockConfig, block_configs_from_json
 from anyblock.checkpoint.config import CONFIG, read_config
 from anyblock.checkpoint.dtypes import torch_dtype
 from anyblock.checkpoint.files import inside, plain_directory
@@ -18,6 +17,7 @@ from anyblock.checkpoint.groups import FOLDER, NOT_LOADED, check_groups, group_f
 from anyblock.checkpoint.header import Header, TensorEntry, read_header
 from anyblock.checkpoint.index import INDEX, check_against_index, read_weight_map
 from anyblock.checkpoint.parse import shown
+from anyblock.contract.blocks import BlockConfig, block_configs_from_json
 from anyblock.errors import CheckpointError, ConfigError, nearest
 
 if TYPE_CHECKING:

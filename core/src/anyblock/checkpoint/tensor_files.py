@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyblock.checkpoint.header import read_header
-from anyblock.checkpoint.parts import Stored, write_safetensors
+from anyblock.checkpoint.safetensors_writer import Stored, write_safetensors
 from anyblock.checkpoint.transfer import Copier
 
 if TYPE_CHECKING:

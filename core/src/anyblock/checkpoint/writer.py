@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from anyblock.blocks import BlockConfig
 from anyblock.checkpoint.config import CONFIG
 from anyblock.checkpoint.groups import FOLDER, check_groups, group_file
 from anyblock.checkpoint.header import Stamp
@@ -18,8 +17,9 @@ from anyblock.checkpoint.index import INDEX, index_bytes
 from anyblock.checkpoint.jsonio import json_bytes
 from anyblock.checkpoint.layout import PT, ordered
 from anyblock.checkpoint.parse import shown
-from anyblock.checkpoint.parts import InMemory, Part, Stored, write_safetensors
+from anyblock.checkpoint.safetensors_writer import InMemory, Part, Stored, write_safetensors
 from anyblock.checkpoint.transfer import Copier
+from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import CheckpointError
 from anyblock.progress import Advance
 

@@ -26,8 +26,8 @@ def bench(
     With --teacher both take turns within each repetition, so that a slow phase of the machine falls on both.
     """
     from anyblock.checkpoint.hub import resolve_model
-    from anyblock.costs.latency import LatencyScenario
-    from anyblock.evaluation.bench import bench as run_bench
+    from anyblock.latency.additive_model import LatencyScenario
+    from anyblock.latency.bench import bench as run_bench
     from anyblock.modeling.device import compute_dtype, resolve_device, stored_dtype
     from anyblock.modeling.load import load_model
     from anyblock.modeling.skeleton import load_hf_config

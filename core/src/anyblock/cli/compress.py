@@ -97,7 +97,7 @@ def _places(places: list[str]) -> tuple[Path | None, dict[str, str]]:
 def _show(result: CompressResult) -> None:
     from rich.console import Console
 
-    from anyblock.blocks import block_configs_from_json
+    from anyblock.contract.blocks import block_configs_from_json
     from anyblock.report.side_by_side import side_by_side
     from anyblock.report.table import block_table
 

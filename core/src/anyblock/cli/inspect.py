@@ -21,7 +21,7 @@ def inspect(
 ) -> None:
     """Show family, blocks, parameters and memory of a model. Headers are read, weights are not."""
     from anyblock.checkpoint.hub import resolve_model
-    from anyblock.costs.model import Scenario
+    from anyblock.costs.cost_model import Scenario
     from anyblock.pipeline.inspection import inspect_model
 
     folder = resolve_model(model, revision=revision)

@@ -30,7 +30,7 @@ def push(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the branch has, in a commit.")] = False,
 ) -> None:
     """Put a child on the Hugging Face hub in one commit, with a generated model card. Needs HF_TOKEN or `hf auth login`."""
-    from anyblock.pipeline.push import CARD, prepare_push, push_child
+    from anyblock.publish.push import CARD, prepare_push, push_child
 
     if not dry_run:
         address = push_child(

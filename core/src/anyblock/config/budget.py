@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from anyblock.costs.names import cost_names
+from anyblock.costs.registry import cost_names
 from anyblock.errors import ConfigError, nearest
 
 _NUMBER: Final = r"(?:[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"

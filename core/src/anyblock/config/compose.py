@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from anyblock.config.source import read_yaml
 from anyblock.config.tree import Tree
+from anyblock.config.yaml_source import read_yaml
 from anyblock.errors import ConfigError
 from anyblock.progress import SILENT, Progress
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from anyblock.blocks import MoEConfig
+    from anyblock.contract.blocks import MoEConfig
 
 _EXPERTS = re.compile(r"(?:^|\.)experts(?:\.|$)")
 

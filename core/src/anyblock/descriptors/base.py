@@ -7,15 +7,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from anyblock.capabilities import Capability, Support
-from anyblock.hookspecs import hookimpl
+from anyblock.contract.capabilities import Capability, Support
+from anyblock.contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from anyblock.export.format import ExportFormat
-    from anyblock.importance.hook import ImportanceHook
+    from anyblock.contract.export_format import ExportFormat
+    from anyblock.contract.importance_hook import ImportanceHook
 
 TINY_SIZES: Final[Mapping[str, int]] = {
     "vocab_size": 128,

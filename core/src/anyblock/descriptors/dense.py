@@ -6,17 +6,17 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
-from anyblock.capabilities import CAPABILITIES, Capability, Support
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
+from anyblock.contract.capabilities import CAPABILITIES, Capability, Support
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.descriptors.base import ROTARY_BUFFER, DescriptorBase, full, not_implemented, unsupported
-from anyblock.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from anyblock.costs.cache import CacheSpec
+    from anyblock.contract.cache_spec import CacheSpec
+    from anyblock.contract.pruning_mixin import PruningMixIn
     from anyblock.pruning.ffn import GateUp
-    from anyblock.pruning.mixin import PruningMixIn
 
 
 class DenseDescriptor(DescriptorBase):
@@ -121,7 +121,7 @@ class DenseDescriptor(DescriptorBase):
     @hookimpl
     def cache_spec(self, config: Any, block_config: BlockConfig, layer_index: int) -> CacheSpec:
         """See `FamilySpec.cache_spec`."""
-        from anyblock.costs.cache import attention_cache
+        from anyblock.descriptors.cache import attention_cache
 
         return attention_cache(self.language_model_config(config), block_config, layer_index)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.descriptors.base import DescriptorBase
 from anyblock.errors import CheckpointError
-from anyblock.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     import torch

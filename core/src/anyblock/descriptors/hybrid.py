@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.descriptors.sparse import SparseDescriptor
-from anyblock.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from anyblock.costs.cache import CacheSpec
-    from anyblock.pruning.mixin import PruningMixIn
+    from anyblock.contract.cache_spec import CacheSpec
+    from anyblock.contract.pruning_mixin import PruningMixIn
 
 Mixer = Literal["mamba", "attention", "dense", "experts"]
 
@@ -118,7 +118,7 @@ class HybridDescriptor(SparseDescriptor):
     @hookimpl
     def cache_spec(self, config: Any, block_config: BlockConfig, layer_index: int) -> CacheSpec:
         """See `FamilySpec.cache_spec`."""
-        from anyblock.costs.cache import mamba_cache
+        from anyblock.descriptors.cache import mamba_cache
 
         if mamba := block_config.attention.mamba:
             return mamba_cache(mamba, getattr(self.language_model_config(config), self.conv_kernel))

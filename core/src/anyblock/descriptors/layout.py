@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
-from anyblock.capabilities import CAPABILITIES, Capability, Support
-from anyblock.checkpoint.view import layer_view
+from anyblock.checkpoint.config_view import layer_view
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
+from anyblock.contract.capabilities import CAPABILITIES, Capability, Support
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.descriptors.base import ROTARY_BUFFER, DescriptorBase, full, unsupported
 from anyblock.descriptors.meta import ConfigKey, layer_caches, layer_parameters
 from anyblock.errors import UnsupportedModelError
-from anyblock.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from anyblock.costs.cache import CacheSpec
-    from anyblock.pruning.mixin import PruningMixIn
+    from anyblock.contract.cache_spec import CacheSpec
+    from anyblock.contract.pruning_mixin import PruningMixIn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +229,8 @@ class LayoutDescriptor(DescriptorBase):
     @hookimpl
     def cache_spec(self, config: Any, block_config: BlockConfig, layer_index: int) -> CacheSpec:
         """See `FamilySpec.cache_spec`."""
-        from anyblock.costs.cache import CacheSpec, attention_cache
+        from anyblock.contract.cache_spec import CacheSpec
+        from anyblock.descriptors.cache import attention_cache
 
         if not self.measured_cache:
             return attention_cache(self.language_model_config(config), block_config, layer_index)

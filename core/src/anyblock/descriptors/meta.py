@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anyblock.costs.cache import CacheSpec
+    from anyblock.contract.cache_spec import CacheSpec
     from anyblock.descriptors.layout import LayoutDescriptor
 
 
@@ -63,7 +63,7 @@ def layer_caches(key: ConfigKey, descriptor: LayoutDescriptor, ffn: bool = True)
     Raises:
         UnsupportedModelError: the model shows no cache on the meta device.
     """
-    from anyblock.costs.measured import measured_caches
+    from anyblock.costs.probed_cache import measured_caches
     from anyblock.modeling.no_op import NoOpFFN, layer_index_of
 
     model = stock_model(key)

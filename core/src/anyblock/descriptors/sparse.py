@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from anyblock.blocks import BlockConfig, FFNConfig, MoEConfig
+from anyblock.contract.blocks import BlockConfig, FFNConfig, MoEConfig
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.descriptors.dense import DenseDescriptor
-from anyblock.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from anyblock.contract.pruning_mixin import PruningMixIn
     from anyblock.pruning.ffn import GateUp
-    from anyblock.pruning.mixin import PruningMixIn
 
 
 class SparseDescriptor(DenseDescriptor):

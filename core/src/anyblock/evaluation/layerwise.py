@@ -8,10 +8,10 @@ from typing import Final
 import torch
 
 from anyblock.calibration.batches import Batches
-from anyblock.costs.device import synchronize
 from anyblock.evaluation.metrics import TokenMetrics
 from anyblock.evaluation.result import EvaluationResult, ModelFigures
 from anyblock.evaluation.runner import Runner, check_vocabularies, enough_memory
+from anyblock.latency.device import synchronize
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.progress import SILENT, Advance, Progress

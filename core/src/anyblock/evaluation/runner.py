@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from anyblock.costs.device import synchronize
 from anyblock.errors import ExecutionError, InputError
+from anyblock.latency.device import synchronize
 
 
 class Runner:

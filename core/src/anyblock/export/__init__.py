@@ -10,7 +10,7 @@ from anyblock.export.nemotron_nas import NemotronNasFormat
 from anyblock.export.transformers_format import TransformersFormat
 
 if TYPE_CHECKING:
-    from anyblock.export.format import ExportFormat
+    from anyblock.contract.export_format import ExportFormat
 
 FORMATS: Final[dict[str, ExportFormat]] = {
     "transformers": TransformersFormat(),

@@ -6,8 +6,8 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from anyblock.contract.export_format import ExportFormat
 from anyblock.export.directory import write_directory
-from anyblock.export.format import ExportFormat
 from anyblock.export.uniform import by_layer, layer_differences, linear_obstacles, text_part
 
 if TYPE_CHECKING:

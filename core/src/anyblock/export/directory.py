@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anyblock.checkpoint.carry import carry, companions
+from anyblock.checkpoint.companions import carry, companions
 from anyblock.checkpoint.config import CONFIG
 from anyblock.checkpoint.index import INDEX, index_bytes
 from anyblock.checkpoint.jsonio import json_bytes
-from anyblock.checkpoint.parts import InMemory, write_safetensors
+from anyblock.checkpoint.safetensors_writer import InMemory, write_safetensors
 from anyblock.checkpoint.transfer import Copier
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from anyblock.checkpoint.view import config_view
+from anyblock.checkpoint.config_view import config_view
 from anyblock.export.uniform import linear_obstacles
 
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from anyblock.checkpoint.view import config_view
+from anyblock.checkpoint.config_view import config_view
+from anyblock.contract.export_format import ExportFormat
 from anyblock.export.directory import write_directory
-from anyblock.export.format import ExportFormat
 from anyblock.export.llama_shaped import llama_obstacles
 
 if TYPE_CHECKING:
-    from anyblock.blocks import BlockConfig
     from anyblock.checkpoint.subblocks import SubblockCheckpoint
+    from anyblock.contract.blocks import BlockConfig
     from anyblock.family import ModelFamily
 
 _STEP: Final = 256

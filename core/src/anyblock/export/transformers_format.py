@@ -6,18 +6,25 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from anyblock.checkpoint.view import config_view
+from anyblock.checkpoint.config_view import config_view
+from anyblock.contract.export_format import ExportFormat
 from anyblock.errors import ConfigError, UnsupportedModelError
 from anyblock.export.built_layers import built_layers
 from anyblock.export.directory import write_directory
-from anyblock.export.format import ExportFormat
 from anyblock.export.uniform import by_layer, layer_differences, text_part, uniform_config
 
 if TYPE_CHECKING:
     from anyblock.checkpoint.subblocks import SubblockCheckpoint
     from anyblock.family import ModelFamily
 
-_CODE: Final = ("modeling_anyblock.py", "layer_scope.py", "layer_config.py", "no_op.py", "nothing.py", "linear_half.py")
+_CODE: Final = (
+    "modeling_anyblock.py",
+    "layer_scope.py",
+    "layer_config.py",
+    "no_op.py",
+    "lazy_zeros.py",
+    "linear_half.py",
+)
 _AUTO: Final = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
 
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from anyblock.checkpoint.view import config_view
+from anyblock.checkpoint.config_view import config_view
 from anyblock.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -1,9 +1,9 @@
 """Importance hooks: forward hooks that score channels, heads and experts from activations."""
 
+from anyblock.contract.importance_hook import ActivationStatistic, HookContext, ImportanceHook
 from anyblock.importance.channels import IndependentChannelContributionHook
 from anyblock.importance.expert_channels import ExpertChannelContributionHook
 from anyblock.importance.expert_removal import MoERemoveExpertsHook, RemoveExpertsIndependentHook
-from anyblock.importance.hook import ActivationStatistic, HookContext, ImportanceHook
 from anyblock.importance.iterative import IterativeChannelContributionHook
 from anyblock.importance.kv_heads import IndependentKvHeadContributionHook, MambaHeadContributionHook
 from anyblock.importance.norms import L2NormHook, LayerNormContributionHook

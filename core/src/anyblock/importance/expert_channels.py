@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from anyblock.contract.importance_hook import HookContext, ImportanceHook
+from anyblock.contract.linear_inputs import as_tokens, to_sum
 from anyblock.errors import UnsupportedModelError
-from anyblock.importance.hook import HookContext, ImportanceHook
-from anyblock.importance.linear import as_tokens, to_sum
 from anyblock.importance.voting import moe_config
 
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from anyblock.contract.importance_hook import ActivationStatistic, HookContext
 from anyblock.importance.expert_channels import check_fused_experts, expert_activations
-from anyblock.importance.hook import ActivationStatistic, HookContext
 from anyblock.importance.statistics import HeldOut, Moments
 from anyblock.importance.voting import moe_config
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from anyblock.contract.importance_hook import HookContext, ImportanceHook, paused
+from anyblock.contract.linear_inputs import as_tokens, input_tokens
 from anyblock.errors import UnsupportedModelError, UsageError
-from anyblock.importance.hook import HookContext, ImportanceHook, paused
-from anyblock.importance.linear import as_tokens, input_tokens
 from anyblock.importance.router import find_router, watch_router
 from anyblock.importance.voting import moe_config
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Final, Literal, Self
 import torch
 from torch import nn
 
+from anyblock.contract.importance_hook import HookContext, ImportanceHook, State
+from anyblock.contract.linear_inputs import as_tokens, input_tokens, linear_bias, linear_weight, to_sum
 from anyblock.errors import CheckpointError, UsageError
-from anyblock.importance.hook import HookContext, ImportanceHook, State
-from anyblock.importance.linear import as_tokens, input_tokens, linear_bias, linear_weight, to_sum
 
 _TOKENS: Final = 2048  # tokens and channels that are in work at once: temporaries are at most [_TOKENS, _CHANNELS]
 _CHANNELS: Final = 512

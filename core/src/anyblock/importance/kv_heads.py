@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Final, Literal
 import torch
 from torch import nn
 
+from anyblock.contract.importance_hook import HookContext, ImportanceHook
+from anyblock.contract.linear_inputs import input_tokens, linear_weight, to_sum
 from anyblock.errors import UsageError
-from anyblock.importance.hook import HookContext, ImportanceHook
-from anyblock.importance.linear import input_tokens, linear_weight, to_sum
 
 _TOKENS: Final = 2048
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from anyblock.importance.hook import HookContext, ImportanceHook
-from anyblock.importance.linear import as_tokens, linear_weight, to_sum
+from anyblock.contract.importance_hook import HookContext, ImportanceHook
+from anyblock.contract.linear_inputs import as_tokens, linear_weight, to_sum
 
 
 class LayerNormContributionHook(ImportanceHook):

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from anyblock.contract.linear_inputs import as_tokens
 from anyblock.errors import UnsupportedModelError
-from anyblock.importance.linear import as_tokens
 
 ROUTER_NAMES: Final = ("gate", "router")
 CORRECTION_BIAS: Final = "e_score_correction_bias"

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Final
 import torch
 from torch import nn
 
+from anyblock.contract.importance_hook import ActivationStatistic, HookContext
+from anyblock.contract.linear_inputs import as_tokens, input_tokens, linear_weight
 from anyblock.errors import UsageError
-from anyblock.importance.hook import ActivationStatistic, HookContext
-from anyblock.importance.linear import as_tokens, input_tokens, linear_weight
 from anyblock.modeling.no_op import hidden_states_of
 
 _TOKENS: Final = 2048

@@ -8,10 +8,10 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from anyblock.blocks import MoEConfig
+from anyblock.contract.blocks import MoEConfig
+from anyblock.contract.importance_hook import HookContext, ImportanceHook, State
+from anyblock.contract.linear_inputs import input_tokens
 from anyblock.errors import CheckpointError, UsageError
-from anyblock.importance.hook import HookContext, ImportanceHook, State
-from anyblock.importance.linear import input_tokens
 from anyblock.importance.router import choice_scores
 
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import torch
 
-from anyblock.blocks import BlockConfig
-from anyblock.costs.measured import kept_by_layers, run_with_cache
+from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.pruning_mixin import PruningMixIn
+from anyblock.costs.probed_cache import kept_by_layers, run_with_cache
 from anyblock.errors import AnyBlockError, CheckpointError, UnsupportedModelError
 from anyblock.family import ModelFamily
 from anyblock.importance.router import silenced_experts
@@ -18,7 +19,6 @@ from anyblock.importance.voting import RankedChoiceVotingHook
 from anyblock.introspection.model import TinyModel
 from anyblock.modeling.skeleton import build_skeleton, require_materialised
 from anyblock.modeling.weights import WeightMap
-from anyblock.pruning.mixin import PruningMixIn
 
 _TOLERANCE: Final = 1e-4
 _STEPS: Final = ((5, 1, 1, 2, 1, 1, 1), (5, *[1] * 7))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.descriptors.base import import_dotted
 from anyblock.descriptors.layout import LayoutDescriptor
 from anyblock.family import ModelFamily
-from anyblock.hookspecs import hookimpl
 from anyblock.introspection.facts import InferredFamily, MixinCall
 
 if TYPE_CHECKING:
-    from anyblock.pruning.mixin import PruningMixIn
+    from anyblock.contract.pruning_mixin import PruningMixIn
 
 
 class InferredDescriptor(LayoutDescriptor):

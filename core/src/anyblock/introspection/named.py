@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from anyblock.capabilities import CAPABILITIES
 from anyblock.checkpoint.classify import classify
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.hub import CONFIG_PATTERNS, resolve_model
-from anyblock.checkpoint.source import SourceCheckpoint
+from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
+from anyblock.contract.capabilities import CAPABILITIES
 from anyblock.errors import CheckpointError
 from anyblock.introspection.descriptor import inferred_model_family
 from anyblock.introspection.facts import InferredFamily

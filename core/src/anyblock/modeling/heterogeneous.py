@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from anyblock.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import UnsupportedModelError
 from anyblock.modeling.layer_config import per_layer_differences
 from anyblock.modeling.layer_scope import INDEX_NAMES, layer_scope

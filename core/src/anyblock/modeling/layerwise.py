@@ -21,11 +21,11 @@ from torch import nn
 
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import ExecutionError
+from anyblock.modeling.activation_cache import form_of
 from anyblock.modeling.finite import require_finite_output, require_finite_weights
 from anyblock.modeling.no_op import hidden_states_of
 from anyblock.modeling.placement import move_buffers, moved, place_layers
 from anyblock.modeling.process_memory import give_back
-from anyblock.modeling.recorded import form_of
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 from anyblock.modeling.spool import Spool, SpooledTensors
 from anyblock.modeling.weights import WeightMap

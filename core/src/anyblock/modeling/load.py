@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from anyblock.blocks import BlockConfig, block_configs_from_json
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.groups import NOT_LOADED
 from anyblock.checkpoint.hub import resolve_model
-from anyblock.checkpoint.source import SourceCheckpoint
+from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
+from anyblock.contract.blocks import BlockConfig, block_configs_from_json
 from anyblock.errors import CheckpointError, ConfigError
 from anyblock.modeling.device import as_dtype
 from anyblock.modeling.heterogeneous import heterogeneous

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from .nothing import nothing_like
+from .lazy_zeros import nothing_like
 
 _INDEX_NAMES: Final = ("layer_idx", "layer_id", "layer_index")
 _CACHE_ARGUMENTS: Final = ("past_key_values", "past_key_value", "layer_past")

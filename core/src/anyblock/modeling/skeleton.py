@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from anyblock.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import (
     AnyBlockError,
     CheckpointError,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from anyblock.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.placement import move_buffers
 from anyblock.modeling.process_memory import give_back

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from anyblock.capabilities import CAPABILITIES
+from anyblock.contract.capabilities import CAPABILITIES
 from anyblock.descriptors import DenseDescriptor, SparseDescriptor
 from anyblock.errors import AnyBlockError
 from anyblock.family import ModelFamily

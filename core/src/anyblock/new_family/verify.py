@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from anyblock.capabilities import CAPABILITIES
+from anyblock.contract.capabilities import CAPABILITIES
 from anyblock.errors import PluginError
 from anyblock.introspection.descriptor import inferred_model_family
 from anyblock.introspection.facts import InferredFamily

@@ -12,36 +12,36 @@ from anyblock.calibration.batches import Batches
 from anyblock.checkpoint.atomic import write_bytes_atomic, write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
-from anyblock.costs.names import LATENCY
+from anyblock.costs.registry import LATENCY
 from anyblock.errors import OutputExistsError
 from anyblock.modeling.device import resolve_devices
 from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.disk_space import require_run_space
+from anyblock.pipeline.model_source import read_source
 from anyblock.pipeline.narrow import narrowed_source
 from anyblock.pipeline.pinned import pin_model
 from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.source import read_source
-from anyblock.pipeline.space import require_run_space
 from anyblock.pipeline.stages.adapt import Adapted, Adapting
 from anyblock.pipeline.stages.candidates import CostedCandidates, keep_candidates, linear_places, plan_candidates
 from anyblock.pipeline.stages.child import run_child
 from anyblock.pipeline.stages.data import TokenData
 from anyblock.pipeline.stages.distill import run_block_distillation, run_model_distillation
+from anyblock.pipeline.stages.evaluation import run_evaluation
 from anyblock.pipeline.stages.hidden_size import run_hidden_size
 from anyblock.pipeline.stages.importance import hook_plans, linear_maps, run_importance, stream_order
 from anyblock.pipeline.stages.latency import run_latency
 from anyblock.pipeline.stages.latency_check import run_latency_check
-from anyblock.pipeline.stages.quality import run_evaluation
 from anyblock.pipeline.stages.refine import run_refine
 from anyblock.pipeline.stages.repair import run_repair
 from anyblock.pipeline.stages.scores import run_scores
-from anyblock.pipeline.stages.solution import check_reachable, chosen_candidates, run_search
+from anyblock.pipeline.stages.search import check_reachable, chosen_candidates, run_search
 from anyblock.pipeline.stages.teacher import run_teacher
 from anyblock.pipeline.summary import summarise
 from anyblock.progress import SILENT, Progress
 from anyblock.realize.realize import origin_of
 
 if TYPE_CHECKING:
-    from anyblock.candidates.views import Orders
+    from anyblock.candidates.candidate_weights import Orders
     from anyblock.evaluation.result import EvaluationResult
     from anyblock.report.summary import RunSummary
     from anyblock.search.solution import Solution

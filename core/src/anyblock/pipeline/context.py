@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyblock
+from anyblock.candidates.candidate_weights import CandidateWeights, Orders
 from anyblock.candidates.linear import LinearMaps
-from anyblock.candidates.views import CandidateWeights, Orders
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
-from anyblock.costs.names import LATENCY
+from anyblock.costs.registry import LATENCY
 from anyblock.modeling.device import compute_dtype, resolve_devices, stored_dtype
+from anyblock.pipeline.model_source import Source
 from anyblock.pipeline.run_folder import RunFolder, digest
-from anyblock.pipeline.source import Source
 from anyblock.progress import Progress
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anyblock.blocks import BlockConfig
-from anyblock.costs.model import Costs, Scenario, model_costs
-from anyblock.pipeline.source import read_source
+from anyblock.contract.blocks import BlockConfig
+from anyblock.costs.cost_model import Costs, Scenario, model_costs
+from anyblock.pipeline.model_source import read_source
 
 
 @dataclass(frozen=True)

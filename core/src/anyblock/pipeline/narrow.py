@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from anyblock.checkpoint.view import config_view
+from anyblock.checkpoint.config_view import config_view
 from anyblock.config.schema import RunConfig
 from anyblock.errors import UnsupportedModelError
-from anyblock.pipeline.source import Source
+from anyblock.pipeline.model_source import Source
 from anyblock.pruning.hidden import HiddenSizePruningMixIn
 
 if TYPE_CHECKING:

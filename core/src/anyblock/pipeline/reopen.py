@@ -14,7 +14,7 @@ from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.candidates import CostedCandidates, read_candidates
 from anyblock.pipeline.stages.latency import with_latency
 from anyblock.pipeline.stages.scores import read_scores, scores_belong_to
-from anyblock.pipeline.stages.solution import build_problem
+from anyblock.pipeline.stages.search import build_problem
 from anyblock.search.problem import Problem
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from anyblock.checkpoint.hub import recorded_origin
 from anyblock.config.schema import RunConfig
-from anyblock.costs.names import CandidateCosts
+from anyblock.costs.registry import CandidateCosts
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
 from anyblock.pipeline.stages.adapt import read_adaptation
@@ -21,7 +21,7 @@ from anyblock.pipeline.stages.refine import STAGE as REFINE
 from anyblock.pipeline.stages.refine import read_refinement
 from anyblock.pipeline.stages.repair import STAGE as REPAIR
 from anyblock.pipeline.stages.scores import read_agreement
-from anyblock.pipeline.stages.solution import resolve_budgets
+from anyblock.pipeline.stages.search import resolve_budgets
 from anyblock.report.summary import BudgetLine, RunSummary, SearchLine, StageLine
 
 if TYPE_CHECKING:

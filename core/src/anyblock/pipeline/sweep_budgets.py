@@ -8,7 +8,7 @@ from pathlib import Path
 from anyblock.checkpoint.atomic import atomic_directory
 from anyblock.errors import UsageError
 from anyblock.pipeline.reopen import open_search, search_settings
-from anyblock.pipeline.stages.solution import resolve_budgets
+from anyblock.pipeline.stages.search import resolve_budgets
 from anyblock.search.sweep import SweepPoint, sweep, sweep_csv, sweep_json
 
 

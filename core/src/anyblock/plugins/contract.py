@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
+from anyblock.contract.hookspecs import PROJECT, FamilySpec
 from anyblock.errors import nearest
-from anyblock.hookspecs import PROJECT, FamilySpec
 
 _MARK: Final = f"{PROJECT}_impl"
 _HOOKABLE: Final = (FunctionType, MethodType, staticmethod, classmethod)
@@ -82,7 +82,9 @@ def find_faults(plugin: object) -> list[Fault]:
         faults += found
         hooks += member.options is not None
     if not hooks and not faults:
-        faults.append(Fault("", "it implements no hook", "at least one method marked with anyblock.hookspecs.hookimpl"))
+        faults.append(
+            Fault("", "it implements no hook", "at least one method marked with anyblock.contract.hookspecs.hookimpl")
+        )
     return faults
 
 

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from importlib.metadata import Distribution, PackageNotFoundError
 from typing import Any, Final
 
-from anyblock.hookspecs import EXTENSIONS_GROUP, FAMILIES_GROUP
+from anyblock.contract.hookspecs import EXTENSIONS_GROUP, FAMILIES_GROUP
 from anyblock.plugins.settings import normalized
 from anyblock.plugins.status import PluginRecord, PluginStatus
 

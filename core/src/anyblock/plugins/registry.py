@@ -9,8 +9,8 @@ from importlib.metadata import Distribution, distributions
 from typing import Final, Self
 
 import anyblock
+from anyblock.contract.hookspecs import EXTENSIONS_GROUP, FAMILIES_GROUP
 from anyblock.errors import PluginError
-from anyblock.hookspecs import EXTENSIONS_GROUP, FAMILIES_GROUP
 from anyblock.plugins.collecting import leave_out
 from anyblock.plugins.known import unsupported
 from anyblock.plugins.loading import PluginLoadError, instance_of, load_object

@@ -9,8 +9,8 @@ from typing import Any, Final, TypeVar
 
 import pluggy
 
+from anyblock.contract.hookspecs import PROJECT, FamilySpec
 from anyblock.errors import AnyBlockError, PluginError
-from anyblock.hookspecs import PROJECT, FamilySpec
 from anyblock.plugins.contract import Fault, find_faults, implemented
 from anyblock.plugins.loading import PluginLoadError, describe, isolated
 from anyblock.plugins.status import Origin

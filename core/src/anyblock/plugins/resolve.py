@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Final
 
+from anyblock.contract.hookspecs import FAMILIES_GROUP
 from anyblock.errors import PluginError
-from anyblock.hookspecs import FAMILIES_GROUP
 from anyblock.plugins.requirements import accepts, core_is_too_old
 from anyblock.plugins.settings import ALLOW_VARIABLE, DENY_VARIABLE, PREFER_VARIABLE, PluginSettings, normalized
 from anyblock.plugins.status import PluginRecord, PluginStatus

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from anyblock.blocks import BlockConfig
-from anyblock.capabilities import CAPABILITIES, Capability, Support
+from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.capabilities import CAPABILITIES, Capability, Support
 from anyblock.errors import nearest
 from anyblock.plugins.relay import BadResultError
 

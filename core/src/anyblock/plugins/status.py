@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
-from anyblock.hookspecs import FAMILIES_GROUP
+from anyblock.contract.hookspecs import FAMILIES_GROUP
 
 
 class PluginStatus(StrEnum):

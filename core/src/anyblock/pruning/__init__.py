@@ -1,5 +1,6 @@
 """Pruning mixins: they turn scores and a target `BlockConfig` into a subblock's weights."""
 
+from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.pruning.expert_channels import ExpertIntermediateLayerDescriptor, ExpertIntermediatePruningMixIn
 from anyblock.pruning.experts import ExpertRemovalLayerDescriptor, ExpertRemovalPruningMixIn
 from anyblock.pruning.ffn import FFNIntermediateLayerDescriptor, FFNIntermediatePruningMixIn
@@ -17,10 +18,9 @@ from anyblock.pruning.layouts import (
     mamba_mixins,
     sparse_mixins,
 )
+from anyblock.pruning.least_squares import LinearFit, fit_linear, repair_removal
 from anyblock.pruning.mamba import MambaHeadsLayerDescriptor, MambaHeadsPruningMixIn
-from anyblock.pruning.mixin import PruningMixIn
 from anyblock.pruning.ordering import best_first
-from anyblock.pruning.repair import LinearFit, fit_linear, repair_removal
 from anyblock.pruning.repair_child import repair_child
 from anyblock.pruning.repair_experts import repair_experts
 

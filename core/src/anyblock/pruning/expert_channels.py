@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from anyblock.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.importance_hook import ImportanceHook
+from anyblock.contract.pruning_mixin import Half, PruningMixIn
+from anyblock.contract.tensor_axis import Segment, Silence, TensorAxis
 from anyblock.errors import UsageError
 from anyblock.importance.expert_channels import ExpertChannelContributionHook
-from anyblock.importance.hook import ImportanceHook
-from anyblock.pruning.axis import Segment, Silence, TensorAxis
 from anyblock.pruning.experts import sparse
 from anyblock.pruning.ffn import GateUp, gate_up_segments
-from anyblock.pruning.mixin import Half, PruningMixIn
 
 
 @dataclass(frozen=True, kw_only=True)

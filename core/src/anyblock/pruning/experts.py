@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 
 import torch
 
-from anyblock.blocks import BlockConfig, MoEConfig
+from anyblock.contract.blocks import BlockConfig, MoEConfig
+from anyblock.contract.importance_hook import ImportanceHook
+from anyblock.contract.pruning_mixin import Half, PruningMixIn
+from anyblock.contract.tensor_axis import Segment, Silence, TensorAxis, UnitTensors
+from anyblock.contract.tensor_select import Tensors
 from anyblock.errors import UnsupportedModelError, UsageError
 from anyblock.importance.expert_removal import MoERemoveExpertsHook, RemoveExpertsIndependentHook
-from anyblock.importance.hook import ImportanceHook
 from anyblock.importance.voting import RankedChoiceVotingHook
-from anyblock.pruning.axis import Segment, Silence, TensorAxis, UnitTensors
-from anyblock.pruning.mixin import Half, PruningMixIn
 from anyblock.pruning.ordering import first_of_groups, within_groups
-from anyblock.pruning.select import Tensors
 
 
 @dataclass(frozen=True, kw_only=True)

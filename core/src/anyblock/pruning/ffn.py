@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from anyblock.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.importance_hook import ImportanceHook
+from anyblock.contract.pruning_mixin import Half, PruningMixIn
+from anyblock.contract.tensor_axis import Segment, Silence, TensorAxis
 from anyblock.errors import UsageError
 from anyblock.importance.channels import IndependentChannelContributionHook
-from anyblock.importance.hook import ImportanceHook
 from anyblock.importance.iterative import IterativeChannelContributionHook
-from anyblock.pruning.axis import Segment, Silence, TensorAxis
-from anyblock.pruning.mixin import Half, PruningMixIn
 
 GateUp = Literal["halves", "interleaved"]
 """How one tensor holds gate and up: `[gate | up]`, or gate and up of each channel side by side."""

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from anyblock.blocks import BlockConfig
-from anyblock.checkpoint.view import layer_view
+from anyblock.checkpoint.config_view import layer_view
+from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.importance_hook import ImportanceHook
+from anyblock.contract.pruning_mixin import Half, PruningMixIn
+from anyblock.contract.tensor_axis import Role, Segment, Silence, TensorAxis, silenced
+from anyblock.contract.tensor_select import Tensors
 from anyblock.errors import CheckpointError, UsageError
-from anyblock.importance.hook import ImportanceHook
 from anyblock.importance.kv_heads import IndependentKvHeadContributionHook
-from anyblock.pruning.axis import Role, Segment, Silence, TensorAxis, silenced
-from anyblock.pruning.mixin import Half, PruningMixIn
-from anyblock.pruning.select import Tensors
 
 
 @dataclass(frozen=True, kw_only=True)

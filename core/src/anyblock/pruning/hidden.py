@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from anyblock.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.importance_hook import ImportanceHook
+from anyblock.contract.pruning_mixin import Half, PruningMixIn
+from anyblock.contract.tensor_axis import Segment, Silence, TensorAxis
+from anyblock.contract.tensor_select import Tensors, select, silence
 from anyblock.errors import UsageError
-from anyblock.importance.hook import ImportanceHook
 from anyblock.importance.norms import LayerNormContributionHook
-from anyblock.pruning.axis import Segment, Silence, TensorAxis
 from anyblock.pruning.heads import head_width
-from anyblock.pruning.mixin import Half, PruningMixIn
-from anyblock.pruning.select import Tensors, select, silence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import torch
 
-from anyblock.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.pruning_mixin import PruningMixIn
+from anyblock.contract.tensor_select import Tensors, present
 from anyblock.errors import UsageError
 from anyblock.pruning.experts import ExpertRemovalPruningMixIn
 from anyblock.pruning.heads import KVHeadsPruningMixIn
-from anyblock.pruning.mixin import PruningMixIn
 from anyblock.pruning.ordering import best_first
-from anyblock.pruning.select import Tensors, present
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from anyblock.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.importance_hook import ImportanceHook
+from anyblock.contract.pruning_mixin import Half, PruningMixIn
+from anyblock.contract.tensor_axis import Segment, Silence, TensorAxis
 from anyblock.errors import UsageError
-from anyblock.importance.hook import ImportanceHook
 from anyblock.importance.kv_heads import IndependentKvHeadContributionHook
-from anyblock.pruning.axis import Segment, Silence, TensorAxis
-from anyblock.pruning.mixin import Half, PruningMixIn
 
 
 @dataclass(frozen=True, kw_only=True)

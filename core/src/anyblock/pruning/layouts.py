@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.pruning.expert_channels import ExpertIntermediateLayerDescriptor, ExpertIntermediatePruningMixIn
 from anyblock.pruning.experts import ExpertRemovalLayerDescriptor, ExpertRemovalPruningMixIn
 from anyblock.pruning.ffn import FFNIntermediateLayerDescriptor, FFNIntermediatePruningMixIn, GateUp
@@ -12,7 +13,6 @@ from anyblock.pruning.heads import KVHeadsLayerDescriptor, KVHeadsPruningMixIn, 
 from anyblock.pruning.hidden import HiddenSizeLayerDescriptor, HiddenSizePruningMixIn
 from anyblock.pruning.latent import LatentHeadsLayerDescriptor, LatentHeadsPruningMixIn
 from anyblock.pruning.mamba import MambaHeadsLayerDescriptor, MambaHeadsPruningMixIn
-from anyblock.pruning.mixin import PruningMixIn
 
 LAYER = "model.layers.{layer_idx}"
 GATED = ("gate_proj", "up_proj", "down_proj")

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from anyblock.blocks import BlockConfig, MambaConfig
+from anyblock.contract.blocks import BlockConfig, MambaConfig
+from anyblock.contract.importance_hook import ImportanceHook
+from anyblock.contract.pruning_mixin import Half, PruningMixIn
+from anyblock.contract.tensor_axis import Segment, Silence, TensorAxis
 from anyblock.errors import UsageError
-from anyblock.importance.hook import ImportanceHook
 from anyblock.importance.kv_heads import MambaHeadContributionHook
-from anyblock.pruning.axis import Segment, Silence, TensorAxis
-from anyblock.pruning.mixin import Half, PruningMixIn
 from anyblock.pruning.ordering import first_of_groups, within_groups
 
 

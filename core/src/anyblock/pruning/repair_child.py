@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
-from anyblock.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.pruning_mixin import PruningMixIn
+from anyblock.contract.tensor_axis import entries
+from anyblock.contract.tensor_select import Tensors, present
 from anyblock.errors import UnsupportedModelError
 from anyblock.importance.statistics import Moments
-from anyblock.pruning.axis import entries
 from anyblock.pruning.expert_channels import ExpertIntermediatePruningMixIn
 from anyblock.pruning.ffn import FFNIntermediatePruningMixIn
 from anyblock.pruning.heads import KVHeadsPruningMixIn, QueryGroupsPruningMixIn
 from anyblock.pruning.latent import LatentHeadsPruningMixIn
-from anyblock.pruning.mixin import PruningMixIn
-from anyblock.pruning.repair import RIDGES, LinearFit, repair_removal
-from anyblock.pruning.select import Tensors, present
+from anyblock.pruning.least_squares import RIDGES, LinearFit, repair_removal
 
 _ONE_MAP = (FFNIntermediatePruningMixIn, KVHeadsPruningMixIn, QueryGroupsPruningMixIn, LatentHeadsPruningMixIn)
 

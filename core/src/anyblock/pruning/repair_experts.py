@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from anyblock.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.tensor_axis import Silence
+from anyblock.contract.tensor_select import Tensors, present
 from anyblock.importance.statistics import Moments
-from anyblock.pruning.axis import Silence
 from anyblock.pruning.expert_channels import ExpertIntermediatePruningMixIn
-from anyblock.pruning.repair import RIDGES, LinearFit, repair_removal
-from anyblock.pruning.select import Tensors, present
+from anyblock.pruning.least_squares import RIDGES, LinearFit, repair_removal
 
 
 def repair_experts(

@@ -17,12 +17,12 @@ from torch import nn
 
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
+from anyblock.candidates.child_layers import ChildLayers
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.progress import SILENT, Progress
-from anyblock.realize.child_layers import ChildLayers
-from anyblock.realize.partial import layer_files, load_layer, save_layer
+from anyblock.realize.layer_cache import layer_files, load_layer, save_layer
 from anyblock.realize.training import (
     TrainingSettings,
     as_stored,

@@ -16,12 +16,13 @@ from torch import nn
 
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
+from anyblock.candidates.child_layers import ChildLayers
 from anyblock.errors import ExecutionError
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.spool import IN_MEMORY
+from anyblock.modeling.teacher_targets import TeacherTargets
 from anyblock.progress import SILENT, Progress
-from anyblock.realize.child_layers import ChildLayers
 from anyblock.realize.training import (
     TrainingSettings,
     as_stored,
@@ -32,7 +33,6 @@ from anyblock.realize.training import (
     training_split,
 )
 from anyblock.realize.training_state import TrainingState
-from anyblock.scoring.targets import TeacherTargets
 
 SAVE_EVERY = 16
 """Steps after which the state of the training is kept, so that a stopped run loses no more than these."""

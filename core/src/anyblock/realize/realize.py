@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from anyblock.blocks import BlockConfig
 from anyblock.candidates.candidate import HALVES, LINEAR, NO_OP, TEACHER, Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.atomic import atomic_directory
-from anyblock.checkpoint.carry import carry, companions
+from anyblock.checkpoint.companions import carry, companions
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.checkpoint.transfer import Copier
 from anyblock.checkpoint.writer import SubblockWriter
+from anyblock.contract.blocks import BlockConfig
 from anyblock.progress import SILENT, Progress
 
 if TYPE_CHECKING:

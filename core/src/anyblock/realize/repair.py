@@ -12,16 +12,16 @@ from torch import nn
 
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import HALVES, TEACHER, Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
+from anyblock.candidates.child_layers import ChildLayers
+from anyblock.contract.importance_hook import HookContext
 from anyblock.importance.expert_moments import ExpertGramStatistic
-from anyblock.importance.hook import HookContext
 from anyblock.importance.statistics import GramStatistic
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.progress import SILENT, Progress
-from anyblock.realize.child_layers import ChildLayers
 from anyblock.realize.held_out import held_out_every
-from anyblock.realize.partial import layer_files, load_layer, save_layer
+from anyblock.realize.layer_cache import layer_files, load_layer, save_layer
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.table import Table
 
-from anyblock.costs.names import cost_names
+from anyblock.costs.registry import cost_names
 from anyblock.report import format as fmt
 from anyblock.report.table import attention_text, ffn_text
 

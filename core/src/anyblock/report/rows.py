@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from anyblock.blocks import block_configs_from_json
-from anyblock.costs.names import cost_names
+from anyblock.contract.blocks import block_configs_from_json
+from anyblock.costs.registry import cost_names
 from anyblock.evaluation.result import EvaluationResult
 from anyblock.report import format as fmt
 from anyblock.report.summary import BudgetLine, RunSummary

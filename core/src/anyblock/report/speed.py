@@ -10,8 +10,8 @@ from rich.table import Table
 from anyblock.report import format as fmt
 
 if TYPE_CHECKING:
-    from anyblock.costs.timing import Timing
-    from anyblock.evaluation.bench import BenchResult, ModelSpeed
+    from anyblock.latency.bench import BenchResult, ModelSpeed
+    from anyblock.latency.timing import Timing
 
 
 def speed_table(result: BenchResult) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from anyblock.blocks import AttentionConfig, BlockConfig, FFNConfig
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.errors import UsageError
 
 _BAR_CELLS = 10

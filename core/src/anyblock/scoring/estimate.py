@@ -23,7 +23,7 @@ import torch
 
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.modeling.finite import require_finite_score
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.linear_head import find_linear_head

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
-from anyblock.scoring.linear_targets import LinearTargets, predictions
-from anyblock.scoring.targets import CHUNK_ELEMENTS, TeacherTargets
+from anyblock.modeling.linear_head_targets import LinearTargets, predictions
+from anyblock.modeling.teacher_targets import CHUNK_ELEMENTS, TeacherTargets
 
 
 def probe_gradients(

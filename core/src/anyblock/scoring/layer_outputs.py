@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
+from anyblock.modeling.activation_cache import Answer, Form, answering, record, replayed
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
-from anyblock.modeling.recorded import Answer, Form, answering, record, replayed
 from anyblock.modeling.spool import Spool, SpooledTensors
 from anyblock.modeling.variants import LayerVariants
 from anyblock.scoring.nested_sum import NestedSum

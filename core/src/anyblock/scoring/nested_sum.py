@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from anyblock.modeling.recorded import Answer, Form, answering, form_of, replayed
+from anyblock.modeling.activation_cache import Answer, Form, answering, form_of, replayed
 
 
 class NestedSum:

@@ -9,16 +9,16 @@ import torch
 
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.errors import AnyBlockError, ExecutionError
 from anyblock.modeling.finite import require_finite_output
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.linear_head import find_linear_head
+from anyblock.modeling.linear_head_targets import LinearTargets
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
+from anyblock.modeling.teacher_targets import LOCAL_METRICS, Metric, TeacherTargets
 from anyblock.progress import SILENT, Progress
 from anyblock.scoring.layer_outputs import LayerOutputs
-from anyblock.scoring.linear_targets import LinearTargets
-from anyblock.scoring.targets import LOCAL_METRICS, Metric, TeacherTargets
 
 Targets = TeacherTargets | LinearTargets
 """What children's last hidden states are compared with."""

@@ -97,7 +97,7 @@ def parse_budget(text: str, teacher: Mapping[str, float]) -> Budget:
     Args:
         text: `params=0.8x`, `params=80%`, `params=100M`, `memory=2.5GiB`, `latency<=12ms`, `kv_heads>=40`,
             `params=90M..100M`. `=` is an upper bound, except that `throughput=500` asks for at least so much.
-        teacher: the teacher's value of every cost that can be budgeted, in the unit of `anyblock.costs.names`; `x` and
+        teacher: the teacher's value of every cost that can be budgeted, in the unit of `anyblock.costs.registry`; `x` and
             `%` are shares of it.
 
     Raises:

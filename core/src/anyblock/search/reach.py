@@ -9,9 +9,9 @@ from typing import Final
 
 from anyblock.errors import ExecutionError
 from anyblock.search.budgets import Budget
-from anyblock.search.engine import Limits, optimise
 from anyblock.search.instance import compile_problem
 from anyblock.search.problem import Problem
+from anyblock.search.proof.engine import Limits, optimise
 
 REACH_SECONDS: Final = 10.0
 """Time limit for one smallest or largest value."""

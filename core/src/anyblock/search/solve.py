@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, overload
 
 from anyblock.errors import ExecutionError, UsageError
-from anyblock.search.engine import Limits, Outcome, optimise
 from anyblock.search.infeasible import budget_error
 from anyblock.search.instance import Compiled, Instance, compile_problem
 from anyblock.search.problem import Problem
+from anyblock.search.proof.engine import Limits, Outcome, optimise
 from anyblock.search.reach import REACH_SECONDS
 from anyblock.search.restrict import restrict
 from anyblock.search.solution import PROOF_GAP, Solution, Status, relative_gap

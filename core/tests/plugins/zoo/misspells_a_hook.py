@@ -1,5 +1,5 @@
+from anyblock.contract.hookspecs import hookimpl
 from anyblock.descriptors import DenseDescriptor
-from anyblock.hookspecs import hookimpl
 
 
 class Descriptor(DenseDescriptor):

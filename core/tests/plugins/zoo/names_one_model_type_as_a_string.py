@@ -1,4 +1,4 @@
-from anyblock.hookspecs import hookimpl
+from anyblock.contract.hookspecs import hookimpl
 
 
 class Descriptor:

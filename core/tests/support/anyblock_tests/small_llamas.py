@@ -11,7 +11,7 @@ import pytest
 import torch
 from anyblock import convert_model, get_family
 from anyblock.candidates.candidate import NO_OP, Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.modeling.skeleton import load_hf_config, model_class
 from anyblock.realize.realize import realize

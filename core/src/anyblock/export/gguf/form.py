@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from anyblock.checkpoint.view import config_view
+from anyblock.checkpoint.config_view import config_view
+from anyblock.contract.export_format import ExportFormat
 from anyblock.errors import UnsupportedModelError
-from anyblock.export.format import ExportFormat
 from anyblock.export.gguf.layers import is_uniform, layer_sizes
 from anyblock.export.gguf.tensors import gguf_tensors, rope_factors
 from anyblock.export.gguf.tokenizer import add_tokenizer, tokenizer_obstacles

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from anyblock.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig
 
 ZERO_WIDTH: Final = 32
 """The channels of an ffn of zeros: one block of the format Q8_0."""

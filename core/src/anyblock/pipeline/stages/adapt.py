@@ -20,12 +20,12 @@ from anyblock.checkpoint.tensor_files import TensorFiles
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, file_digest, read_json
 from anyblock.realize.held_out import held_out_split
-from anyblock.scoring.around import Surroundings
+from anyblock.scoring.swaps import Surroundings
 
 if TYPE_CHECKING:
     import torch
 
-    from anyblock.candidates.views import CandidateWeights, Orders
+    from anyblock.candidates.candidate_weights import CandidateWeights, Orders
 
 _WEIGHTS = "adapted.safetensors"
 _RESULT = "adapted.json"

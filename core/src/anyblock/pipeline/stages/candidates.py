@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from anyblock.blocks import BlockConfig, block_configs_from_json
 from anyblock.candidates.candidate import TEACHER, Candidate
+from anyblock.candidates.candidate_weights import candidate_shapes
 from anyblock.candidates.library import list_candidates
 from anyblock.candidates.linear import LinearMaps, linear_sites
-from anyblock.candidates.views import candidate_shapes
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.pruning import CORE_KINDS
 from anyblock.config.schema import RunConfig
-from anyblock.costs.model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
-from anyblock.costs.names import CandidateCosts
+from anyblock.contract.blocks import BlockConfig, block_configs_from_json
+from anyblock.costs.cost_model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
+from anyblock.costs.registry import CandidateCosts
 from anyblock.errors import UnsupportedModelError, nearest
 from anyblock.modeling.skeleton import load_hf_config
+from anyblock.pipeline.model_source import Source
 from anyblock.pipeline.run_folder import RunFolder, read_json
-from anyblock.pipeline.source import Source
 from anyblock.pruning.hidden import HiddenSizePruningMixIn
 
 STAGE = "0-candidates"

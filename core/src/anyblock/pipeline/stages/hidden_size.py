@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyblock.checkpoint.atomic import atomic_directory, write_json_atomic
-from anyblock.checkpoint.carry import carry, companions
+from anyblock.checkpoint.companions import carry, companions
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.checkpoint.transfer import Copier
 from anyblock.checkpoint.writer import SubblockWriter
 from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.model_source import Source
 from anyblock.pipeline.narrow import resized, stream_mixin
 from anyblock.pipeline.run_folder import digest, fingerprint_of, read_json
-from anyblock.pipeline.source import Source
 
 if TYPE_CHECKING:
     import torch

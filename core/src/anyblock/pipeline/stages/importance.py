@@ -11,8 +11,8 @@ from anyblock.candidates.linear import LinearMaps
 from anyblock.config.schema import RunConfig
 from anyblock.errors import UsageError, nearest
 from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.model_source import Source
 from anyblock.pipeline.run_folder import file_digest
-from anyblock.pipeline.source import Source
 from anyblock.pruning.hidden import HiddenSizePruningMixIn
 from anyblock.pruning.ordering import best_first
 

@@ -11,14 +11,14 @@ from functools import partial
 from typing import Any, Final
 
 from anyblock.candidates.candidate import HALVES, LINEAR, TEACHER, Candidate
-from anyblock.candidates.views import CandidateWeights, candidate_shapes
+from anyblock.candidates.candidate_weights import CandidateWeights, candidate_shapes
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.schema import RunConfig, SearchConfig
-from anyblock.costs.device import describe_device
-from anyblock.costs.latency import FIXED, LatencyModel, LatencyScenario
-from anyblock.costs.names import LATENCY
-from anyblock.costs.shapes import TOGETHER, WHOLE, Shape, ShapeTimes, shape_key
+from anyblock.costs.registry import LATENCY
 from anyblock.errors import UnsupportedModelError
+from anyblock.latency.additive_model import FIXED, LatencyModel, LatencyScenario
+from anyblock.latency.cache import TOGETHER, WHOLE, Shape, ShapeTimes, shape_key
+from anyblock.latency.device import describe_device
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, digest, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates

@@ -8,11 +8,11 @@ from typing import Final
 
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.costs.device import describe_device
-from anyblock.costs.latency import measure_subblocks
-from anyblock.costs.names import LATENCY
-from anyblock.costs.replay import model_calls
-from anyblock.costs.shapes import WHOLE
+from anyblock.costs.registry import LATENCY
+from anyblock.latency.additive_model import measure_subblocks
+from anyblock.latency.cache import WHOLE
+from anyblock.latency.device import describe_device
+from anyblock.latency.replay import model_calls
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
 from anyblock.pipeline.stages.latency import read_latency, wants_latency

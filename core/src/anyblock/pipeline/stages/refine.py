@@ -22,15 +22,15 @@ from anyblock.errors import BudgetError
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
-from anyblock.pipeline.stages.solution import build_problem, chosen_candidates
-from anyblock.scoring.around import Neighbourhood, Surroundings
+from anyblock.pipeline.stages.search import build_problem, chosen_candidates
+from anyblock.scoring.swaps import Neighbourhood, Surroundings
 from anyblock.search.budgets import Budget
 from anyblock.search.problem import Problem
 from anyblock.search.solution import Solution
 from anyblock.search.solve import solve_diverse
 
 if TYPE_CHECKING:
-    from anyblock.candidates.views import Orders
+    from anyblock.candidates.candidate_weights import Orders
 
 STAGE = "6-refine"
 _FILE = "refinement.json"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.views import CandidateWeights
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, digest, read_json
@@ -19,7 +19,7 @@ from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation
 from anyblock.scoring.replace_one import score_candidates
 
 if TYPE_CHECKING:
-    from anyblock.candidates.views import Orders
+    from anyblock.candidates.candidate_weights import Orders
 
 STAGE = "4-scores"
 _SCORES = "scores.json"

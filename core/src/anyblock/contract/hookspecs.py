@@ -1,0 +1,176 @@
+"""The contract of a model family: pluggy hookspecs of the project `anyblock`.
+
+A family's distribution registers a *descriptor*, an object whose methods are marked with `hookimpl`. Most descriptors derive
+from a base in `anyblock.descriptors` and override little. An extension (entry-point group `anyblock.extensions`) is an object
+with some of the same hooks; it can add hooks and mixins, or wrap a family's hook with `hookimpl(wrapper=True)`.
+
+An implementation may ask for fewer arguments than its spec lists, never for others. Everywhere below, `config` is the model's
+Hugging Face configuration, or, before a model is built, a read-only view of its `config.json` with the same attributes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import pluggy
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from anyblock.contract.blocks import BlockConfig
+    from anyblock.contract.cache_spec import CacheSpec
+    from anyblock.contract.capabilities import Capability
+    from anyblock.contract.export_format import ExportFormat
+    from anyblock.contract.importance_hook import ImportanceHook
+    from anyblock.contract.pruning_mixin import PruningMixIn
+
+PROJECT: Final = "anyblock"
+FAMILIES_GROUP: Final = "anyblock.families"
+"""Entry-point group of family descriptors; an entry point's name is the `model_type` it serves."""
+EXTENSIONS_GROUP: Final = "anyblock.extensions"
+"""Entry-point group of distributions that add hooks without being a family."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class FamilySpec:
+    """Every hook that core calls. Structural hooks return one result; collecting hooks are merged over all plugins."""
+
+    # -- structure of a checkpoint ---------------------------------------------------------------------------------
+
+    @hookspec(firstresult=True)
+    def layer_name_predicates(self, num_layers: int, config: Any) -> dict[str, re.Pattern[str]]:  # type: ignore[empty-body]
+        """Say which group every checkpoint tensor belongs to.
+
+        Returns:
+            `{group: pattern}`; a tensor belongs to the group whose pattern matches its whole name. The groups `embeddings`
+            and `lm_head` (final norm and head) and `block_{i}_attention`, `block_{i}_ffn` for every layer that has that
+            half; any further group (`vision_encoding`, `block_{i}_other` for what belongs to neither half) is kept as it is.
+            The groups `multi_token_prediction` and `rotary_buffers` are for what transformers leaves out of the model: they
+            are kept as well, and neither loaded nor counted.
+            Every tensor must match exactly one pattern. A tied head need not be in the checkpoint.
+        """
+
+    @hookspec(firstresult=True)
+    def create_block_configs(self, config: Any) -> list[BlockConfig]:  # type: ignore[empty-body]
+        """Return the architecture of every block of the unpruned model, one entry a layer."""
+
+    @hookspec(firstresult=True)
+    def block_config_to_layer_overrides(self, block_config: BlockConfig) -> Mapping[str, Any]:  # type: ignore[empty-body]
+        """Return `{HF config attribute: value}` that this layer's constructor must see; canonical names, no aliases.
+
+        A half that is a no-op contributes nothing. An attribute that equals the model's own may be given or left out.
+        """
+
+    @hookspec(firstresult=True)
+    def convert_weight_name(self, name: str) -> str | None:
+        """Return the checkpoint name under which the tensor `name` is to be stored; None or the same name keeps it."""
+
+    @hookspec(firstresult=True)
+    def dequantize(self, names: Sequence[str], config: Any) -> Mapping[str, Sequence[str]] | None:
+        """Name the tensors that `convert` has to compute, because the checkpoint stores them in another form.
+
+        Args:
+            names: every tensor name in the checkpoint.
+
+        Returns:
+            `{name in the subblock checkpoint: (source tensor, ...)}` for each computed tensor, or None when there are
+            none. The sources are then not stored themselves; `dequantize_tensor` computes each result.
+        """
+
+    @hookspec(firstresult=True)
+    def dequantize_tensor(self, name: str, sources: Mapping[str, torch.Tensor], config: Any) -> torch.Tensor:  # type: ignore[empty-body]
+        """Compute the tensor `name` from its `sources` as `dequantize` listed them.
+
+        It must work on the meta device too, where only the result's shape and dtype are asked for.
+        """
+
+    @hookspec(firstresult=True)
+    def language_model_config(self, config: Any) -> Any:
+        """Return the text part of a multimodal configuration; `config` itself for a plain language model."""
+
+    # -- structure of a model ---------------------------------------------------------------------------------------
+
+    @hookspec(firstresult=True)
+    def decoder_layer_cls(self) -> type[nn.Module] | tuple[type[nn.Module], ...]:  # type: ignore[empty-body]
+        """Return the decoder layer class, or the classes, whose constructors receive a layer's own configuration."""
+
+    @hookspec(firstresult=True)
+    def input_embedding_name(self) -> str:  # type: ignore[empty-body]
+        """Return the module path of the input embedding, for instance `model.embed_tokens`."""
+
+    @hookspec(firstresult=True)
+    def output_embedding_name(self) -> str:  # type: ignore[empty-body]
+        """Return the module path of the output head, for instance `lm_head`."""
+
+    @hookspec(firstresult=True)
+    def final_norm_name(self) -> str:  # type: ignore[empty-body]
+        """Return the module path of the norm behind the last layer, for instance `model.norm`; `""` where there is none."""
+
+    @hookspec(firstresult=True)
+    def layer_block_name(self, index: int) -> str:  # type: ignore[empty-body]
+        """Return the module path of layer `index`, for instance `model.layers.3`."""
+
+    @hookspec(firstresult=True)
+    def init_rotary_embedding(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> bool:  # type: ignore[empty-body]
+        """Rebuild what a model built on the meta device cannot take from its checkpoint: rotary and other such buffers.
+
+        Returns:
+            True, also when there was nothing to do.
+        """
+
+    @hookspec(firstresult=True)
+    def attn_no_op_post_init(self, decoder_layer: nn.Module) -> bool:  # type: ignore[empty-body]
+        """Turn the attention half of a built layer into a no-op that keeps no parameters.
+
+        The half's output must equal the residual path, and a key-value cache must still advance
+        (`anyblock.modeling.no_op.NoOpAttention` does both for the common layout). Returns True.
+        """
+
+    @hookspec(firstresult=True)
+    def mlp_no_op_post_init(self, decoder_layer: nn.Module) -> bool:  # type: ignore[empty-body]
+        """Turn the ffn half of a built layer into a no-op that keeps no parameters. Returns True."""
+
+    @hookspec(firstresult=True)
+    def cache_spec(self, config: Any, block_config: BlockConfig, layer_index: int) -> CacheSpec:  # type: ignore[empty-body]
+        """Return what one layer keeps between decoding steps, in elements: per token, over which window, and fixed."""
+
+    @hookspec(firstresult=True)
+    def requires_trust_remote_code(self) -> bool:  # type: ignore[empty-body]
+        """Say whether the model's code is in the checkpoint and not in transformers."""
+
+    @hookspec(firstresult=True)
+    def uses_autocast(self) -> bool:  # type: ignore[empty-body]
+        """Say whether a forward pass may run under autocast."""
+
+    # -- pruning ----------------------------------------------------------------------------------------------------
+
+    @hookspec
+    def pruning_mixins(self) -> Mapping[str, PruningMixIn]:  # type: ignore[empty-body]
+        """Return `{kind: mixin}` for every way in which this family can be made smaller; merged over plugins.
+
+        Kinds of core: `ffn_intermediate`, `kv_heads`, `query_groups`, `experts_removal`, `expert_intermediate`,
+        `mamba_heads`, `hidden_size`. Two plugins that give the same kind are a clash.
+        """
+
+    @hookspec
+    def importance_hooks(self) -> Mapping[str, type[ImportanceHook]]:  # type: ignore[empty-body]
+        """Return `{name: hook class}` for further importance hooks; merged over plugins, clashes are errors."""
+
+    @hookspec
+    def export_formats(self) -> Mapping[str, ExportFormat]:  # type: ignore[empty-body]
+        """Return `{name: format}` for further export formats; merged over plugins, clashes are errors."""
+
+    # -- conformance ------------------------------------------------------------------------------------------------
+
+    @hookspec(firstresult=True)
+    def capabilities(self) -> Mapping[str, Capability]:  # type: ignore[empty-body]
+        """Return the state of every capability in `anyblock.contract.capabilities.CAPABILITIES`; a missing one is unknown."""
+
+    @hookspec(firstresult=True)
+    def conformance_config(self) -> Any:
+        """Return a tiny Hugging Face configuration of this family with every optional tensor switched on."""

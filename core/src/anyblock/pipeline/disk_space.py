@@ -1,0 +1,57 @@
+"""Free space for a run, estimated before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from anyblock.checkpoint.space import existing_parent, require_space
+from anyblock.checkpoint.subblocks import is_subblock_checkpoint
+from anyblock.config.budget import Bound
+from anyblock.costs.registry import CandidateCosts
+from anyblock.pipeline.model_source import Shapes, Source
+from anyblock.pipeline.stages.hidden_size import NARROWED
+from anyblock.pipeline.stages.teacher import TEACHER
+from anyblock.search.budgets import resolve_bound
+
+_SLACK: Final = 16 << 20
+"""For scores, reports and tokenizer files, in bytes."""
+
+
+def require_run_space(
+    run: Path, output: Path, source: Source, narrow: Source | None, bounds: Sequence[Bound], teacher: CandidateCosts
+) -> None:
+    """Check that there is room for what a run still has to write: the teacher's copy, a narrowed one, and the child.
+
+    The child is taken to have the largest share of the model's parameters that the budgets allow. Hidden states that are
+    spooled for want of memory are not counted.
+
+    Args:
+        run: the run folder.
+        output: where the child will be.
+        source: the model as it was given.
+        narrow: the model with a smaller hidden size; None without one.
+        bounds: the budgets of the search.
+        teacher: what the model costs.
+
+    Raises:
+        ExecutionError: there is too little; says how much is free and how much is needed.
+    """
+    kept = 0
+    if not is_subblock_checkpoint(source.path) and not (run / TEACHER).exists():
+        kept += _bytes(source.shapes)
+    if narrow is not None and not (run / NARROWED).exists():
+        kept += _bytes(narrow.shapes)
+    limits = [resolve_bound(bound, teacher).upper for bound in bounds if bound.cost == "params"]
+    share = min([1.0, *(limit / teacher["params"] for limit in limits if limit is not None)])
+    child = 0 if output.exists() else int(share * _bytes(source.shapes))
+    if existing_parent(run).stat().st_dev == existing_parent(output).stat().st_dev:
+        require_space(output, kept + child + _SLACK if kept + child else 0)
+    else:
+        require_space(run, kept + _SLACK if kept else 0)
+        require_space(output, child)
+
+
+def _bytes(shapes: Shapes) -> int:
+    return sum(tensor.nbytes for tensors in shapes.values() for tensor in tensors.values())

@@ -1,0 +1,1 @@
+"""Publishing on the hub: upload, model card, push."""

@@ -1,0 +1,1 @@
+"""The proof engine: bounds, dynamic programming and exchanges that prove a solution quickly."""

@@ -1,0 +1,92 @@
+"""What holds for every family when one linear map replaces a half: which tensors stay, what it computes, and its cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from anyblock import convert_model, export_child, get_family, load_model
+from anyblock.candidates.candidate import HALVES, LINEAR, Candidate
+from anyblock.candidates.candidate_weights import CandidateWeights, candidate_shapes
+from anyblock.candidates.linear import LinearMaps, linear_sites
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.costs.cost_model import Scenario, subblock_costs
+from anyblock.errors import UnsupportedModelError
+from anyblock.family import installed_plugins
+from anyblock.modeling.skeleton import load_hf_config
+from anyblock.realize.realize import realize
+from anyblock_conformance.tiny import save_tiny
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+FAMILIES = [name for name in installed_plugins().model_types if name != "example"]
+IDS = torch.arange(1, 13).reshape(1, 12)
+
+
+def applied(weight: torch.Tensor, returns: int) -> Any:
+    """The map as it is defined, in the form in which the teacher's module returns."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        mapped = kwargs.get("hidden_states", args[0] if args else None) @ weight.T
+        return mapped if returns == 1 else (mapped, *[None] * (returns - 1))
+
+    return forward
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_the_child_is_the_teacher_with_the_map_in_the_modules_place(model_type: str, tmp_path: Path) -> None:
+    """Of every half; costs are counted from the tensors that the child has; decoding with a cache equals decoding without."""
+    family = get_family(model_type)
+    config = family.conformance_config()
+    teacher = SubblockCheckpoint.open(convert_model(save_tiny(config, tmp_path / "source"), tmp_path / "teacher"))
+    blocks, text = teacher.block_configs, family.language_model_config(config)
+    shapes = {group: teacher.meta(group) for group in teacher.groups}
+    sites = linear_sites(family, load_hf_config(teacher.path), blocks, shapes, HALVES)
+    assert set(sites) == {
+        (i, half) for i, block in enumerate(blocks) for half in HALVES if not getattr(block, half).no_op
+    }
+    generator = torch.Generator().manual_seed(0)
+    width = int(text.hidden_size)
+    maps = {place: torch.randn(width, width, generator=generator) / width**0.5 for place in sites}
+    linear = LinearMaps(sites, maps, "maps")
+    weights = CandidateWeights(teacher, family, text, {}, linear)
+    first, last = min(sites), max(sites)
+    chosen = []
+    for layer, half in (first, last):
+        change = blocks[layer].with_attention if half == "attention" else blocks[layer].with_ffn
+        chosen.append(Candidate(layer, half, LINEAR, 0, change(replace_with_linear=True)))
+    child = SubblockCheckpoint.open(realize(teacher, chosen, weights, tmp_path / "child"))
+    stock, model = load_model(teacher.path), load_model(child.path)
+    for place in (first, last):
+        path = f"{family.layer_block_name(place[0])}.{sites[place].module}"
+        stock.get_submodule(path).forward = applied(maps[place], model.get_submodule(path).returns)
+    with torch.no_grad():
+        expected = stock(IDS, use_cache=False).logits
+        torch.testing.assert_close(model(IDS, use_cache=False).logits, expected, rtol=1e-4, atol=1e-4)
+        cached = model(IDS[:, :8], use_cache=True)
+        rest = model(IDS[:, 8:], past_key_values=cached.past_key_values, use_cache=True).logits
+        torch.testing.assert_close(rest, expected[:, 8:], rtol=1e-3, atol=1e-3)
+    for candidate in chosen:
+        group = candidate.group
+        planned = candidate_shapes(family, text, blocks[candidate.layer], candidate, shapes[group], linear)
+        written = child.load(group)
+        assert {n: (t.shape, t.dtype) for n, t in planned.items()} == {
+            n: (t.shape, t.dtype) for n, t in written.items()
+        }
+        costs = subblock_costs(
+            family, config, candidate.block_config, candidate.layer, candidate.half, planned, Scenario()
+        )
+        assert costs["params"] == costs["active_params"] == sum(tensor.numel() for tensor in written.values())
+        assert costs["kv_memory"] == costs["kv_heads"] == costs["attention_layers"] == costs["ffn_layers"] == 0
+    out = export_child(child.path, tmp_path / "out", "transformers")
+    auto = AutoModelForImageTextToText if "text_config" in child.config else AutoModelForCausalLM
+    remote = auto.from_pretrained(out, trust_remote_code=True, dtype="auto").eval()
+    assert type(remote).__module__.endswith("modeling_anyblock")
+    with torch.no_grad():
+        found = model(IDS, use_cache=False).logits
+        assert torch.equal(remote(IDS, use_cache=False).logits, found)
+        assert torch.equal(load_model(out)(IDS, use_cache=False).logits, found)
+    for name in ("anymodel", "nemotron-nas", "gguf"):
+        with pytest.raises(UnsupportedModelError, match="linear map in place of its"):
+            export_child(child.path, tmp_path / name, name)

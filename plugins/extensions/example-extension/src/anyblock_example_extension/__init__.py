@@ -1,0 +1,37 @@
+"""An AnyBlock extension: it adds importance hooks and a kind of pruning to every family, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from anyblock.contract.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from anyblock.importance import ImportanceHook
+    from anyblock.pruning import PruningMixIn
+
+
+class WandaExtension:
+    """Contributes `WandaChannelContributionHook`, `WandaBlockContributionHook`, and the kind `ffn_blocks`."""
+
+    @hookimpl
+    def importance_hooks(self) -> dict[str, type[ImportanceHook]]:
+        """See `FamilySpec.importance_hooks`."""
+        # Imported here: AnyBlock loads extensions whenever it looks up a family, also where torch is not wanted.
+        from anyblock_example_extension.blocks import WandaBlockContributionHook
+        from anyblock_example_extension.wanda import WandaChannelContributionHook
+
+        return {cls.__name__: cls for cls in (WandaChannelContributionHook, WandaBlockContributionHook)}
+
+    @hookimpl(wrapper=True)
+    def pruning_mixins(self) -> Generator[None, list[dict[str, PruningMixIn]], list[dict[str, PruningMixIn]]]:
+        """See `FamilySpec.pruning_mixins`: `ffn_blocks` wherever the family has `ffn_intermediate`."""
+        # A wrapper and not a plain contribution, since the family's layer descriptor names the tensors.
+        contributions = yield
+        from anyblock_example_extension.blocks import FFNBlocksPruningMixIn
+
+        channels = next((found["ffn_intermediate"] for found in contributions if "ffn_intermediate" in found), None)
+        if channels is None:
+            return contributions
+        return [*contributions, {"ffn_blocks": FFNBlocksPruningMixIn(channels.layer_descriptor)}]
