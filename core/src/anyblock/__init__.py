@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anyblock.pipeline.compress import compress
     from anyblock.publish.push import push_child
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "__version__",
     "compress",

@@ -33,6 +33,11 @@ class AnyBlockError(Exception):
             parts.append(f"to do: {self.hint}")
         return "\n".join(parts)
 
+    def in_one_line(self) -> str:
+        """Return the whole error on one line, for a list of several."""
+        parts = (self.what, f"expected {self.expected}" if self.expected else "", self.hint)
+        return "; ".join(part for part in parts if part)
+
 
 class InputError(AnyBlockError):
     """The input cannot be used as it is."""

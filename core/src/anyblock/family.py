@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import anyblock
 from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.capabilities import CAPABILITIES, Capability
+from anyblock.contract.kinds import KINDS, Kind
 from anyblock.errors import UnsupportedModelError, UsageError, nearest
 from anyblock.plugins import results
-from anyblock.plugins.collecting import collect
+from anyblock.plugins.collecting import CORE, collect, owners
 from anyblock.plugins.contract import SPECS
 from anyblock.plugins.loading import instance_of
-from anyblock.plugins.registry import PluginRegistry
+from anyblock.plugins.registry import PluginRegistry, builtins
 from anyblock.plugins.relay import Registered, Relay, admit
 from anyblock.plugins.settings import PluginSettings
 from anyblock.plugins.status import Origin
@@ -140,7 +140,68 @@ def _installed(environment: _Environment) -> PluginRegistry:
     return PluginRegistry.discover(environment.settings)
 
 
-class ModelFamily:
+class Extensions:
+    """What core and the installed extensions add by name: one mapping for each kind in `anyblock.contract.kinds.KINDS`.
+
+    Objects are checked as they come: one that is not of its kind is a `PluginError` that names the plugin.
+    """
+
+    def __init__(self, extensions: Iterable[Registered], *, descriptor: Registered | None = None, strict: bool = False):
+        self._strict: Final = strict
+        self._relay: Final = Relay(descriptor, extensions)
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """The extensions in use, each as `distribution version`; core's own plugin is not one of them."""
+        origins = (registered.origin for registered in self._relay.extensions)
+        return tuple(str(origin) for origin in origins if origin.distribution != CORE)
+
+    def named(self, kind: str) -> dict[str, Any]:
+        """Return every object of one kind by name, sorted, from core, the adapter and the extensions.
+
+        Args:
+            kind: a name of `KINDS`.
+
+        Raises:
+            UsageError: there is no such kind.
+            PluginError: two plugins give one name, or an object is not of this kind.
+        """
+        found = _kind(kind)
+        form = "subclasses" if found.classes else "objects"
+        check = results.mapping_of(found.accepts, f"a dict of {found.base.partition(':')[2]} {form} by name")
+        return collect(self._relay, found.hook, check, strict=self._strict)
+
+    def origins(self, kind: str) -> dict[str, Origin]:
+        """Return which distribution gives each name of one kind."""
+        self.named(kind)  # leaves out what is broken, and reports clashes
+        return owners(self._relay, _kind(kind).hook)
+
+    def importance_hooks(self) -> dict[str, type[ImportanceHook]]:
+        """See `FamilySpec.importance_hooks`."""
+        return self.named("hooks")
+
+    def pruning_mixins(self) -> dict[str, PruningMixIn]:
+        """See `FamilySpec.pruning_mixins`."""
+        return self.named("kinds")
+
+    def export_formats(self) -> dict[str, ExportFormat]:
+        """See `FamilySpec.export_formats`."""
+        return self.named("formats")
+
+
+def installed_extensions() -> Extensions:
+    """Return core's own kinds and those of every installed extension, for what does not depend on a family."""
+    registry = installed_plugins()
+    return Extensions(registry.extensions(), strict=registry.settings.strict)
+
+
+def _kind(name: str) -> Kind:
+    if name not in KINDS:
+        raise UsageError(f"unknown kind {name!r}", expected=", ".join(KINDS), hint=nearest(name, KINDS))
+    return KINDS[name]
+
+
+class ModelFamily(Extensions):
     """One family: every hook of `FamilySpec` as a method of the same name, with its result checked.
 
     A hook that raises becomes a `PluginError` naming the plugin, its distribution and version, and the hook; so does a
@@ -158,8 +219,8 @@ class ModelFamily:
         self.model_type: Final = model_type
         self.distribution: Final = descriptor.origin.distribution
         self.version: Final = descriptor.origin.version
-        self._strict: Final = strict
-        self._relay: Final = Relay(descriptor, extensions)
+        self._descriptor: Final = descriptor
+        super().__init__(extensions, descriptor=descriptor, strict=strict)
 
     @classmethod
     def from_descriptor(cls, descriptor: object, *, model_type: str, extensions: Iterable[object] = ()) -> Self:
@@ -176,7 +237,7 @@ class ModelFamily:
 
         around = [given(extension, str(index)) for index, extension in enumerate(extensions)]
         around = [extension for extension in around if extension.concerns is None or model_type in extension.concerns]
-        return cls(given(descriptor, model_type), around, model_type=model_type, strict=True)
+        return cls(given(descriptor, model_type), [builtins(), *around], model_type=model_type, strict=True)
 
     def __repr__(self) -> str:
         return f"ModelFamily({self.model_type!r}, {self.distribution} {self.version})"
@@ -184,12 +245,7 @@ class ModelFamily:
     @property
     def descriptor(self) -> object:
         """The descriptor object itself, for tests and reports; call its hooks through this family."""
-        return self._relay.descriptor.plugin
-
-    @property
-    def extensions(self) -> tuple[str, ...]:
-        """The extensions in use, each as `distribution version`."""
-        return tuple(str(registered.origin) for registered in self._relay.extensions)
+        return self._descriptor.plugin
 
     # -- what the family can do -------------------------------------------------------------------------------------
 
@@ -321,35 +377,6 @@ class ModelFamily:
         """See `FamilySpec.uses_autocast`; True where the family does not say."""
         return self._flag("uses_autocast", default=True)
 
-    # -- pruning and export -----------------------------------------------------------------------------------------
-
-    def pruning_mixins(self) -> dict[str, PruningMixIn]:
-        """See `FamilySpec.pruning_mixins`; merged over the adapter and the extensions, sorted by kind."""
-        from anyblock.contract.pruning_mixin import PruningMixIn
-
-        check = results.mapping_of(PruningMixIn, "a dict of PruningMixIn by kind")
-        return collect(self._relay, "pruning_mixins", check, strict=self._strict)
-
-    def importance_hooks(self) -> dict[str, type[ImportanceHook]]:
-        """See `FamilySpec.importance_hooks`; core's own and those of the adapter and the extensions, sorted by name."""
-        from anyblock.contract.importance_hook import ImportanceHook
-        from anyblock.importance import HOOKS
-
-        check = results.mapping_of_classes(ImportanceHook, "a dict of ImportanceHook subclasses by name")
-        return collect(
-            self._relay, "importance_hooks", check, builtin=HOOKS, builtin_origin=_core(), strict=self._strict
-        )
-
-    def export_formats(self) -> dict[str, ExportFormat]:
-        """See `FamilySpec.export_formats`; core's own and those of the adapter and the extensions, sorted by name."""
-        from anyblock.contract.export_format import ExportFormat
-        from anyblock.export import FORMATS
-
-        check = results.mapping_of(ExportFormat, "a dict of ExportFormat by name")
-        return collect(
-            self._relay, "export_formats", check, builtin=FORMATS, builtin_origin=_core(), strict=self._strict
-        )
-
     # -- conformance ------------------------------------------------------------------------------------------------
 
     def conformance_config(self) -> Any:
@@ -378,7 +405,3 @@ class ModelFamily:
         if not self._relay.implements(hook):
             return default
         return self._relay.call(hook, results.instance(bool, "True or False"))
-
-
-def _core() -> Origin:
-    return Origin("anyblock", anyblock.__version__)

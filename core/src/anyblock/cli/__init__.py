@@ -15,20 +15,22 @@ import typer
 from anyblock import __version__
 from anyblock.cli.bench import bench
 from anyblock.cli.compress import compress
-from anyblock.cli.conformance import conformance
 from anyblock.cli.convert import convert
 from anyblock.cli.doctor import doctor
 from anyblock.cli.evaluate import evaluate
 from anyblock.cli.export import export
+from anyblock.cli.external import CommandGroup
 from anyblock.cli.families import families
 from anyblock.cli.generate import generate
 from anyblock.cli.inspect import inspect
+from anyblock.cli.list import list_kind
 from anyblock.cli.new_family import new_family
 from anyblock.cli.push import push
 from anyblock.cli.search import search
 from anyblock.errors import AnyBlockError, InputError, is_out_of_memory
 
 app = typer.Typer(
+    cls=CommandGroup,
     name="anyblock",
     help="Make large language models smaller by giving every decoder layer its own shape.",
     no_args_is_help=True,
@@ -57,9 +59,7 @@ def _options(
 for command in (families, inspect, convert, compress, search, evaluate, bench, export, push, generate, doctor):
     app.command()(command)
 app.command("new-family")(new_family)
-app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})(
-    conformance
-)
+app.command("list")(list_kind)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from anyblock.config.section import Positive, Section
+from anyblock.contract.settings import Positive, Section
 
 
 class BlockDistillationConfig(Section):

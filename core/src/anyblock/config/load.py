@@ -10,14 +10,16 @@ from pydantic import ValidationError
 
 from anyblock.config.budget import merge_entries
 from anyblock.config.compose import compose
+from anyblock.config.extension_sections import sections_of, with_sections
 from anyblock.config.guide import has_guide_keys, translate
 from anyblock.config.interpolation import resolve
 from anyblock.config.overrides import apply_override
-from anyblock.config.problems import configuration_error
+from anyblock.config.problems import configuration_error, section_class
 from anyblock.config.registry import NameRegistry, registry_for
 from anyblock.config.schema import RunConfig
 from anyblock.config.tree import KeyPath, Tree
 from anyblock.errors import ConfigError
+from anyblock.family import installed_extensions
 from anyblock.progress import SILENT, Progress
 
 OPTION: Final = "option"
@@ -70,10 +72,26 @@ def load_config(
     else:
         tree = Tree(resolve(tree, resolvers={"get_object": lambda name: names().any(str(name))}), tree.origins)
     _shorten_hooks(tree, names)
+    schema = RunConfig
+    if _unknown_keys(tree.data, RunConfig):
+        # Only then: the settings of extensions are known when their code is imported.
+        schema = with_sections(RunConfig, sections_of(names().source or installed_extensions()))
     try:
-        return RunConfig.model_validate(tree.data)
+        return schema.model_validate(tree.data)
     except ValidationError as error:
-        raise configuration_error(error, tree, RunConfig) from error
+        raise configuration_error(error, tree, schema) from error
+
+
+def _unknown_keys(data: Mapping[str, Any], schema: type[Any]) -> bool:
+    """Return whether the file has keys, at any depth, that a schema lacks."""
+    for key, value in data.items():
+        field = schema.model_fields.get(key)
+        if field is None:
+            return True
+        below = section_class(field.annotation)
+        if isinstance(value, Mapping) and below is not None and _unknown_keys(value, below):
+            return True
+    return False
 
 
 def _name_budgets(tree: Tree) -> None:

@@ -47,7 +47,7 @@ def _keys_at(path: KeyPath, model: type[BaseModel]) -> list[str]:
     """Return the keys that are valid below `path`."""
     for part in path:
         field = model.model_fields.get(str(part))
-        section = _section(field.annotation) if field else None
+        section = section_class(field.annotation) if field else None
         if section is None:
             # A free name, as a kind below `pruning.other`: the section stays the one of the values.
             continue
@@ -55,6 +55,7 @@ def _keys_at(path: KeyPath, model: type[BaseModel]) -> list[str]:
     return sorted(model.model_fields)
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
+def section_class(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a field holds, also where it is optional; None for a plain value."""
     candidates = [annotation, *getattr(annotation, "__args__", ())]
     return next((found for found in candidates if isinstance(found, type) and issubclass(found, BaseModel)), None)

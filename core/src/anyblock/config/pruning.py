@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from anyblock.config.section import Names, Positive, Section
+from anyblock.contract.settings import Names, Positive, Section
 from anyblock.errors import ConfigError
 
 _RELATIVE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(x|%)")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from anyblock.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from anyblock.family import ModelFamily
+    from anyblock.family import Extensions, ModelFamily
 
 REFERENCE_FAMILIES: Final[Mapping[str, str]] = {
     "mistral_small": "mistral",
@@ -72,11 +72,13 @@ class NameRegistry:
         hooks: `{name: importance hook class}`.
         mixins: `{kind: pruning mixin}`, objects or classes.
         family: the `model_type`; None when it is not known, and another family's layer descriptor is then not seen.
+        source: where hooks and mixins come from; None where they were given.
     """
 
     hooks: Mapping[str, type[Any]] = field(default_factory=dict)
     mixins: Mapping[str, Any] = field(default_factory=dict)
     family: str | None = None
+    source: Extensions | None = None
 
     @classmethod
     def for_family(cls, family: ModelFamily | None) -> Self:
@@ -85,11 +87,13 @@ class NameRegistry:
         Importing them imports torch.
         """
         if family is not None:
-            return cls(family.importance_hooks(), family.pruning_mixins(), family.model_type)
-        from anyblock.importance import HOOKS
+            return cls(family.importance_hooks(), family.pruning_mixins(), family.model_type, family)
+        from anyblock.family import installed_extensions
         from anyblock.pruning.layouts import dense_mixins, hidden_mixins, sparse_mixins
 
-        return cls(HOOKS, {**dense_mixins(), **sparse_mixins(), **hidden_mixins()})
+        extensions = installed_extensions()
+        mixins = {**dense_mixins(), **sparse_mixins(), **hidden_mixins()}
+        return cls(extensions.importance_hooks(), mixins, source=extensions)
 
     def hook(self, name: str) -> str:
         """Return the registered name of an importance hook.

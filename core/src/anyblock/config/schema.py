@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -13,9 +13,10 @@ from pydantic_core import PydanticCustomError
 from anyblock.config.budget import THROUGHPUT, Bound, as_latency, merge_entries, parse_bound
 from anyblock.config.distillation import DistillationConfig
 from anyblock.config.pruning import PruningConfig
-from anyblock.config.section import Fraction, Positive, Section, in_one_line
+from anyblock.contract.settings import Fraction, Positive, Section
 from anyblock.errors import ConfigError
 
+_S = TypeVar("_S", bound=Section)
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """`auto` is what the checkpoint itself says."""
 
@@ -26,7 +27,7 @@ def _budget(value: Any) -> Any:
         try:
             value = {cost: bound for cost, (bound, _) in merge_entries((str(entry), "") for entry in value).items()}
         except ConfigError as error:
-            raise ValueError(in_one_line(error)) from error
+            raise ValueError(error.in_one_line()) from error
     faults = []
     for cost, bound in value.items() if isinstance(value, Mapping) else ():
         try:
@@ -34,7 +35,7 @@ def _budget(value: Any) -> Any:
                 raise ConfigError(f"{bound!r} is no quantity", expected="a number or text such as 0.8x")
             parse_bound(str(cost), bound)
         except ConfigError as error:
-            faults.append({"path": (cost,), "text": in_one_line(error)})
+            faults.append({"path": (cost,), "text": error.in_one_line()})
     if faults:
         raise PydanticCustomError("several", "unusable budgets", {"faults": faults})
     return value
@@ -194,7 +195,7 @@ class MemoryConfig(Section):
         try:
             _ = self.limit_bytes
         except ConfigError as error:
-            raise ValueError(in_one_line(error)) from error
+            raise ValueError(error.in_one_line()) from error
         return self
 
     @property
@@ -245,6 +246,18 @@ class RunConfig(Section):
     )
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="What is measured in the end.")
     memory: MemoryConfig = Field(default_factory=MemoryConfig, description="How much memory the run itself takes.")
+
+    def section(self, path: str, model: type[_S]) -> _S:
+        """Return the settings that stand at a dotted path; the model's defaults where the file has none.
+
+        Args:
+            path: for instance `pruning.my_kind`.
+            model: the class of these settings, as the extension gives it.
+        """
+        found: Any = self
+        for part in path.split("."):
+            found = getattr(found, part, None)
+        return found if isinstance(found, model) else model()
 
     def fingerprint(self, *sections: str) -> str:
         """Return a content hash of these keys or dotted sections (`data`, `pruning.ffn`); of everything without any.

@@ -4,6 +4,9 @@ A family's distribution registers a *descriptor*, an object whose methods are ma
 from a base in `anyblock.descriptors` and override little. An extension (entry-point group `anyblock.extensions`) is an object
 with some of the same hooks; it can add hooks and mixins, or wrap a family's hook with `hookimpl(wrapper=True)`.
 
+Everything in `anyblock.contract` is the surface that semantic versioning covers; "Since" says in which version a hook came, and
+hooks without it are there since 0.1.
+
 An implementation may ask for fewer arguments than its spec lists, never for others. Everywhere below, `config` is the model's
 Hugging Face configuration, or, before a model is built, a read-only view of its `config.json` with the same attributes.
 """
@@ -31,7 +34,9 @@ PROJECT: Final = "anyblock"
 FAMILIES_GROUP: Final = "anyblock.families"
 """Entry-point group of family descriptors; an entry point's name is the `model_type` it serves."""
 EXTENSIONS_GROUP: Final = "anyblock.extensions"
-"""Entry-point group of distributions that add hooks without being a family."""
+"""Entry-point group of distributions that add something by name without being a family."""
+COMMANDS_GROUP: Final = "anyblock.commands"
+"""Entry-point group of commands: a typer function, or a `main(arguments) -> exit code`; the entry point's name is the command's."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -164,6 +169,19 @@ class FamilySpec:
     @hookspec
     def export_formats(self) -> Mapping[str, ExportFormat]:  # type: ignore[empty-body]
         """Return `{name: format}` for further export formats; merged over plugins, clashes are errors."""
+
+    # -- families without an adapter --------------------------------------------------------------------------------
+
+    @hookspec(firstresult=True)
+    def infer_family(self, model_type: str, model: str | None) -> object | None:
+        """Return a descriptor for a model that no installed adapter serves, or None where it cannot be inferred.
+
+        Since 0.2. Called only where the user allows it (`--infer-family`).
+
+        Args:
+            model_type: as `config.json` names it.
+            model: the folder of a checkpoint whose own configuration may be looked at; None where there is none.
+        """
 
     # -- conformance ------------------------------------------------------------------------------------------------
 

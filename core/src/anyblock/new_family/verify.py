@@ -11,7 +11,7 @@ from anyblock.contract.capabilities import CAPABILITIES
 from anyblock.errors import PluginError
 from anyblock.introspection.descriptor import inferred_model_family
 from anyblock.introspection.facts import InferredFamily
-from anyblock.plugins.suite import SUITES_GROUP, suite_entry
+from anyblock.plugins.commands import SUITES_GROUP, suite_entry
 from anyblock.progress import SILENT, Progress
 
 Run = Callable[..., Any]

@@ -122,7 +122,7 @@ requires-python = ">=3.11"
 dependencies = ["{core}"]
 
 [project.optional-dependencies]
-test = ["anyblock-conformance[pytest]>=0.1,<1"]
+test = ["anyblock-conformance[pytest]>=0.2,<1"]
 
 [project.entry-points."anyblock.families"]
 {model_type} = "{package}:{cls}"

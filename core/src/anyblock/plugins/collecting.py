@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from anyblock.errors import PluginError
 from anyblock.plugins.contract import SPECS, implemented
@@ -12,6 +12,8 @@ from anyblock.plugins.relay import BadResultError, HookError, Registered, Relay
 from anyblock.plugins.status import Origin
 
 _T = TypeVar("_T")
+CORE: Final = "anyblock"
+"""The distribution whose own contributions are never left out."""
 
 
 class PluginWarning(UserWarning):
@@ -23,15 +25,12 @@ def collect(
     hook: str,
     check: Callable[[Any], Mapping[str, _T]],
     *,
-    builtin: Mapping[str, _T] | None = None,
-    builtin_origin: Origin | None = None,
     strict: bool = False,
 ) -> dict[str, _T]:
     """Return the union of all contributions to `hook`, sorted by name.
 
     Args:
         check: turns one plugin's result into a mapping, or raises `BadResultError`.
-        builtin: what core itself contributes, from `builtin_origin`.
         strict: raise for a broken extension instead of leaving it out with a `PluginWarning`.
 
     Raises:
@@ -48,7 +47,7 @@ def collect(
             leave_out(fault.culprit.origin, fault)
             relay.remove(fault.culprit)
         else:
-            return _merged(relay, hook, results, builtin or {}, builtin_origin)
+            return _merged(relay, hook, results)
 
 
 def leave_out(origin: Origin, error: PluginError) -> None:
@@ -66,7 +65,7 @@ def _listed(results: object) -> list[Any]:
 
 
 def _removable(registered: Registered, relay: Relay) -> bool:
-    if registered is relay.descriptor:
+    if registered is relay.descriptor or registered.origin.distribution == CORE:
         return False
     return all(SPECS[name].collecting for name in implemented(registered.plugin) if name in SPECS)
 
@@ -81,37 +80,43 @@ def _blame(relay: Relay, hook: str, check: Callable[[Any], object], bad: BadResu
         except BadResultError as own:
             return HookError(hook, registered, own.what, own.expected)
     wrappers = relay.wrappers(hook)
-    return HookError(hook, wrappers[0] if wrappers else relay.descriptor, bad.what, bad.expected)
+    return HookError(
+        hook, (wrappers or [registered for registered, _ in relay.answers(hook)])[0], bad.what, bad.expected
+    )
 
 
-def _merged(
-    relay: Relay, hook: str, results: list[Mapping[str, _T]], builtin: Mapping[str, _T], builtin_origin: Origin | None
-) -> dict[str, _T]:
-    merged: dict[str, _T] = dict(builtin)
+def owners(relay: Relay, hook: str) -> dict[str, Origin]:
+    """Return which plugin contributes each name to a collecting hook; the first one where a wrapper adds it."""
+    found: dict[str, Origin] = {}
+    for registered, function in reversed(relay.answers(hook)):
+        found.update(dict.fromkeys(function() or {}, registered.origin))
+    return found
+
+
+def _merged(relay: Relay, hook: str, results: list[Mapping[str, _T]]) -> dict[str, _T]:
+    merged: dict[str, _T] = {}
     clashes = set()
     for result in results:
         for name, value in result.items():
             if merged.setdefault(name, value) is not value:
                 clashes.add(name)
     if clashes:
-        raise _clash(relay, hook, sorted(clashes), builtin, builtin_origin)
+        raise _clash(relay, hook, sorted(clashes))
     return dict(sorted(merged.items()))
 
 
-def _clash(
-    relay: Relay, hook: str, names: list[str], builtin: Mapping[str, object], builtin_origin: Origin | None
-) -> PluginError:
+def _clash(relay: Relay, hook: str, names: list[str]) -> PluginError:
     lines = []
     removable: set[str] = set()
     for name in names:
-        owners = [origin for origin in (builtin_origin,) if origin is not None and name in builtin]
+        origins = []
         for registered, function in relay.answers(hook):
             if name in (function() or {}):
-                owners.append(registered.origin)
-                if registered is not relay.descriptor:
+                origins.append(registered.origin)
+                if registered is not relay.descriptor and registered.origin.distribution != CORE:
                     removable.add(registered.origin.distribution)
-        owners += [registered.origin for registered in relay.wrappers(hook)] if len(owners) < 2 else []
-        lines.append(f"{name!r} comes from {' and from '.join(sorted(map(str, owners)))}")
+        origins += [registered.origin for registered in relay.wrappers(hook)] if len(origins) < 2 else []
+        lines.append(f"{name!r} comes from {' and from '.join(sorted(map(str, origins)))}")
     remedy = " or ".join(f"ANYBLOCK_DISABLE_PLUGINS={name}" for name in sorted(removable))
     return PluginError(
         f"plugins clash in {hook}: " + "; ".join(lines),

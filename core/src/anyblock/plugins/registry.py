@@ -5,20 +5,36 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from importlib.metadata import Distribution, distributions
 from typing import Final, Self
 
 import anyblock
 from anyblock.contract.hookspecs import EXTENSIONS_GROUP, FAMILIES_GROUP
 from anyblock.errors import PluginError
-from anyblock.plugins.collecting import leave_out
+from anyblock.plugins.collecting import CORE, leave_out
 from anyblock.plugins.known import unsupported
 from anyblock.plugins.loading import PluginLoadError, instance_of, load_object
 from anyblock.plugins.metadata import read_records
 from anyblock.plugins.relay import Registered, admit
 from anyblock.plugins.resolve import Resolution, conflict_error, resolve
 from anyblock.plugins.settings import PluginSettings
-from anyblock.plugins.status import PluginRecord, PluginStatus
+from anyblock.plugins.status import Origin, PluginRecord, PluginStatus
+
+
+def builtins() -> Registered:
+    """Return core's own plugin: it is loaded and admitted like any other, and every family has it.
+
+    Raises:
+        PluginLoadError: it cannot be loaded.
+    """
+    return _builtins(anyblock.__version__)
+
+
+@lru_cache(maxsize=1)
+def _builtins(version: str) -> Registered:
+    origin = Origin(CORE, version, "builtin")
+    return admit(load_object(origin, EXTENSIONS_GROUP, "anyblock.builtin:Builtins"), origin)
 
 
 class PluginRegistry:
@@ -148,8 +164,11 @@ class PluginRegistry:
         """
         return self._load(self.provider(model_type), model_type)
 
-    def extensions(self, model_type: str) -> list[Registered]:
-        """Import every extension and return those that concern this model type, sorted by distribution and name.
+    def extensions(self, model_type: str | None = None) -> list[Registered]:
+        """Return core's own plugin and every extension that concerns this model type, sorted by distribution and name.
+
+        Args:
+            model_type: None returns every extension, whatever model types it is for.
 
         An extension that cannot be loaded is left out with a `PluginWarning`, the first time only. One whose attribute
         `model_types` is set concerns only those model types.
@@ -157,7 +176,7 @@ class PluginRegistry:
         Raises:
             PluginLoadError: strict mode, and an extension cannot be loaded.
         """
-        found = []
+        found = [builtins()]
         for record in self.records:
             if record.group != EXTENSIONS_GROUP or record.status is not PluginStatus.READY:
                 continue
@@ -171,7 +190,7 @@ class PluginRegistry:
                     if not known:
                         leave_out(record.origin(name), error)
                     continue
-                if extension.concerns is None or model_type in extension.concerns:
+                if extension.concerns is None or model_type is None or model_type in extension.concerns:
                     found.append(extension)
         return found
 

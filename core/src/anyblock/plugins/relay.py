@@ -89,7 +89,7 @@ def _names(value: object) -> frozenset[str] | None:
 
 
 class Relay:
-    """Calls hooks of one descriptor and of the extensions around it.
+    """Calls hooks of one descriptor, where there is one, and of the extensions around it.
 
     The descriptor is registered last, so that it answers before any extension that is not a wrapper; extensions are
     ordered by distribution and name, whatever order they were found in.
@@ -98,13 +98,13 @@ class Relay:
         PluginLoadError: pluggy refuses a plugin.
     """
 
-    def __init__(self, descriptor: Registered, extensions: Iterable[Registered] = ()) -> None:
+    def __init__(self, descriptor: Registered | None, extensions: Iterable[Registered] = ()) -> None:
         self._manager: Final = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(FamilySpec)
         self.descriptor: Final = descriptor
         self._registered: dict[str, Registered] = {}
         ordered = sorted(extensions, key=lambda extension: (extension.origin.distribution, extension.origin.name))
-        for registered in (*reversed(ordered), descriptor):
+        for registered in (*reversed(ordered), *([] if descriptor is None else [descriptor])):
             self._register(registered)
 
     @property
@@ -164,7 +164,7 @@ class Relay:
         except deliberate:
             raise
         except (Exception, SystemExit) as error:
-            raise HookError(hook, self._culprit(hook, error) or self.descriptor, describe(error)) from error
+            raise HookError(hook, self._culprit(hook, error) or self._first(), describe(error)) from error
 
     def call(self, hook: str, check: Callable[[Any], _T], /, **arguments: Any) -> _T:
         """Call a structural hook and return what `check` makes of its result.
@@ -185,8 +185,11 @@ class Relay:
         except BadResultError as bad:
             involved = [registered for registered, _ in self.answers(hook)][:1] + self.wrappers(hook)
             raise HookError(
-                hook, involved[0] if involved else self.descriptor, bad.what, bad.expected, involved[1:]
+                hook, involved[0] if involved else self._first(), bad.what, bad.expected, involved[1:]
             ) from None
+
+    def _first(self) -> Registered:
+        return self.descriptor or next(iter(self._registered.values()))
 
     def _culprit(self, hook: str, error: BaseException) -> Registered | None:
         """Return the plugin whose implementation is innermost on the traceback; wrappers further out passed it on."""

@@ -155,29 +155,16 @@ def capabilities(result: Any) -> dict[str, Capability]:
     return {name: found.get(name, Capability(Support.UNKNOWN)) for name in CAPABILITIES}
 
 
-def mapping_of(wanted: type[Any], phrase: str) -> Callable[[Any], dict[str, Any]]:
-    """Return a check for `{name: instance of wanted}`."""
+def mapping_of(accepts: Callable[[object], bool], phrase: str) -> Callable[[Any], dict[str, Any]]:
+    """Return a check for `{name: value}` in which `accepts` holds for every value."""
 
     def check(result: Any) -> dict[str, Any]:
-        """Refuse what is no mapping of names to such values."""
+        """Refuse anything else than a mapping of names to such values."""
         found = _named(result, phrase)
         for name, value in found.items():
-            if not isinstance(value, wanted):
-                raise BadResultError(f"returned {_kind(value)} for {name!r}", phrase)
-        return found
-
-    return check
-
-
-def mapping_of_classes(base: type[Any], phrase: str) -> Callable[[Any], dict[str, Any]]:
-    """Return a check for `{name: subclass of base}`."""
-
-    def check(result: Any) -> dict[str, Any]:
-        """Refuse what is no mapping of names to such classes."""
-        found = _named(result, phrase)
-        for name, value in found.items():
-            if not isinstance(value, type) or not issubclass(value, base):
-                raise BadResultError(f"returned {value!r} for {name!r}", phrase)
+            if not accepts(value):
+                shown = repr(value) if isinstance(value, type) else _kind(value)
+                raise BadResultError(f"returned {shown} for {name!r}", phrase)
         return found
 
     return check

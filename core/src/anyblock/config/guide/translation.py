@@ -8,7 +8,6 @@ from typing import Any
 from anyblock.config.guide.walk import assign, lookup
 from anyblock.config.interpolation import Resolver, resolve
 from anyblock.config.registry import NameRegistry
-from anyblock.config.section import in_one_line
 from anyblock.config.tree import KeyPath, Tree, split_key
 from anyblock.errors import ConfigError
 
@@ -36,7 +35,7 @@ class Translation:
         try:
             step(*arguments)
         except ConfigError as error:
-            self.faults.append(in_one_line(error))
+            self.faults.append(error.in_one_line())
 
     def raw(self, key: str) -> Any:
         """Return the value of a guide key as it is written; None when it is not there."""

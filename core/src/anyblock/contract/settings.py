@@ -1,4 +1,4 @@
-"""What every section of the configuration has in common."""
+"""Typed settings: the base of every section of the configuration, core's own and those of extensions."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from anyblock.errors import AnyBlockError
-
 
 class Section(BaseModel):
-    """A frozen part of the configuration: unknown keys are refused and types are strict (`"1"` is no integer)."""
+    """A frozen part of the configuration; unknown keys are refused and types are strict (`"1"` is not an integer).
+
+    An extension derives from it to give its kind settings of its own. Every field has a `description`: it is the documentation.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, with every default written out; the same settings always give the same result."""
         return self.model_dump(mode="json")
-
-
-def in_one_line(error: AnyBlockError) -> str:
-    """Return what an error says on one line, for a list of several."""
-    parts = (error.what, f"expected {error.expected}" if error.expected else "", error.hint)
-    return "; ".join(part for part in parts if part)
 
 
 Positive = Annotated[int, Field(ge=1)]

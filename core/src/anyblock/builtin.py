@@ -1,0 +1,32 @@
+"""Core's own hooks, formats and other kinds: one plugin, registered through the same relay as anyone's.
+
+Every method imports what it returns, so that looking up a family loads nothing that is not asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anyblock.contract.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from anyblock.contract.export_format import ExportFormat
+    from anyblock.contract.importance_hook import ImportanceHook
+
+
+class Builtins:
+    """What every family has without any extension."""
+
+    @hookimpl
+    def importance_hooks(self) -> dict[str, type[ImportanceHook]]:
+        """See `FamilySpec.importance_hooks`."""
+        from anyblock.importance import HOOKS
+
+        return dict(HOOKS)
+
+    @hookimpl
+    def export_formats(self) -> dict[str, ExportFormat]:
+        """See `FamilySpec.export_formats`."""
+        from anyblock.export import FORMATS
+
+        return dict(FORMATS)

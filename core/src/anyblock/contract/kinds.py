@@ -1,0 +1,67 @@
+"""Every kind of extension: the hook that collects it, the class it derives from, and where its settings stand."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of thing that a plugin can add under a name.
+
+    Attributes:
+        name: as `anyblock list` takes it, in the plural.
+        hook: the collecting hook of `FamilySpec` that returns `{name: object}`.
+        base: the class that such an object derives from, as `module:class`; imported only when an object is checked.
+        classes: whether the hook returns classes; instances otherwise.
+        settings: where the settings of one object stand in the YAML file, with `{name}`; empty where it has none there.
+        summary: what such an object is for.
+    """
+
+    name: str
+    hook: str
+    base: str
+    summary: str
+    settings: str = ""
+    classes: bool = False
+
+    def base_class(self) -> type[Any]:
+        """Import and return the class that an object of this kind derives from."""
+        module, _, name = self.base.partition(":")
+        found: type[Any] = getattr(importlib.import_module(module), name)
+        return found
+
+    def accepts(self, value: object) -> bool:
+        """Return whether this is an object (or a class) of this kind."""
+        base = self.base_class()
+        return isinstance(value, type) and issubclass(value, base) if self.classes else isinstance(value, base)
+
+
+KINDS: Final[dict[str, Kind]] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            "hooks",
+            "importance_hooks",
+            "anyblock.contract.importance_hook:ImportanceHook",
+            "ranks the units of a subblock from activations",
+            classes=True,
+        ),
+        Kind(
+            "kinds",
+            "pruning_mixins",
+            "anyblock.contract.pruning_mixin:PruningMixIn",
+            "makes a subblock smaller along one axis",
+            settings="pruning.{name}",
+        ),
+        Kind(
+            "formats",
+            "export_formats",
+            "anyblock.contract.export_format:ExportFormat",
+            "writes a child in a form that other tools read",
+        ),
+    )
+}
+"""Every kind by name."""
