@@ -12,6 +12,7 @@ from anyblock.contract.hookspecs import hookimpl
 if TYPE_CHECKING:
     from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
+    from anyblock.contract.scoring_metric import ScoringMetric
 
 
 class Builtins:
@@ -30,3 +31,10 @@ class Builtins:
         from anyblock.export import FORMATS
 
         return dict(FORMATS)
+
+    @hookimpl
+    def scoring_metrics(self) -> dict[str, type[ScoringMetric]]:
+        """See `FamilySpec.scoring_metrics`."""
+        from anyblock.modeling.metrics import METRICS
+
+        return dict(METRICS)

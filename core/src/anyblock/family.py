@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,15 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.capabilities import CAPABILITIES, Capability
-from anyblock.contract.kinds import KINDS, Kind
 from anyblock.errors import UnsupportedModelError, UsageError, nearest
+from anyblock.extensions import Extensions, installed_plugins
 from anyblock.plugins import results
-from anyblock.plugins.collecting import CORE, collect, owners
 from anyblock.plugins.contract import SPECS
 from anyblock.plugins.loading import instance_of
 from anyblock.plugins.registry import PluginRegistry, builtins
-from anyblock.plugins.relay import Registered, Relay, admit
-from anyblock.plugins.settings import PluginSettings
+from anyblock.plugins.relay import Registered, admit
 from anyblock.plugins.status import Origin
 
 if TYPE_CHECKING:
@@ -29,9 +26,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from anyblock.contract.cache_spec import CacheSpec
-    from anyblock.contract.export_format import ExportFormat
-    from anyblock.contract.importance_hook import ImportanceHook
-    from anyblock.contract.pruning_mixin import PruningMixIn
 
 
 INFERRED: Final = "auto:"
@@ -114,91 +108,6 @@ def _inferred(model: str) -> ModelFamily:
     from anyblock.introspection import infer_named, inferred_model_family
 
     return inferred_model_family(infer_named(model))
-
-
-def installed_plugins() -> PluginRegistry:
-    """Return the registry of what is installed, read again only when the settings or `sys.path` have changed."""
-    return _installed(_Environment())
-
-
-class _Environment:
-    """The settings and the path as a cache key, since a mapping cannot be one."""
-
-    def __init__(self) -> None:
-        self.settings: Final = PluginSettings.from_env()
-        self._key: Final = (repr(self.settings), tuple(sys.path))
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Environment) and self._key == other._key
-
-
-@lru_cache(maxsize=4)
-def _installed(environment: _Environment) -> PluginRegistry:
-    return PluginRegistry.discover(environment.settings)
-
-
-class Extensions:
-    """What core and the installed extensions add by name: one mapping for each kind in `anyblock.contract.kinds.KINDS`.
-
-    Objects are checked as they come: one that is not of its kind is a `PluginError` that names the plugin.
-    """
-
-    def __init__(self, extensions: Iterable[Registered], *, descriptor: Registered | None = None, strict: bool = False):
-        self._strict: Final = strict
-        self._relay: Final = Relay(descriptor, extensions)
-
-    @property
-    def extensions(self) -> tuple[str, ...]:
-        """The extensions in use, each as `distribution version`; core's own plugin is not one of them."""
-        origins = (registered.origin for registered in self._relay.extensions)
-        return tuple(str(origin) for origin in origins if origin.distribution != CORE)
-
-    def named(self, kind: str) -> dict[str, Any]:
-        """Return every object of one kind by name, sorted, from core, the adapter and the extensions.
-
-        Args:
-            kind: a name of `KINDS`.
-
-        Raises:
-            UsageError: there is no such kind.
-            PluginError: two plugins give one name, or an object is not of this kind.
-        """
-        found = _kind(kind)
-        form = "subclasses" if found.classes else "objects"
-        check = results.mapping_of(found.accepts, f"a dict of {found.base.partition(':')[2]} {form} by name")
-        return collect(self._relay, found.hook, check, strict=self._strict)
-
-    def origins(self, kind: str) -> dict[str, Origin]:
-        """Return which distribution gives each name of one kind."""
-        self.named(kind)  # leaves out what is broken, and reports clashes
-        return owners(self._relay, _kind(kind).hook)
-
-    def importance_hooks(self) -> dict[str, type[ImportanceHook]]:
-        """See `FamilySpec.importance_hooks`."""
-        return self.named("hooks")
-
-    def pruning_mixins(self) -> dict[str, PruningMixIn]:
-        """See `FamilySpec.pruning_mixins`."""
-        return self.named("kinds")
-
-    def export_formats(self) -> dict[str, ExportFormat]:
-        """See `FamilySpec.export_formats`."""
-        return self.named("formats")
-
-
-def installed_extensions() -> Extensions:
-    """Return core's own kinds and those of every installed extension, for what does not depend on a family."""
-    registry = installed_plugins()
-    return Extensions(registry.extensions(), strict=registry.settings.strict)
-
-
-def _kind(name: str) -> Kind:
-    if name not in KINDS:
-        raise UsageError(f"unknown kind {name!r}", expected=", ".join(KINDS), hint=nearest(name, KINDS))
-    return KINDS[name]
 
 
 class ModelFamily(Extensions):

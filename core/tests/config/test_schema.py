@@ -71,7 +71,7 @@ def test_a_config_cannot_be_changed() -> None:
         {"data": {"held_out": 1.0}},
         {"data": {"held_out": 0.0}},
         {"data": {"path": 3}},
-        {"scoring": {"metric": "loss"}},
+        {"scoring": {"metric": ""}},
         {"search": {"time_limit": 0.0}},
         {"search": {"gap": float("nan")}},
         {"search": {"time_limit": float("inf")}},

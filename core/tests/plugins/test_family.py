@@ -9,10 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from anyblock.builtin import Builtins
 from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.contract.cache_spec import CacheSpec
 from anyblock.contract.capabilities import CAPABILITIES, Capability, Support
 from anyblock.contract.hookspecs import FamilySpec, hookimpl
+from anyblock.contract.kinds import KINDS
 from anyblock.errors import ConfigError, PluginError, UnsupportedModelError, UsageError
 from anyblock.export import FORMATS
 from anyblock.family import ModelFamily, get_family
@@ -47,6 +49,7 @@ CALLS = {
     "pruning_mixins": {},
     "importance_hooks": {},
     "export_formats": {},
+    "infer_family": {"model_type": "odd", "model": None},
     "capabilities": {},
     "conformance_config": {},
 }
@@ -60,6 +63,7 @@ DEFAULTS = {
     "pruning_mixins": {},
     "importance_hooks": dict(sorted(HOOKS.items())),
     "export_formats": dict(sorted(FORMATS.items())),
+    "infer_family": None,
     "capabilities": {name: Capability(Support.UNKNOWN) for name in CAPABILITIES},
 }
 
@@ -95,12 +99,11 @@ class Minimal:
 def test_every_hook_of_the_contract_has_a_method_with_the_same_arguments():
     import inspect
 
-    assert set(CALLS) == set(SPECS)
+    assert set(CALLS) | {kind.hook for kind in KINDS.values()} == set(SPECS)
     for name, spec in SPECS.items():
         assert tuple(inspect.signature(getattr(ModelFamily, name)).parameters)[1:] == spec.arguments
         assert getattr(ModelFamily, name).__doc__.startswith(("See `FamilySpec", "Return"))
-    collecting = {name for name, spec in SPECS.items() if spec.collecting}
-    assert collecting == {"pruning_mixins", "importance_hooks", "export_formats"}
+    assert {name for name, spec in SPECS.items() if spec.collecting} == {kind.hook for kind in KINDS.values()}
 
 
 @pytest.mark.parametrize("hook", sorted(CALLS))
@@ -111,7 +114,7 @@ def test_a_hook_that_the_family_lacks_has_a_default_or_says_so(hook):
     else:
         with pytest.raises(UnsupportedModelError, match=rf"'minimal'.*does not implement {hook}"):
             call(family, hook)
-    assert family.implements(hook) == (hook == "capabilities")
+    assert family.implements(hook) == (hook == "capabilities" or hook in vars(Builtins))
 
 
 GOOD = {

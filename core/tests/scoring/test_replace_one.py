@@ -15,6 +15,7 @@ from anyblock.errors import ExecutionError, UnsupportedModelError, UsageError
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.load import load_model
+from anyblock.modeling.metrics import METRICS
 from anyblock.modeling.spool import Spool
 from anyblock.realize.realize import child_blocks, realize
 from anyblock.scoring.replace_one import score_candidates
@@ -58,7 +59,7 @@ class Setup:
             self.to_score,
             self.weights,
             self.batches,
-            metric=metric,
+            metric=METRICS[metric](),
             record=lambda candidate, score: scores.__setitem__(candidate.key, score),
             **options,
         )
@@ -116,7 +117,12 @@ def test_the_teachers_own_shape_scores_zero(setup: Setup, metric: str) -> None:
     same = [candidate for candidate in setup.candidates if candidate.kind == "teacher" and candidate.layer == 2]
     scores: list[float] = []
     score_candidates(
-        setup.engine, same, setup.weights, setup.batches, metric=metric, record=lambda _, score: scores.append(score)
+        setup.engine,
+        same,
+        setup.weights,
+        setup.batches,
+        metric=METRICS[metric](),
+        record=lambda _, score: scores.append(score),
     )
     assert scores == [pytest.approx(0, abs=1e-6)] * 2
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from anyblock.family import Extensions
+    from anyblock.extensions import Extensions
 
 
 def list_kind(
@@ -24,7 +24,8 @@ def list_kind(
 ) -> None:
     """List what can be named in a run: importance hooks, kinds of pruning, export formats and so on, with their origin."""
     from anyblock.contract.kinds import KINDS
-    from anyblock.family import get_family, installed_extensions
+    from anyblock.extensions import installed_extensions
+    from anyblock.family import get_family
 
     source = installed_extensions() if family is None else get_family(family)
     names = [kind] if kind else list(KINDS)

@@ -12,7 +12,7 @@ from anyblock.contract.kinds import KINDS
 from anyblock.contract.settings import Section
 
 if TYPE_CHECKING:
-    from anyblock.family import Extensions
+    from anyblock.extensions import Extensions
 
 _S = TypeVar("_S", bound=Section)
 

@@ -18,8 +18,8 @@ from anyblock.config.problems import configuration_error, section_class
 from anyblock.config.registry import NameRegistry, registry_for
 from anyblock.config.schema import RunConfig
 from anyblock.config.tree import KeyPath, Tree
-from anyblock.errors import ConfigError
-from anyblock.family import installed_extensions
+from anyblock.errors import ConfigError, UsageError
+from anyblock.extensions import Extensions, installed_extensions
 from anyblock.progress import SILENT, Progress
 
 OPTION: Final = "option"
@@ -77,9 +77,23 @@ def load_config(
         # Only then: the settings of extensions are known when their code is imported.
         schema = with_sections(RunConfig, sections_of(names().source or installed_extensions()))
     try:
-        return schema.model_validate(tree.data)
+        config = schema.model_validate(tree.data)
     except ValidationError as error:
         raise configuration_error(error, tree, schema) from error
+    if config.scoring.metric != type(config.scoring).model_fields["metric"].default:
+        _check_name(tree, ("scoring", "metric"), "metrics", names().source or installed_extensions())
+    return config
+
+
+def _check_name(tree: Tree, path: KeyPath, kind: str, source: Extensions) -> None:
+    """Refuse a name that nothing of this kind has."""
+    value: Any = tree.data
+    for part in path:
+        value = value[part]
+    try:
+        source.one(kind, value)
+    except UsageError as error:
+        raise ConfigError(f"{tree.place(path)}: {error.what}", expected=error.expected, hint=error.hint) from error
 
 
 def _unknown_keys(data: Mapping[str, Any], schema: type[Any]) -> bool:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from anyblock.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from anyblock.family import Extensions, ModelFamily
+    from anyblock.extensions import Extensions
+    from anyblock.family import ModelFamily
 
 REFERENCE_FAMILIES: Final[Mapping[str, str]] = {
     "mistral_small": "mistral",
@@ -88,7 +89,7 @@ class NameRegistry:
         """
         if family is not None:
             return cls(family.importance_hooks(), family.pruning_mixins(), family.model_type, family)
-        from anyblock.family import installed_extensions
+        from anyblock.extensions import installed_extensions
         from anyblock.pruning.layouts import dense_mixins, hidden_mixins, sparse_mixins
 
         extensions = installed_extensions()

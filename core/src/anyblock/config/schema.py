@@ -63,11 +63,12 @@ class DataConfig(Section):
 class ScoringConfig(Section):
     """How much each candidate hurts."""
 
-    metric: Literal["kl", "cosine", "lm_loss", "mse"] = Field(
+    metric: str = Field(
         default="kl",
+        min_length=1,
         description=(
             "`kl`: teacher to child, per token. `cosine`: final hidden states. `lm_loss`: loss on the text. "
-            "`mse`: output of the block."
+            "`mse`: output of the block. `anyblock list metrics` shows those of extensions too."
         ),
     )
     method: Literal["auto", "exact", "estimated"] = Field(
@@ -86,17 +87,6 @@ class ScoringConfig(Section):
         description="Candidates that `estimated` scores exactly all the same, to correct and judge the rest; the refinement"
         " measures as many exchanges for the same purpose.",
     )
-
-    @property
-    def estimates(self) -> bool:
-        """Whether most candidates are estimated."""
-        return self.metric == "kl" if self.method == "auto" else self.method == "estimated"
-
-    @model_validator(mode="after")
-    def _only_kl_is_estimated(self) -> Self:
-        if self.method == "estimated" and self.metric != "kl":
-            raise ValueError(f"method=estimated predicts kl, and metric is {self.metric}")
-        return self
 
 
 class SearchConfig(Section):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
     from anyblock.contract.pruning_mixin import PruningMixIn
+    from anyblock.contract.scoring_metric import ScoringMetric
 
 PROJECT: Final = "anyblock"
 FAMILIES_GROUP: Final = "anyblock.families"
@@ -169,6 +170,10 @@ class FamilySpec:
     @hookspec
     def export_formats(self) -> Mapping[str, ExportFormat]:  # type: ignore[empty-body]
         """Return `{name: format}` for further export formats; merged over plugins, clashes are errors."""
+
+    @hookspec
+    def scoring_metrics(self) -> Mapping[str, type[ScoringMetric]]:  # type: ignore[empty-body]
+        """Return `{name: metric class}` for further scoring metrics; merged over plugins, clashes are errors. Since 0.2."""
 
     # -- families without an adapter --------------------------------------------------------------------------------
 

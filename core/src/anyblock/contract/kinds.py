@@ -27,6 +27,13 @@ class Kind:
     settings: str = ""
     classes: bool = False
 
+    @property
+    def singular(self) -> str:
+        """What one of them is called in a message."""
+        return {"hooks": "importance hook", "kinds": "pruning kind", "formats": "export format"}.get(
+            self.name, self.hook.removesuffix("s").replace("_", " ")
+        )
+
     def base_class(self) -> type[Any]:
         """Import and return the class that an object of this kind derives from."""
         module, _, name = self.base.partition(":")
@@ -61,6 +68,14 @@ KINDS: Final[dict[str, Kind]] = {
             "export_formats",
             "anyblock.contract.export_format:ExportFormat",
             "writes a child in a form that other tools read",
+        ),
+        Kind(
+            "metrics",
+            "scoring_metrics",
+            "anyblock.contract.scoring_metric:ScoringMetric",
+            "says how far a child is from its teacher",
+            settings="scoring.{name}",
+            classes=True,
         ),
     )
 }

@@ -21,6 +21,7 @@ from anyblock.progress import Progress
 if TYPE_CHECKING:
     import torch
 
+    from anyblock.contract.scoring_metric import ScoringMetric
     from anyblock.family import ModelFamily
     from anyblock.modeling.layerwise import LayerwiseModel
     from anyblock.modeling.memory import MemoryPlan
@@ -67,6 +68,17 @@ class RunContext:
     def dtype(self) -> torch.dtype:
         """What models compute in."""
         return compute_dtype(self.config.dtype, stored_dtype(self.hf_config), self.device)
+
+    @cached_property
+    def metric(self) -> ScoringMetric:
+        """What candidates are scored by.
+
+        Raises:
+            UsageError: no plugin gives a metric of that name.
+        """
+        settings = self.config.scoring
+        chosen: type[ScoringMetric] = self.family.one("metrics", settings.metric)
+        return chosen(self.config.section(f"scoring.{settings.metric}", chosen.settings))
 
     @cached_property
     def engine(self) -> LayerwiseModel:

@@ -163,7 +163,7 @@ def mapping_of(accepts: Callable[[object], bool], phrase: str) -> Callable[[Any]
         found = _named(result, phrase)
         for name, value in found.items():
             if not accepts(value):
-                shown = repr(value) if isinstance(value, type) else _kind(value)
+                shown = repr(value) if isinstance(value, type | str) else _kind(value)
                 raise BadResultError(f"returned {shown} for {name!r}", phrase)
         return found
 

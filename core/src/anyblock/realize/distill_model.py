@@ -20,6 +20,7 @@ from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.child_layers import ChildLayers
 from anyblock.errors import ExecutionError
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
+from anyblock.modeling.metrics import KlDivergence
 from anyblock.modeling.spool import IN_MEMORY
 from anyblock.modeling.teacher_targets import TeacherTargets
 from anyblock.progress import SILENT, Progress
@@ -163,7 +164,7 @@ class _Student:
         hidden = prepared.hidden
         for index in range(self._teacher.num_layers):
             hidden = self._teacher.run(index, hidden, prepared)
-        targets = TeacherTargets(self._teacher, prepared, hidden, metric="kl", spool=IN_MEMORY)
+        targets = TeacherTargets(self._teacher, prepared, hidden, metric=KlDivergence(), spool=IN_MEMORY)
         if self._teacher is self._engine:
             return targets, self._engine.final_hidden(hidden, prepared), prepared
         batch = self._engine.prepare(ids)

@@ -27,6 +27,7 @@ from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.modeling.finite import require_finite_score
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.linear_head import find_linear_head
+from anyblock.modeling.metrics import BlockError
 from anyblock.modeling.spool import IN_MEMORY, Spool
 from anyblock.progress import SILENT, Progress
 from anyblock.scoring.gradients import input_gradients, probe_gradients
@@ -67,7 +68,7 @@ def estimate_scores(
     waiting = [candidate for candidate in candidates if candidate.key not in done]
     if not waiting:
         return
-    trace = TeacherTrace(engine, batches, metric="mse", spool=spool, progress=progress)
+    trace = TeacherTrace(engine, batches, metric=BlockError(), spool=spool, progress=progress)
     outputs = LayerOutputs(engine, candidates, weights, trace.batches, spool)
     generator = torch.Generator().manual_seed(seed)
     head = find_linear_head(engine)

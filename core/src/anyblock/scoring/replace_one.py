@@ -10,13 +10,15 @@ import torch
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
+from anyblock.contract.scoring_metric import ScoringMetric
 from anyblock.errors import AnyBlockError, ExecutionError
 from anyblock.modeling.finite import require_finite_output
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.linear_head import find_linear_head
 from anyblock.modeling.linear_head_targets import LinearTargets
+from anyblock.modeling.metrics import KlDivergence
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
-from anyblock.modeling.teacher_targets import LOCAL_METRICS, Metric, TeacherTargets
+from anyblock.modeling.teacher_targets import TeacherTargets
 from anyblock.progress import SILENT, Progress
 from anyblock.scoring.layer_outputs import LayerOutputs
 
@@ -31,7 +33,7 @@ def score_candidates(
     weights: CandidateWeights,
     batches: Batches,
     *,
-    metric: Metric = "kl",
+    metric: ScoringMetric | None = None,
     done: Collection[str] = (),
     record: Callable[[Candidate, float], None],
     spool: Spool = IN_MEMORY,
@@ -47,9 +49,7 @@ def score_candidates(
         candidates: what to score; candidates of the teacher's own shape are left out by the caller.
         weights: their weights.
         batches: the scoring text.
-        metric: `kl` (teacher || child, mean over tokens, nats), `cosine` (1 - cosine of the final hidden states, mean over
-            tokens), `lm_loss` (mean negative log-likelihood), `mse` (squared error of the block's output over the mean
-            square of the teacher's).
+        metric: what scores are; KL(teacher || child) when not given.
         done: keys that have a score already.
         record: receives each score as soon as it is known, so that an interrupted run can go on.
         spool: where hidden states and teacher logits are kept.
@@ -61,9 +61,12 @@ def score_candidates(
     waiting = [candidate for candidate in candidates if candidate.key not in done]
     if not waiting:
         return
+    metric = metric or KlDivergence()
     trace = TeacherTrace(engine, batches, metric=metric, spool=spool, progress=progress)
     outputs = LayerOutputs(engine, candidates, weights, trace.batches, spool)
-    with progress.task(f"Scoring candidates ({metric})", total=len(candidates), unit="candidates") as advance:
+    with progress.task(
+        f"Scoring candidates ({type(metric).__name__})", total=len(candidates), unit="candidates"
+    ) as advance:
         advance(len(candidates) - len(waiting))
         for index in range(engine.num_layers):
             mine = {candidate.key: spool.collect() for candidate in waiting if candidate.layer == index}
@@ -106,7 +109,7 @@ class TeacherTrace:
         engine: LayerwiseModel,
         batches: Batches,
         *,
-        metric: Metric,
+        metric: ScoringMetric,
         spool: Spool,
         same_head: bool = True,
         progress: Progress = SILENT,
@@ -126,17 +129,17 @@ class TeacherTrace:
                     self.inputs[-1].append(hidden)
                     advance(batch.input_ids.numel())
             # Rounding to fewer bits cancels out only between logits that were both rounded.
-            compact = metric == "kl" and same_head and engine.dtype == torch.float32
+            compact = metric.is_kl and same_head and engine.dtype == torch.float32
             head = find_linear_head(engine) if compact else None
             for batch, hidden in zip(self.batches, self.inputs[-1], strict=True):
                 if head is not None:
                     self.targets.append(LinearTargets(engine, head, batch, hidden, spool=spool))
-                elif metric not in LOCAL_METRICS:
+                elif metric.sees != "block_output":
                     self.targets.append(TeacherTargets(engine, batch, hidden, metric=metric, spool=spool))
                 advance(batch.input_ids.numel())
 
     def score(self, index: int, outputs: SpooledTensors) -> float:
-        """Return the metric, per token, of the model in which layer `index` has these outputs, one a batch.
+        """Return the metric of the model in which layer `index` has these outputs, one a batch.
 
         The outputs are replaced by those of the last layer.
 
@@ -144,11 +147,10 @@ class TeacherTrace:
             ExecutionError: a hidden state or the metric is not finite, or the teacher's output is zero everywhere.
         """
         total, count = 0.0, 0.0
-        if self.metric in LOCAL_METRICS:
+        if self.metric.sees == "block_output":
             for output, expected in zip(outputs, self.inputs[index + 1], strict=True):
-                teacher = expected.float()
-                total += float((output.float() - teacher).square().sum(dtype=torch.float64))
-                count += float(teacher.square().sum(dtype=torch.float64))
+                value, weight = self.metric.distance(output, expected, None)
+                total, count = total + value, count + weight
         else:
             # All batches go through a layer before the next one, whose weights may have to be loaded for it.
             for later in range(index + 1, self.engine.num_layers):

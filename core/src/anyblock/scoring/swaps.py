@@ -25,6 +25,7 @@ from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.child_layers import ChildLayers
 from anyblock.errors import ExecutionError
 from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.metrics import KlDivergence
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.modeling.teacher_targets import TeacherTargets
 from anyblock.progress import SILENT, Progress
@@ -71,7 +72,9 @@ class Surroundings:
         self._progress = progress
         self._spool = spool
         own = reference is None
-        trace = TeacherTrace(reference or engine, batches, metric="kl", spool=spool, same_head=own, progress=progress)
+        trace = TeacherTrace(
+            reference or engine, batches, metric=KlDivergence(), spool=spool, same_head=own, progress=progress
+        )
         self._batches, self._first = trace.batches, trace.inputs[0]
         self._targets = trace.targets
         if reference is not None:

@@ -12,6 +12,8 @@ from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.atomic import write_json_atomic
+from anyblock.contract.scoring_metric import ScoringMetric
+from anyblock.errors import ConfigError
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, digest, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
@@ -48,11 +50,24 @@ def run_scores(context: RunContext, costed: CostedCandidates, orders: Orders, ba
         with stage.run() as folder:
             scores = (
                 _estimated(context, candidates, weights, batches, folder)
-                if settings.estimates and len(candidates) > settings.exact_sample
+                if estimates(settings.method, context.metric) and len(candidates) > settings.exact_sample
                 else _exact(context, candidates, weights, batches, folder)
             )
             write_json_atomic(folder / _SCORES, scores)
     return read_scores(context.run)
+
+
+def estimates(method: str, metric: ScoringMetric) -> bool:
+    """Return whether most candidates are estimated.
+
+    Raises:
+        ConfigError: estimates are asked for, and the metric is not KL.
+    """
+    if method == "estimated" and not metric.is_kl:
+        raise ConfigError(
+            "scoring.method=estimated predicts kl, and scoring.metric is another one", hint="use method=exact"
+        )
+    return metric.is_kl and method != "exact"
 
 
 def read_scores(run: RunFolder) -> dict[str, float]:
@@ -82,7 +97,7 @@ def _exact(
             candidates,
             weights,
             batches,
-            metric=context.config.scoring.metric,
+            metric=context.metric,
             done=set(scores),
             record=record,
             spool=context.spool(folder),

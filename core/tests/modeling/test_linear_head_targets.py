@@ -8,12 +8,13 @@ import pytest
 import torch
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.family import get_family
+from anyblock.modeling import linear_head_targets as linear_targets
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.linear_head import find_linear_head
 from anyblock.modeling.linear_head_targets import LinearTargets
+from anyblock.modeling.metrics import KlDivergence
 from anyblock.modeling.spool import IN_MEMORY, Spool
 from anyblock.modeling.teacher_targets import TeacherTargets
-from anyblock.scoring import linear_targets
 from anyblock.scoring.gradients import divergence_gradients, probe_gradients
 from torch import nn
 
@@ -43,7 +44,7 @@ def test_divergences_and_their_gradients_are_those_of_whole_logits(
     assert head is engine.model.lm_head
     spool = Spool(tmp_path / "spool")
     small = LinearTargets(engine, head, batch, teacher, spool=spool)
-    whole = TeacherTargets(engine, batch, teacher, metric="kl", spool=IN_MEMORY)
+    whole = TeacherTargets(engine, batch, teacher, metric=KlDivergence(), spool=IN_MEMORY)
     kept = sum(path.stat().st_size for path in (tmp_path / "spool").iterdir())
     assert kept == ids.numel() * (4 * teacher.shape[-1] + 8)
     t, c = engine.logits(teacher, batch).double().log_softmax(-1), engine.logits(child, batch).double().log_softmax(-1)
