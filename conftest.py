@@ -12,3 +12,5 @@ import tempfile
 _MODULES = tempfile.mkdtemp(prefix="anyblock-test-modules-")
 os.environ["HF_MODULES_CACHE"] = _MODULES
 atexit.register(shutil.rmtree, _MODULES, ignore_errors=True)
+
+pytest_plugins = ["anyblock_tests.fixtures"]

@@ -135,7 +135,7 @@ def install_wheels(
     """Install distributions with their extras, then put the newly built wheels in place of older builds of them."""
     wheels = {folder: wheel(session, folder) for folder in folders}
     extras = {
-        folder: [extra for extra in project(folder).get("optional-dependencies", {}) if extra not in without]
+        folder: [extra for extra in project(folder).get("optional-dependencies", {}) if extra not in ("all", *without)]
         for folder in folders
     }
     complete = [
@@ -226,7 +226,13 @@ def gguf(session: nox.Session) -> None:
     environment = {**ONE_THREAD, "ANYBLOCK_LLAMA_CPP": f"{session.bin}/python"}
     if session.posargs:
         environment["ANYBLOCK_GGUF_CHILD"] = str(Path(session.posargs[0]).resolve())
-    session.run(shared(session, "pytest"), "-rP", "core/tests/export/test_llama_cpp.py", env=environment, external=True)
+    session.run(
+        shared(session, "pytest"),
+        "-rP",
+        "plugins/extensions/gguf/tests/test_llama_cpp.py",
+        env=environment,
+        external=True,
+    )
 
 
 @nox.session(requires=["workspace"])
@@ -235,7 +241,9 @@ def vllm(session: nox.Session) -> None:
     session.install(*VLLM_NEEDS, f"torch=={pinned()['torch']}")
     session.install("--no-deps", *VLLM)
     environment = {**ONE_THREAD, "ANYBLOCK_VLLM": f"{session.bin}/python"}
-    session.run(shared(session, "pytest"), "-rP", "core/tests/export/test_vllm.py", env=environment, external=True)
+    session.run(
+        shared(session, "pytest"), "-rP", "plugins/extensions/vllm/tests/test_vllm.py", env=environment, external=True
+    )
 
 
 @nox.session(requires=["build"])

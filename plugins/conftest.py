@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-
-
-def pytest_configure() -> None:
-    # Every worker process shares two cores with the others.
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-
-
-@pytest.fixture(scope="session")
-def shared_dir() -> Path:
-    """The reference material beside the repository; tests that ask for it are skipped where it is absent."""
-    root = next((folder for folder in Path(__file__).parents if (folder / "noxfile.py").exists()), Path("/nowhere"))
-    found = Path(os.environ.get("ANYBLOCK_SHARED") or root.parent / "shared")
-    if not found.is_dir():
-        pytest.skip("the reference material is not on this machine")
-    return found
 
 
 @pytest.fixture

@@ -26,11 +26,11 @@ class Builtins:
         return dict(HOOKS)
 
     @hookimpl
-    def export_formats(self) -> dict[str, ExportFormat]:
+    def export_formats(self) -> dict[str, type[ExportFormat]]:
         """See `FamilySpec.export_formats`."""
-        from anyblock.export import FORMATS
+        from anyblock.export.transformers_format import TransformersFormat
 
-        return dict(FORMATS)
+        return {"transformers": TransformersFormat}
 
     @hookimpl
     def scoring_metrics(self) -> dict[str, type[ScoringMetric]]:

@@ -67,7 +67,7 @@ class Extensions:
         """See `FamilySpec.pruning_mixins`."""
         return self.named("kinds")
 
-    def export_formats(self) -> dict[str, ExportFormat]:
+    def export_formats(self) -> dict[str, type[ExportFormat]]:
         """See `FamilySpec.export_formats`."""
         return self.named("formats")
 

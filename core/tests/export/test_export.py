@@ -9,8 +9,9 @@ from anyblock import export_child, get_family
 from anyblock.cli import app
 from anyblock.contract.export_format import ExportFormat
 from anyblock.contract.hookspecs import hookimpl
+from anyblock.contract.settings import Section
 from anyblock.errors import OutputExistsError, UnsupportedModelError, UsageError
-from anyblock.export import FORMATS
+from anyblock.export.export import BROUGHT_BY
 from anyblock.family import ModelFamily
 from typer.testing import CliRunner
 
@@ -18,28 +19,43 @@ from typer.testing import CliRunner
 class Refusing(ExportFormat):
     summary = "nothing"
 
-    def obstacles(self, child, family):
+    def obstacles(self, child):
         return ["there is no tool that reads it"]
 
-    def write(self, child, family, directory):
+    def write(self, child, directory):
         raise AssertionError("written in spite of obstacles")
 
 
 class Breaking(ExportFormat):
     summary = "half a file"
 
-    def obstacles(self, child, family):
+    def obstacles(self, child):
         return []
 
-    def write(self, child, family, directory):
+    def write(self, child, directory):
         (directory / "half").write_text("a")
         raise OSError(28, "No space left on device")
+
+
+class Width(Section):
+    width: int = 1
+
+
+class Sized(ExportFormat):
+    summary = "its own setting"
+    settings = Width
+
+    def obstacles(self, child):
+        return []
+
+    def write(self, child, directory):
+        (directory / "width").write_text(str(self.settings_given.width))
 
 
 class Extension:
     @hookimpl
     def export_formats(self):
-        return {"refusing": Refusing(), "breaking": Breaking()}
+        return {"refusing": Refusing, "breaking": Breaking, "sized": Sized}
 
 
 def extended() -> ModelFamily:
@@ -78,10 +94,20 @@ def test_output_is_not_overwritten_unasked(trained_child, tmp_path):
     assert not (out / "mine").exists()
 
 
-def test_the_help_lists_the_formats(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
-    shown = CliRunner().invoke(app, ["export", "--help"]).output
-    assert all(f"{name}: " in shown for name in FORMATS)
+@pytest.mark.parametrize(("name", "distribution"), sorted(BROUGHT_BY.items()))
+def test_a_format_of_a_missing_distribution_says_what_to_install(trained_child, tmp_path, name, distribution):
+    bare = ModelFamily.from_descriptor(get_family("llama").descriptor, model_type="llama")
+    with pytest.raises(UsageError) as caught:
+        export_child(trained_child, tmp_path / "out", name, family=bare)
+    assert caught.value.hint == f"python -m pip install {distribution}"
+
+
+def test_settings_of_a_format_are_typed_and_reach_it(trained_child, tmp_path):
+    with pytest.raises(UsageError, match="width: input should be a valid integer") as caught:
+        export_child(trained_child, tmp_path / "out", "sized", family=extended(), settings={"width": "wide"})
+    assert "settings: width" in caught.value.expected
+    export_child(trained_child, tmp_path / "out", "sized", family=extended(), settings={"width": 7})
+    assert (tmp_path / "out" / "width").read_text() == "7"
 
 
 def test_the_command_writes(trained_child: Path, tmp_path):

@@ -8,7 +8,7 @@ from anyblock import get_family
 from anyblock.candidates.candidate import NO_OP, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.export import FORMATS
+from anyblock.extensions import installed_extensions
 from anyblock.modeling.skeleton import load_hf_config
 from anyblock.realize.realize import realize
 from anyblock_tests.pages import DOCS, run_page
@@ -20,9 +20,9 @@ def test_everything_on_the_page_runs(trained_dir, tmp_path, monkeypatch):
     weights = CandidateWeights(teacher, get_family("llama"), load_hf_config(trained_dir), {})
     shutil.copytree(realize(teacher, removed, weights, tmp_path / "made"), tmp_path / "child")
     commands = run_page("export.md", tmp_path, monkeypatch)
-    assert {command.rpartition(" ")[2] for command in commands} >= set(FORMATS)
+    assert {command.rpartition(" ")[2] for command in commands} >= set(installed_extensions().export_formats())
 
 
 def test_the_page_lists_every_format():
     text = (DOCS / "export.md").read_text(encoding="utf-8")
-    assert all(f"| `{name}` |" in text for name in FORMATS)
+    assert all(f"| `{name}` |" in text for name in installed_extensions().export_formats())

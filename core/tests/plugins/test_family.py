@@ -16,7 +16,6 @@ from anyblock.contract.capabilities import CAPABILITIES, Capability, Support
 from anyblock.contract.hookspecs import FamilySpec, hookimpl
 from anyblock.contract.kinds import KINDS
 from anyblock.errors import ConfigError, PluginError, UnsupportedModelError, UsageError
-from anyblock.export import FORMATS
 from anyblock.family import ModelFamily, get_family
 from anyblock.importance import HOOKS
 from anyblock.plugins import PluginLoadError, PluginRegistry
@@ -62,7 +61,7 @@ DEFAULTS = {
     "uses_autocast": True,
     "pruning_mixins": {},
     "importance_hooks": dict(sorted(HOOKS.items())),
-    "export_formats": dict(sorted(FORMATS.items())),
+    "export_formats": Builtins().export_formats(),
     "infer_family": None,
     "capabilities": {name: Capability(Support.UNKNOWN) for name in CAPABILITIES},
 }

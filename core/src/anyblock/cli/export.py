@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from anyblock.cli.options import Overwrite
-from anyblock.export import FORMATS
-
-_LISTED = "; ".join(f"{name}: {form.summary}" for name, form in FORMATS.items())
 
 
 def export(
@@ -21,14 +18,24 @@ def export(
     format_name: Annotated[
         str,
         typer.Option(
-            "--format", metavar="NAME", help=f"{_LISTED}; or a format of the child's adapter or an extension."
+            "--format", metavar="NAME", help="`transformers`, or another one that `anyblock list formats` shows."
         ),
     ],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the format. May be repeated.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a child in a form that other tools read. What a format cannot express is refused, with the reason."""
     from anyblock.checkpoint.hub import resolve_model
     from anyblock.export.export import export_child
 
-    written = export_child(resolve_model(child), out, format_name, overwrite=overwrite)
+    given = dict(map(_setting, settings or []))
+    written = export_child(resolve_model(child), out, format_name, settings=given, overwrite=overwrite)
     typer.echo(f"wrote {written}")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    from anyblock.config.overrides import parse_setting
+
+    return parse_setting(text)

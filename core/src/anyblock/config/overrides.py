@@ -44,6 +44,19 @@ def apply_override(tree: Tree, override: str) -> None:
     tree.origins[path] = origin
 
 
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Read `NAME=VALUE`, the value as YAML.
+
+    Raises:
+        UsageError: it has another form.
+        ConfigError: the value is not YAML.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise UsageError(f"setting {text!r}", expected="NAME=VALUE")
+    return name, parse_yaml(value, f"setting {text!r}")[0]
+
+
 def _below(path: KeyPath, value: Any) -> dict[str, Any]:
     for part in reversed(path):
         value = {part: value}

@@ -168,8 +168,8 @@ class FamilySpec:
         """Return `{name: hook class}` for further importance hooks; merged over plugins, clashes are errors."""
 
     @hookspec
-    def export_formats(self) -> Mapping[str, ExportFormat]:  # type: ignore[empty-body]
-        """Return `{name: format}` for further export formats; merged over plugins, clashes are errors."""
+    def export_formats(self) -> Mapping[str, type[ExportFormat]]:  # type: ignore[empty-body]
+        """Return `{name: format class}` for further export formats; merged over plugins, clashes are errors."""
 
     @hookspec
     def scoring_metrics(self) -> Mapping[str, type[ScoringMetric]]:  # type: ignore[empty-body]

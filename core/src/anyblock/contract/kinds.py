@@ -68,6 +68,7 @@ KINDS: Final[dict[str, Kind]] = {
             "export_formats",
             "anyblock.contract.export_format:ExportFormat",
             "writes a child in a form that other tools read",
+            classes=True,
         ),
         Kind(
             "metrics",

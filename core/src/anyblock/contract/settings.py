@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from anyblock.errors import UsageError
+
+_S = TypeVar("_S", bound="Section")
 
 
 class Section(BaseModel):
@@ -26,3 +31,25 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 """A number between 0 and 1, neither included."""
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 """Names; a YAML list is accepted although the rest of the section is strict."""
+
+
+def read_settings(model: type[_S], given: Mapping[str, Any], of: str) -> _S:
+    """Return settings that a caller gave by name.
+
+    Args:
+        model: the class of these settings.
+        given: values by name; a text is read as YAML reads a number or a boolean.
+        of: whose settings they are, for the message.
+
+    Raises:
+        UsageError: an unknown name, or a wrong value; all of them are listed.
+    """
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+            for fault in error.errors(include_url=False)
+        ]
+        known = ", ".join(model.model_fields) or "none"
+        raise UsageError(f"settings of {of}: {'; '.join(faults)}", expected=f"settings: {known}") from error

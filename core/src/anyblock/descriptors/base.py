@@ -132,7 +132,7 @@ class DescriptorBase:
         return {}
 
     @hookimpl
-    def export_formats(self) -> Mapping[str, ExportFormat]:
+    def export_formats(self) -> Mapping[str, type[ExportFormat]]:
         """See `FamilySpec.export_formats`."""
         return {}
 

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.checkpoint.atomic import atomic_directory, check_target
 from anyblock.checkpoint.space import require_space
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.errors import UnsupportedModelError, UsageError, nearest
+from anyblock.contract.settings import read_settings
+from anyblock.errors import UnsupportedModelError, UsageError
+from anyblock.export.exported_child import ExportedChild
 
 if TYPE_CHECKING:
     from anyblock.family import ModelFamily
+
+
+BROUGHT_BY: Final = {
+    "gguf": "anyblock-gguf",
+    "gguf-q8_0": "anyblock-gguf",
+    "nemotron-nas": "anyblock-vllm",
+    "anymodel": "anyblock-vllm",
+}
+"""The distributions that bring well-known formats."""
 
 
 def export_child(
@@ -21,6 +33,7 @@ def export_child(
     format_name: str,
     *,
     family: ModelFamily | None = None,
+    settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a child in a form that other tools read; it appears at `output` only when it is complete.
@@ -28,15 +41,16 @@ def export_child(
     Args:
         child: a subblock checkpoint.
         output: the directory to write.
-        format_name: a format of core (`anyblock.export.FORMATS`), of the child's adapter or of an extension.
+        format_name: a format of core, of the child's adapter or of an extension; `anyblock list formats` shows them.
         family: the adapter to use; None finds the installed one for the checkpoint's `model_type`.
+        settings: the format's own settings by name.
         overwrite: replace what is at `output`.
 
     Returns:
         The real path of the output.
 
     Raises:
-        UsageError: there is no such format.
+        UsageError: there is no such format, or it has no such settings.
         UnsupportedModelError: the format cannot express the child; the message says why, and which formats can.
         OutputExistsError: something is at `output` and is not to be replaced.
         CheckpointError: the child's files are damaged.
@@ -50,19 +64,22 @@ def export_child(
         family = get_family(checkpoint.config["model_type"])
     formats = family.export_formats()
     if format_name not in formats:
-        hint = nearest(format_name, formats)
-        raise UsageError(f"unknown format {format_name!r}", expected=f"one of {', '.join(formats)}", hint=hint)
-    form = formats[format_name]
-    if found := form.obstacles(checkpoint, family):
-        able = [
-            name for name, other in formats.items() if name != format_name and not other.obstacles(checkpoint, family)
-        ]
-        more = f"; and {len(found) - 5} reasons more" if len(found) > 5 else ""
+        if brought := BROUGHT_BY.get(format_name):
+            raise UsageError(
+                f"the format {format_name!r} comes with the distribution {brought}, which is not installed",
+                hint=f"python -m pip install {brought}",
+            )
+        family.one("formats", format_name)
+    form = formats[format_name](read_settings(formats[format_name].settings, settings or {}, f"format {format_name}"))
+    seen = ExportedChild(checkpoint, family)
+    if found := form.obstacles(seen):
+        able = [name for name, other in formats.items() if name != format_name and not other().obstacles(seen)]
+        more = f"; and {len(found) - 5} more reasons" if len(found) > 5 else ""
         raise UnsupportedModelError(
             f"{child} cannot be expressed as {format_name}: {'; '.join(found[:5])}{more}",
             hint=f"formats that can: {', '.join(able)}" if able else "no installed format can express it",
         )
     require_space(target, sum(header.stamp.size for header in map(checkpoint.header, checkpoint.groups)))
     with atomic_directory(target, overwrite=overwrite, sources=[child]) as work:
-        form.write(checkpoint, family, work)
+        form.write(seen, work)
     return target

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from anyblock.checkpoint.config_view import config_view
-from anyblock.contract.export_format import ExportFormat
+from anyblock.contract.export_format import Child, ExportFormat
 from anyblock.errors import ConfigError, UnsupportedModelError
 from anyblock.export.built_layers import built_layers
-from anyblock.export.directory import write_directory
-from anyblock.export.uniform import by_layer, layer_differences, text_part, uniform_config
-
-if TYPE_CHECKING:
-    from anyblock.checkpoint.subblocks import SubblockCheckpoint
-    from anyblock.family import ModelFamily
+from anyblock.export.exported_child import ExportedChild, by_layer
 
 _CODE: Final = (
     "modeling_anyblock.py",
@@ -38,33 +33,35 @@ class TransformersFormat(ExportFormat):
 
     summary: ClassVar[str] = "AutoModelForCausalLM.from_pretrained(OUT, trust_remote_code=True), without AnyBlock"
 
-    def obstacles(self, child: SubblockCheckpoint, family: ModelFamily) -> list[str]:
+    def obstacles(self, child: Child) -> list[str]:
         """See `ExportFormat.obstacles`: a class of transformers, and halves removed with core's own no-op modules."""
-        if uniform_config(child, family) is not None:
+        if child.uniform_config() is not None:
             return []
+        assert isinstance(child, ExportedChild)  # core's own format: it builds the child's layers
         try:
-            built_layers(child, family)
+            built_layers(child.checkpoint, child.family)
         except UnsupportedModelError as error:
             return [error.what]
         return []
 
-    def write(self, child: SubblockCheckpoint, family: ModelFamily, directory: Path) -> None:
+    def write(self, child: Child, directory: Path) -> None:
         """See `ExportFormat.write`."""
-        uniform = uniform_config(child, family)
+        uniform = child.uniform_config()
         if uniform is not None:
-            write_directory(child, directory, config=uniform)
+            child.write_directory(directory, config=uniform)
             return
-        write_directory(child, directory, config=_config(child, family))
+        assert isinstance(child, ExportedChild)
+        child.write_directory(directory, config=_config(child))
         from anyblock import modeling
 
         for name in _CODE:
             (directory / name).write_bytes((Path(modeling.__path__[0]) / name).read_bytes())
 
 
-def _config(child: SubblockCheckpoint, family: ModelFamily) -> dict[str, Any]:
-    entries = built_layers(child, family)
+def _config(child: ExportedChild) -> dict[str, Any]:
+    entries = built_layers(child.checkpoint, child.family)
     (stock,) = entries["architectures"]
-    config = copy.deepcopy(child.config) | entries
+    config = copy.deepcopy(dict(child.config)) | entries
     base = _base_class(child)
     config["auto_map"] = (
         config.get("auto_map", {})
@@ -72,11 +69,11 @@ def _config(child: SubblockCheckpoint, family: ModelFamily) -> dict[str, Any]:
         | ({"AutoModel": f"modeling_anyblock.{base}"} if base else {})
     )
     config["block_configs"] = [block.to_dict() for block in child.block_configs]
-    text_part(config, family)["per_layer_config"] = by_layer(_per_layer_config(child, family))
+    child.text_part(config)["per_layer_config"] = by_layer(_per_layer_config(child))
     return config
 
 
-def _base_class(child: SubblockCheckpoint) -> str | None:
+def _base_class(child: ExportedChild) -> str | None:
     """Return the name of the model without a head, which vLLM's Transformers backend builds; None if there is none."""
     from transformers import MODEL_MAPPING
 
@@ -86,21 +83,21 @@ def _base_class(child: SubblockCheckpoint) -> str | None:
     return found.__name__ if isinstance(found, type) else None
 
 
-def _per_layer_config(child: SubblockCheckpoint, family: ModelFamily) -> list[dict[str, Any]]:
+def _per_layer_config(child: ExportedChild) -> list[dict[str, Any]]:
     """Return the differences of every layer, with sizes of 1 for removed and linear halves, and without what transformers refuses.
 
     A stock class reads only sizes, and would build a removed half, were it not for them.
     """
-    differences = layer_differences(child, family)
-    whole = family.create_block_configs(config_view(child.config))
+    differences, family = child.layer_differences(), child.family
+    whole = family.create_block_configs(child.view)
     for layer, block, unpruned in zip(differences, child.block_configs, whole, strict=True):
         removed = set(family.block_config_to_layer_overrides(unpruned))
         removed -= set(family.block_config_to_layer_overrides(block))
         gone = "skip" in layer or block.attention.replace_with_linear or block.ffn.replace_with_linear
         layer |= dict.fromkeys(sorted(removed), 1) if gone else {}
     try:
-        trial = copy.deepcopy(child.config)
-        text_part(trial, family)["per_layer_config"] = by_layer(differences)
+        trial = copy.deepcopy(dict(child.config))
+        child.text_part(trial)["per_layer_config"] = by_layer(differences)
         config_view(trial).resolve()
     except (ConfigError, RuntimeError):  # the latter where a check of its own reads what layers differ in
         for layer in differences:

@@ -13,6 +13,7 @@ from anyblock import convert_model, get_family, load_model
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.export.exported_child import ExportedChild
 from anyblock.realize.realize import realize
 from anyblock_conformance.tiny import save_tiny
 from anyblock_gpt_oss.mxfp4 import encode
@@ -150,11 +151,11 @@ def test_a_child_is_written_back_with_the_bytes_of_the_experts_that_it_keeps(pub
     child = SubblockCheckpoint.open(
         realize(teacher, chosen, CandidateWeights(teacher, family, config, orders), tmp_path / "child")
     )
-    form = family.export_formats()["mxfp4"]
-    assert form.obstacles(child, family) == []
+    form = family.export_formats()["mxfp4"]()
+    assert form.obstacles(ExportedChild(child, family)) == []
     out = tmp_path / "mxfp4"
     out.mkdir()
-    form.write(child, family, out)
+    form.write(ExportedChild(child, family), out)
 
     kept = json.loads((out / "anyblock.json").read_text())["kept_units"]
     assert kept["block_0_ffn"]["units"] == [3, 0, 2]
@@ -185,6 +186,6 @@ def test_widths_that_do_not_fill_a_block_are_an_obstacle(tmp_path):
     checkpoint = SubblockCheckpoint.open(
         convert_model(save_tiny(family.conformance_config(), tmp_path / "source"), tmp_path / "teacher")
     )
-    assert family.export_formats()["mxfp4"].obstacles(checkpoint, family) == [
-        f"model.layers.{layer}.mlp.experts.down_proj has 16 inputs, no multiple of 32" for layer in range(3)
+    assert family.export_formats()["mxfp4"]().obstacles(ExportedChild(checkpoint, family)) == [
+        f"model.layers.{layer}.mlp.experts.down_proj has 16 inputs, not a multiple of 32" for layer in range(3)
     ]

@@ -10,6 +10,7 @@ import torch
 from anyblock import compress, convert_model, evaluate, get_family, load_model
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config import load_config
+from anyblock.export.exported_child import ExportedChild
 from anyblock.modeling.heterogeneous import heterogeneous
 from transformers import AutoModelForCausalLM
 
@@ -72,10 +73,10 @@ def test_a_child_keeps_its_budget_and_stays_near_its_teacher(shared_dir: Path, t
     assert found.kl_per_token < 0.1
 
     # Quantized to four bits it is still that model: worse than before by much less than by being compressed.
-    form, out = family.export_formats()["mxfp4"], tmp_path / "mxfp4"
-    assert form.obstacles(child, family) == []
+    form, out = family.export_formats()["mxfp4"](), tmp_path / "mxfp4"
+    assert form.obstacles(ExportedChild(child, family)) == []
     out.mkdir()
-    form.write(child, family, out)
+    form.write(ExportedChild(child, family), out)
     assert json.loads((out / "anyblock.json").read_text())["kept_units"]
     sizes = [sum(file.stat().st_size for file in path.rglob("*.safetensors")) for path in (out, child.path)]
     assert sizes[0] < sizes[1] / 2

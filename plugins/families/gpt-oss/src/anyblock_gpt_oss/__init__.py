@@ -48,11 +48,11 @@ class GptOssDescriptor(SparseDescriptor):
         return weights
 
     @hookimpl
-    def export_formats(self) -> Mapping[str, ExportFormat]:
+    def export_formats(self) -> Mapping[str, type[ExportFormat]]:
         """See `FamilySpec.export_formats`."""
         from anyblock_gpt_oss.export import Mxfp4Format
 
-        return {"mxfp4": Mxfp4Format()}
+        return {"mxfp4": Mxfp4Format}
 
     @hookimpl
     def conformance_config(self) -> GptOssConfig:

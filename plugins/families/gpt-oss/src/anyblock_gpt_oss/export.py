@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from anyblock.contract.export_format import ExportFormat
-from anyblock.export.directory import write_directory
+from anyblock.contract.export_format import Child, ExportFormat
 
 from anyblock_gpt_oss.mxfp4 import BLOCK, encode
 
 if TYPE_CHECKING:
     import torch
-    from anyblock.checkpoint.subblocks import SubblockCheckpoint
-    from anyblock.family import ModelFamily
 
 _QUANTIZED: Final = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
 _AS_IT_IS: Final = ("model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head")
@@ -29,20 +26,22 @@ class Mxfp4Format(ExportFormat):
 
     summary: ClassVar[str] = "a gpt-oss directory with its experts in MXFP4, for anyblock and transformers"
 
-    def obstacles(self, child: SubblockCheckpoint, family: ModelFamily) -> list[str]:
+    def obstacles(self, child: Child) -> list[str]:
         """See `ExportFormat.obstacles`: numbers are stored in blocks of 32 inputs."""
         names = (name for group in child.groups.values() for name in group if name.endswith(_QUANTIZED))
-        inputs = {name: child.entry(name).shape[1] for name in names}
+        inputs = {name: child.shape(name)[1] for name in names}
         return [
-            f"{name} has {size} inputs, no multiple of {BLOCK}" for name, size in sorted(inputs.items()) if size % BLOCK
+            f"{name} has {size} inputs, not a multiple of {BLOCK}"
+            for name, size in sorted(inputs.items())
+            if size % BLOCK
         ]
 
-    def write(self, child: SubblockCheckpoint, family: ModelFamily, directory: Path) -> None:
+    def write(self, child: Child, directory: Path) -> None:
         """See `ExportFormat.write`; layers keep their block configs, in the configuration."""
         quantization = {"quant_method": "mxfp4", "modules_to_not_convert": list(_AS_IT_IS)}
         blocks = [block.to_dict() for block in child.block_configs]
         config = {**child.config, "quantization_config": quantization, "block_configs": blocks}
-        write_directory(child, directory, config=config, tensors=quantized)
+        child.write_directory(directory, config=config, tensors=quantized)
 
 
 def quantized(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

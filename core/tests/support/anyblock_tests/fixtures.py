@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyblock_tests.hub
 import pytest
 import torch
+
+import anyblock_tests.hub
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -30,7 +31,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(line)
 
 
-TRAINED = Path(__file__).parent / "assets" / "tiny-llama"
+TRAINED = Path(__file__).parents[2] / "assets" / "tiny-llama"
 
 
 @pytest.fixture(scope="session")

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
 from anyblock import convert_model, export_child, load_model
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.errors import UnsupportedModelError
-from anyblock.export.gguf.layers import LayerSizes, is_uniform, layer_sizes
-from anyblock.export.gguf.tensors import rope_factors
+from anyblock_gguf.form import GgufFormat
+from anyblock_gguf.layers import LayerSizes, is_uniform, layer_sizes
+from anyblock_gguf.tensors import rope_factors
+from anyblock_tests.fixtures import TRAINED
 from anyblock_tests.small_llamas import CASES, LLAMA3, child_of, tokenizer_like
 from hypothesis import given
 from hypothesis import strategies as st
 
-gguf = pytest.importorskip("gguf")
-ASSET = Path(__file__).parents[1] / "assets" / "tiny-llama"
+ASSET = TRAINED
 HALVES = {
     "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
@@ -233,14 +233,14 @@ def test_what_llama_cpp_computes_otherwise_is_refused(reason, config, tmp_path):
 @pytest.mark.parametrize("half", ["attention", "ffn"])
 def test_a_linear_map_in_place_of_a_half_is_refused(half, trained_child):
     from anyblock import get_family
-    from anyblock.export import FORMATS
+    from anyblock.export.exported_child import ExportedChild
 
     child = SubblockCheckpoint.open(trained_child)
     blocks = list(child.block_configs)
     blocks[3] = getattr(blocks[3], f"with_{half}")(replace_with_linear=True)
     object.__setattr__(child, "block_configs", blocks)
-    assert FORMATS["gguf"].obstacles(child, get_family("llama")) == [
-        f"layer 3 has a linear map in place of its {half}, which the form cannot say"
+    assert GgufFormat().obstacles(ExportedChild(child, get_family("llama"))) == [
+        f"layer 3 has a linear map in place of its {half}, which the form cannot express"
     ]
 
 
@@ -269,18 +269,3 @@ def test_transformers_reads_a_uniform_child_back(tmp_path):
     torch.testing.assert_close(
         model(ids).logits, load_model(teacher, dtype="float32")(ids).logits, atol=2e-3, rtol=1e-3
     )
-
-
-def test_without_the_package_the_reason_says_what_to_install(trained_child, tmp_path):
-    script = """
-import importlib.util, sys
-real = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "gguf" else real(name, *rest)
-from anyblock.cli import main
-main(["export", sys.argv[1], sys.argv[2], "--format", "gguf"])
-"""
-    command = [sys.executable, "-c", script, str(trained_child), str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "pip install 'anyblock[gguf]'" in done.stderr
-    assert not list(tmp_path.iterdir())

@@ -6,15 +6,10 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from anyblock.checkpoint.config_view import config_view
-from anyblock.contract.export_format import ExportFormat
-from anyblock.export.directory import write_directory
-from anyblock.export.llama_shaped import llama_obstacles
+from anyblock.contract.export_format import Child, ExportFormat, llama_obstacles
 
 if TYPE_CHECKING:
-    from anyblock.checkpoint.subblocks import SubblockCheckpoint
     from anyblock.contract.blocks import BlockConfig
-    from anyblock.family import ModelFamily
 
 _STEP: Final = 256
 """Readers make a width of `ffn_mult` a multiple of this."""
@@ -29,12 +24,12 @@ class NemotronNasFormat(ExportFormat):
 
     summary: ClassVar[str] = "DeciLMForCausalLM, for vLLM and TensorRT-LLM"
 
-    def obstacles(self, child: SubblockCheckpoint, family: ModelFamily) -> list[str]:
+    def obstacles(self, child: Child) -> list[str]:
         """See `ExportFormat.obstacles`: a Llama with one number of query heads, which begins with an attention."""
         found = llama_obstacles(child)
         if found:
             return found
-        heads = config_view(child.config).num_attention_heads
+        heads = child.view.num_attention_heads
         for index, block in enumerate(child.block_configs):
             own = block.attention.num_attention_heads or heads
             if not block.attention.no_op and own != heads:
@@ -44,21 +39,21 @@ class NemotronNasFormat(ExportFormat):
             found.append("an ffn comes before the first attention, which vLLM's loader of this form cannot run")
         return found
 
-    def write(self, child: SubblockCheckpoint, family: ModelFamily, directory: Path) -> None:
+    def write(self, child: Child, directory: Path) -> None:
         """See `ExportFormat.write`."""
-        write_directory(child, directory, config=_config(child))
+        child.write_directory(directory, config=_config(child))
         source = Path(__file__).with_name("deci_config.py")
         (directory / "configuration_decilm.py").write_bytes(source.read_bytes())
 
 
-def _config(child: SubblockCheckpoint) -> dict[str, Any]:
-    view = config_view(child.config)
+def _config(child: Child) -> dict[str, Any]:
+    view = child.view
     multiplied = [
         None if block.ffn.intermediate_size is None else ffn_mult(block.ffn.intermediate_size, view.hidden_size)
         for block in child.block_configs
     ]
     said = all(mult is not None or block.ffn.no_op for mult, block in zip(multiplied, child.block_configs, strict=True))
-    return copy.deepcopy(child.config) | {
+    return copy.deepcopy(dict(child.config)) | {
         "architectures": ["DeciLMForCausalLM"],
         "model_type": "nemotron-nas",
         "auto_map": {"AutoConfig": "configuration_decilm.DeciLMConfig"},

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from anyblock.checkpoint.config_view import config_view
-from anyblock.contract.export_format import ExportFormat
+from anyblock.contract.export_format import Child, ExportFormat, llama_obstacles
 from anyblock.errors import UnsupportedModelError
-from anyblock.export.gguf.layers import is_uniform, layer_sizes
-from anyblock.export.gguf.tensors import gguf_tensors, rope_factors
-from anyblock.export.gguf.tokenizer import add_tokenizer, tokenizer_obstacles
-from anyblock.export.llama_shaped import llama_obstacles
-from anyblock.export.uniform import linear_obstacles
+
+from anyblock_gguf.layers import is_uniform, layer_sizes
+from anyblock_gguf.tensors import gguf_tensors, rope_factors
+from anyblock_gguf.tokenizer import add_tokenizer, tokenizer_obstacles
 
 if TYPE_CHECKING:
     import torch
 
-    from anyblock.checkpoint.subblocks import SubblockCheckpoint
-    from anyblock.export.gguf.layers import LayerSizes
-    from anyblock.family import ModelFamily
+    from anyblock_gguf.layers import LayerSizes
 
 
 class GgufFormat(ExportFormat):
@@ -35,26 +30,23 @@ class GgufFormat(ExportFormat):
     summary: ClassVar[str] = "one file for llama.cpp, with matrices in F16"
     precision: ClassVar[Literal["F16", "Q8_0"]] = "F16"
 
-    def obstacles(self, child: SubblockCheckpoint, family: ModelFamily) -> list[str]:
+    def obstacles(self, child: Child) -> list[str]:
         """See `ExportFormat.obstacles`: a Llama with a tokenizer that llama.cpp has."""
-        found = linear_obstacles(child) or llama_obstacles(child)
-        if found:
+        if found := llama_obstacles(child):
             return found
-        if importlib.util.find_spec("gguf") is None:
-            return ["the package gguf is not installed (pip install 'anyblock[gguf]')"]
-        config = config_view(child.config).resolve()
+        config = child.view.resolve()
         try:
             rope_factors(config)
         except ValueError as error:
             found.append(str(error))
         return found + tokenizer_obstacles(child.path, config.vocab_size)
 
-    def write(self, child: SubblockCheckpoint, family: ModelFamily, directory: Path) -> None:
+    def write(self, child: Child, directory: Path) -> None:
         """See `ExportFormat.write`."""
         import gguf
         import numpy as np
 
-        config = config_view(child.config).resolve()
+        config = child.view.resolve()
         sizes = layer_sizes(child.block_configs, config.num_attention_heads)
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         path = directory / f"model-{self.precision.lower()}.gguf"

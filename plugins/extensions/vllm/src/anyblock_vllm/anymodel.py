@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from anyblock.contract.export_format import ExportFormat
-from anyblock.export.directory import write_directory
-from anyblock.export.uniform import by_layer, layer_differences, linear_obstacles, text_part
-
-if TYPE_CHECKING:
-    from anyblock.checkpoint.subblocks import SubblockCheckpoint
-    from anyblock.family import ModelFamily
+from anyblock.contract.export_format import Child, ExportFormat, linear_obstacles
 
 
 class AnyModelFormat(ExportFormat):
@@ -23,15 +17,16 @@ class AnyModelFormat(ExportFormat):
 
     summary: ClassVar[str] = "for vLLM with AnyModel (pull request 36512) and ModelOpt's deployments"
 
-    def obstacles(self, child: SubblockCheckpoint, family: ModelFamily) -> list[str]:
+    def obstacles(self, child: Child) -> list[str]:
         """See `ExportFormat.obstacles`: the configuration must name a stock architecture, and no half be a linear map."""
         if len(child.config.get("architectures") or ()) != 1:
             return [f"its architectures are {child.config.get('architectures')}; the form needs the name of one"]
         return linear_obstacles(child)
 
-    def write(self, child: SubblockCheckpoint, family: ModelFamily, directory: Path) -> None:
+    def write(self, child: Child, directory: Path) -> None:
         """See `ExportFormat.write`."""
-        config: dict[str, Any] = copy.deepcopy(child.config)
-        text_part(config, family)["per_layer_config"] = by_layer(layer_differences(child, family))
+        config: dict[str, Any] = copy.deepcopy(dict(child.config))
+        differences = enumerate(child.layer_differences())
+        child.text_part(config)["per_layer_config"] = {str(index): layer for index, layer in differences if layer}
         (base,) = config["architectures"]
-        write_directory(child, directory, config=config | {"architectures": ["AnyModel"], "base_architecture": base})
+        child.write_directory(directory, config=config | {"architectures": ["AnyModel"], "base_architecture": base})

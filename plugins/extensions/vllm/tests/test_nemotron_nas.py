@@ -10,9 +10,9 @@ from anyblock.candidates.candidate import NO_OP, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import UnsupportedModelError
-from anyblock.export.nemotron_nas import ffn_mult
 from anyblock.modeling.skeleton import load_hf_config
 from anyblock.realize.realize import realize
+from anyblock_vllm.nemotron_nas import ffn_mult
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import torch
 from anyblock import export_child, load_model
+from anyblock_tests.fixtures import TRAINED
 from anyblock_tests.small_llamas import CASES, child_of, tokenizer_like
 
 PYTHON = os.environ.get("ANYBLOCK_LLAMA_CPP")
 pytestmark = pytest.mark.skipif(PYTHON is None, reason="`nox -s gguf` runs these")
-ASSET = Path(__file__).parents[1] / "assets" / "tiny-llama"
+ASSET = TRAINED
 TOLERANCE = {"gguf": 0.003, "gguf-q8_0": 0.1}
 PROMPT = [464, 12, 99, 3, 7, 21, 55, 100, 2, 9]
 TEXTS = [

@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from anyblock.export.gguf.layers import LayerSizes
+from anyblock_gguf.layers import LayerSizes
 
 if TYPE_CHECKING:
     import torch
-
-    from anyblock.checkpoint.subblocks import SubblockCheckpoint
+    from anyblock.contract.export_format import Child
 
 _LAYER: Final = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
 _NAMES: Final = {
@@ -31,7 +30,7 @@ _NAMES: Final = {
 
 
 def gguf_tensors(
-    child: SubblockCheckpoint, sizes: Sequence[LayerSizes], *, hidden: int, head_dim: int
+    child: Child, sizes: Sequence[LayerSizes], *, hidden: int, head_dim: int
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield names and tensors of the GGUF file, in the child's dtype, one group of the child in memory at a time.
 
