@@ -30,7 +30,7 @@ LICENCES = (
     *("Apache-2.0 AND CNRI-Python", "Apache-2.0 AND MIT"),
     "Apache-2.0 AND Apache-2.0 WITH LLVM-exception AND BSD-2-Clause AND BSD-3-Clause AND BSL-1.0 AND MIT",
     "BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0",
-    "GNU Lesser General Public License v2 or later (LGPLv2+)",  # chardet, which comes with the extra lm-eval alone
+    "GNU Lesser General Public License v2 or later (LGPLv2+)",  # chardet, which comes with anyblock-lm-eval alone
 )
 """What the metadata of dependencies may say, word for word, so that somebody looks at each new combination. With torch for CUDA
 come NVIDIA's libraries under their own terms; the list is that of the builds for the CPU."""
@@ -204,7 +204,7 @@ def tests(session: nox.Session) -> None:
 def minimal(session: nox.Session) -> None:
     """Run the tests of core and of one plugin with nothing else installed, so that an undeclared dependency shows."""
     core, llama, suite = ROOT / "core", ROOT / "plugins" / "families" / "llama", ROOT / "conformance_tests"
-    install_wheels(session, [core, llama], *TEST_TOOLS, without=("lm-eval",))
+    install_wheels(session, [core, llama], *TEST_TOOLS)
     session.run_install("python", "-m", "pip", "uninstall", "--yes", "--quiet", project(suite)["name"])
     session.run("pytest", "-n", "2", "-m", "not slow and not faults", "core/tests", env=ONE_THREAD)
     install_wheels(session, [suite])
@@ -250,9 +250,7 @@ def vllm(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """Run core's tests with the lowest version of every direct dependency that is promised, torch aside."""
     folders = [ROOT / "core", ROOT / "conformance_tests", ROOT / "plugins" / "families" / "llama"]
-    install_wheels(
-        session, folders, *TEST_TOOLS, without=("lm-eval",), constraints=lowest_constraints(session, folders)
-    )
+    install_wheels(session, folders, *TEST_TOOLS, constraints=lowest_constraints(session, folders))
     run_core_tests(session)
 
 
@@ -299,15 +297,16 @@ def lm_eval(session: nox.Session) -> None:
     text = ROOT.parent / "shared" / "text" / "wikitext2-valid.txt"
     if not text.is_file():
         session.skip("the reference material (shared/text) is not beside the repository")
-    install_wheels(session, [ROOT / "core", ROOT / "plugins" / "families" / "llama"])
-    session.run("python", "core/scripts/run_lm_eval.py", str(text), env=ONE_THREAD)
+    extension = ROOT / "plugins" / "extensions" / "lm-eval"
+    install_wheels(session, [ROOT / "core", ROOT / "plugins" / "families" / "llama", extension])
+    session.run("python", str(extension / "scripts" / "compare_doors.py"), str(text), env=ONE_THREAD)
 
 
 @nox.session(requires=["build"])
 def quantize(session: nox.Session) -> None:
     """Quantize a small exported child with torchao, as core/docs/quantization.md says."""
     folders = [ROOT / "core", ROOT / "plugins" / "families" / "llama"]
-    install_wheels(session, folders, "pytest", "accelerate", "torchao", without=("lm-eval",))
+    install_wheels(session, folders, "pytest", "accelerate", "torchao")
     session.run("pytest", "-rP", "core/tests/export/test_quantization_page.py", env=ONE_THREAD)
 
 

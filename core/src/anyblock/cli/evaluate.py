@@ -3,70 +3,37 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from anyblock.cli.options import Data, Device, Dtype, Json, Model
-from anyblock.errors import UsageError
+from anyblock.cli.options import Device, Dtype, Json, Model
 
 
 def evaluate(
     model: Model,
-    data: Data = None,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--tasks", help="A YAML file of lm-evaluation-harness, or a task that comes with it. May be repeated."
-        ),
-    ] = None,
+    data: Annotated[Path, typer.Option("--data", help="Text to measure on: .txt or .jsonl.")],
     teacher: Annotated[str | None, typer.Option(help="Compare with this model.")] = None,
     block_size: Annotated[int | None, typer.Option(min=2, help="Tokens of one window.")] = None,
     stride: Annotated[
         int | None, typer.Option(min=1, help="Tokens from one window to the next, for sliding windows.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=2, help="Use at most so many tokens of the text.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many documents of each task.")] = None,
-    few_shot: Annotated[int | None, typer.Option(min=0, help="Solved examples in front of each document.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Documents of a task at a time.")] = 1,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Run the Python code of a task file, or of a checkpoint with --tasks."
-        ),
-    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure a model on a text, or on tasks of lm-evaluation-harness.
+    """Measure a model on a text: perplexity, and with a teacher KL per token and top-1 and top-5 agreement.
 
-    A text gives perplexity, and with a teacher KL per token and top-1 and top-5 agreement. Tasks need anyblock[lm-eval].
+    Tasks of lm-evaluation-harness are run by `anyblock lm-eval`, which comes with anyblock-lm-eval.
     """
-    if (data is None) == (not tasks):
-        both = "both --data and" if tasks else "neither --data nor"
-        raise UsageError(f"evaluate got {both} --tasks", expected="one of them")
-    if tasks:
-        models = {"model": model} if teacher is None else {"teacher": teacher, "child": model}
-        _on_tasks(
-            models,
-            tasks,
-            as_json=as_json,
-            limit=limit,
-            few_shot=few_shot,
-            batch_size=batch_size,
-            device=device,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-        )
-        return
     from anyblock.checkpoint.hub import resolve_model
     from anyblock.evaluation.evaluate import evaluate as run_evaluate
     from anyblock.modeling.device import compute_dtype, resolve_device, stored_dtype
     from anyblock.modeling.skeleton import load_hf_config
     from anyblock.rich_progress import terminal_progress
 
-    assert data is not None
     path = resolve_model(model)
     place = resolve_device(device)
     result = run_evaluate(
@@ -88,18 +55,3 @@ def evaluate(
     from anyblock.report.side_by_side import side_by_side
 
     Console().print(side_by_side({path.name: result}))
-
-
-def _on_tasks(models: dict[str, str], tasks: list[str], *, as_json: bool, **options: Any) -> None:
-    from anyblock.evaluation.harness.tasks import evaluate_tasks
-    from anyblock.rich_progress import terminal_progress
-
-    scores = evaluate_tasks(models, tasks, progress=terminal_progress(), **options)
-    if as_json:
-        typer.echo(json.dumps([score.to_dict() for score in scores], indent=2))
-        return
-    from rich.console import Console
-
-    from anyblock.report.task_table import task_table
-
-    Console().print(task_table(scores))

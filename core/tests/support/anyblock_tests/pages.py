@@ -13,8 +13,8 @@ DOCS = Path(__file__).parents[3] / "docs"
 _BLOCK = re.compile(r"^```(console|python|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks_of(page: str) -> list[tuple[str, str]]:
-    """Return the language and the text of every console, Python and YAML block of a page of core/docs."""
+def blocks_of(page: str | Path) -> list[tuple[str, str]]:
+    """Return the language and the text of every console, Python and YAML block of a page of core/docs, or of any file."""
     return _BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
 
 

@@ -1,6 +1,6 @@
 """Compress the tiny Llama of the tests on a text, and run one task of lm-evaluation-harness on teacher and child.
 
-The first 70 % of the text is calibrated on, the rest is the task. The child is run three times: by `anyblock evaluate`, by
+The first 70 % of the text is calibrated on, the rest is the task. The child is run three times: by `anyblock lm-eval`, by
 `lm_eval --model anyblock` and, exported, by `lm_eval --model hf`; the numbers have to agree.
 """
 
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-TEACHER = Path(__file__).parents[1] / "tests" / "assets" / "tiny-llama"
+TEACHER = Path(__file__).parents[4] / "core" / "tests" / "assets" / "tiny-llama"
 TASK = """
 task: held_out_text
 dataset_path: json
@@ -62,7 +62,7 @@ def main(text: Path) -> None:
         scores = run(
             folder,
             "anyblock",
-            "evaluate",
+            "lm-eval",
             "child",
             "--teacher",
             TEACHER,
@@ -92,7 +92,7 @@ def main(text: Path) -> None:
 
 def harness(folder: Path, model: str, options: str) -> None:
     """Run lm_eval, which writes its results to a folder named as the model."""
-    module = "anyblock.evaluation.harness" if model == "anyblock" else "lm_eval"
+    module = "anyblock_lm_eval" if model == "anyblock" else "lm_eval"
     arguments = [
         "--model",
         model,

@@ -1,4 +1,4 @@
-"""`python -m anyblock.evaluation.harness ...` is `lm_eval ...` with the model `anyblock`.
+"""`python -m anyblock_lm_eval ...` is `lm_eval ...` with the model `anyblock`.
 
 lm_eval 0.4 looks for models only in its own registry, so a model of another distribution has to be imported first.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from lm_eval.__main__ import cli_evaluate
 
-import anyblock.evaluation.harness.model  # noqa: F401 - registers the model
+import anyblock_lm_eval.model  # noqa: F401 - registers the model
 
 if __name__ == "__main__":
     cli_evaluate()

@@ -1,17 +1,15 @@
-"""Scores of tasks, models beside one another."""
+"""Scores of tasks, one column per model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from anyblock.errors import UsageError
 from rich.table import Table
 
-from anyblock.errors import UsageError
-from anyblock.report import format as fmt
-
 if TYPE_CHECKING:
-    from anyblock.evaluation.harness.tasks import TaskScore
+    from anyblock_lm_eval.tasks import TaskScore
 
 
 def task_table(scores: Sequence[TaskScore]) -> Table:
@@ -29,7 +27,7 @@ def task_table(scores: Sequence[TaskScore]) -> Table:
         table.add_column(heading, justify="right")
     for score in scores:
         shown = [
-            fmt.number(value) + (f" ± {fmt.number(score.errors[name], 2)}" if name in score.errors else "")
+            f"{value:.4g}" + (f" ± {score.errors[name]:.2g}" if name in score.errors else "")
             for name, value in score.values.items()
         ]
         table.add_row(

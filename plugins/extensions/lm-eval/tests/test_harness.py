@@ -16,12 +16,9 @@ import torch
 from anyblock import evaluate, export_child
 from anyblock.calibration.text import tokenize
 from anyblock.calibration.tokenizer import load_tokenizer
-from anyblock.cli import app
 from anyblock.errors import ExecutionError, InputError, UsageError
-
-pytest.importorskip("lm_eval")
-
-from anyblock.evaluation.harness.tasks import evaluate_tasks
+from anyblock_lm_eval.command import main
+from anyblock_lm_eval.tasks import evaluate_tasks
 from lm_eval import simple_evaluate
 
 PERPLEXITY = """
@@ -126,7 +123,7 @@ def test_one_number_through_every_door(
         "lm_eval", "--model", "anyblock", "--model_args", f"pretrained={trained_child},dtype=float32", "--device", "cpu",
         "--tasks", str(perplexity), "--limit", "2", "--output_path", str(tmp_path / "out"),
     ])  # fmt: skip
-    runpy.run_module("anyblock.evaluation.harness", run_name="__main__")
+    runpy.run_module("anyblock_lm_eval", run_name="__main__")
     (written,) = (tmp_path / "out").rglob("results_*.json")
     assert by_metric(json.loads(written.read_text())) == pytest.approx(expected, rel=1e-6)
 
@@ -146,8 +143,8 @@ def test_on_the_command_line(
     trained_dir: Path, trained_child: Path, task: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = ["--tasks", str(task(CHOICE)), "--tasks", str(task(PERPLEXITY))]
-    arguments = ["evaluate", str(trained_child), "--teacher", str(trained_dir), "--device", "cpu", "--few-shot", "1"]
-    app([*arguments, *files, "--limit", "4", "--batch-size", "2", "--json"], standalone_mode=False)
+    arguments = [str(trained_child), "--teacher", str(trained_dir), "--device", "cpu", "--few-shot", "1"]
+    assert main([*arguments, *files, "--limit", "4", "--batch-size", "2", "--json"]) == 0
     accuracy, *others = json.loads(capsys.readouterr().out)
     assert (accuracy["task"], accuracy["metric"], accuracy["samples"]) == ("own_choice", "acc", 4)
     assert accuracy["higher_is_better"] is True
@@ -155,7 +152,7 @@ def test_on_the_command_line(
     assert all(value in (0.0, 0.25, 0.5, 0.75, 1.0) for value in accuracy["values"].values())
     assert {score["metric"] for score in others} == {"word_perplexity", "byte_perplexity", "bits_per_byte"}
     assert all(score["values"]["child"] > score["values"]["teacher"] for score in others)
-    app([*arguments, *files[:2], "--limit", "1"], standalone_mode=False)
+    assert main([*arguments, *files[:2], "--limit", "1"]) == 0
     assert "own_choice" in capsys.readouterr().out
 
 

@@ -1,18 +1,13 @@
-"""The model `anyblock` of lm-evaluation-harness. Importing this module registers it, and needs `anyblock[lm-eval]`."""
+"""The model `anyblock` of lm-evaluation-harness. Importing this module registers it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from anyblock.contract.services import services
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
-
-from anyblock.calibration.tokenizer import load_tokenizer
-from anyblock.checkpoint.hub import recorded_origin, resolve_model
-from anyblock.modeling.device import compute_dtype, resolve_device, stored_dtype
-from anyblock.modeling.load import load_model
-from anyblock.modeling.skeleton import load_hf_config
 
 
 @register_model("anyblock")
@@ -43,27 +38,25 @@ class AnyBlockLM(HFLM):  # type: ignore[misc]  # lm_eval has no types
         trust_remote_code: bool = False,
         **options: Any,
     ) -> None:
-        self.folder = resolve_model(str(pretrained), revision=revision)
-        place = resolve_device(device or "auto")
-        config = load_hf_config(self.folder, trust_remote_code=trust_remote_code)
-        model = load_model(
-            self.folder,
-            device=place,
-            dtype=compute_dtype(dtype, stored_dtype(config), place),
+        self.loaded = services().load_model(
+            pretrained,
+            revision=revision,
+            tokenizer=tokenizer,
+            device=device or "auto",
+            dtype=dtype,
             trust_remote_code=trust_remote_code,
         )
-        own = load_tokenizer(tokenizer or self.folder, trust_remote_code=trust_remote_code)
-        super().__init__(pretrained=model, tokenizer=own, **options)
+        super().__init__(pretrained=self.loaded.model, tokenizer=self.loaded.tokenizer, **options)
 
     def get_model_info(self) -> dict[str, Any]:
-        """Return what lm_eval writes beside its results; the hub is not asked."""
-        name, _, commit = (recorded_origin(self.folder) or "").partition("@")
+        """Return what lm_eval writes next to its results; the hub is not asked."""
+        name, _, commit = self.loaded.origin.partition("@")
         return {
             "model_num_parameters": self.model.num_parameters(),
             "model_dtype": str(self.model.dtype),
             "model_revision": commit,
             "model_sha": commit,
-            "model_source": name or self.folder.name,
+            "model_source": name or self.loaded.folder.name,
         }
 
     def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None) -> Any:

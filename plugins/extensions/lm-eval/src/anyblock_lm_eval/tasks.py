@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from numbers import Real
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-
+from anyblock.contract.services import services
 from anyblock.errors import ExecutionError, InputError, UsageError
-from anyblock.progress import SILENT, Progress
 
 _YAML: Final = (".yaml", ".yml")
 _RESAMPLES: Final = 1000
@@ -55,7 +55,7 @@ def evaluate_tasks(
     device: torch.device | str = "auto",
     dtype: str = "auto",
     trust_remote_code: bool = False,
-    progress: Progress = SILENT,
+    progress: bool = False,
 ) -> list[TaskScore]:
     """Run tasks of lm-evaluation-harness on each model.
 
@@ -69,28 +69,25 @@ def evaluate_tasks(
         device: where the models run.
         dtype: what is computed in.
         trust_remote_code: allow code that comes with a checkpoint or a task file (`!function`).
-        progress: told the models as they are done.
+        progress: show on the terminal how many models are done.
 
     Raises:
-        InputError: lm_eval is not installed, a task file cannot be read, or names code or data that cannot be used.
+        InputError: a task file cannot be read, or names code or data that cannot be used.
         ExecutionError: lm_eval failed.
     """
     if not models or not tasks:
         raise UsageError("no model or no task", expected="at least one of both")
-    try:
-        from lm_eval import simple_evaluate
-        from lm_eval.tasks import TaskManager
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
 
-        from anyblock.evaluation.harness.model import AnyBlockLM
-    except ImportError as error:
-        raise InputError(
-            f"lm-evaluation-harness cannot be imported: {error}", hint='python -m pip install "anyblock[lm-eval]"'
-        ) from error
+    from anyblock_lm_eval.model import AnyBlockLM
+
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     os.environ.setdefault("DISABLE_MULTIPROC", "1")  # lm_eval would fork this process, with its threads, to resample
     read = [_task(task, trust_remote_code=trust_remote_code) for task in tasks]
     found: dict[str, Any] = {}
-    with progress.task("tasks", total=len(models), unit="models") as advance:
+    shown = services().progress().task("tasks", total=len(models), unit="models") if progress else _silent()
+    with shown as advance:
         for name, model in models.items():
             loaded = AnyBlockLM(
                 str(model),
@@ -117,6 +114,11 @@ def evaluate_tasks(
                 ) from error
             advance(1)
     return _scores(found)
+
+
+@contextmanager
+def _silent() -> Iterator[Callable[[int], None]]:
+    yield lambda _: None
 
 
 def _task(task: str | Path, *, trust_remote_code: bool) -> str | dict[str, Any]:

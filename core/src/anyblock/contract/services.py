@@ -1,0 +1,73 @@
+"""What core offers to plugins beyond the objects that their hooks are given: loading models, and where to report.
+
+`services()` is for commands and for code that other programs start, such as a model class of an evaluation harness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from anyblock.progress import Progress
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to run. Since 0.2.
+
+    Attributes:
+        model: the stock class of transformers, in evaluation mode, on its device.
+        tokenizer: the model's own, or the one that was asked for.
+        folder: where its files are.
+        origin: `hub id@commit` where the files came from the hub, else "".
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    folder: Path
+    origin: str
+
+
+class Services(Protocol):
+    """Core's services. Since 0.2."""
+
+    def load_model(
+        self,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        tokenizer: str | Path | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> LoadedModel:
+        """Load a teacher, a child or any model that an installed adapter serves.
+
+        Args:
+            model: a folder or a hub id.
+            revision: revision of a hub id.
+            tokenizer: a folder with a tokenizer; None takes the model's own.
+            device: `cpu`, `cuda`, ..., or `auto`.
+            dtype: what is computed in; `auto` is the checkpoint's own where the device is fast in it.
+            trust_remote_code: run the code that comes with the checkpoint.
+
+        Raises:
+            InputError: there is no such model, or it cannot be used.
+        """
+        ...
+
+    def progress(self) -> Progress:
+        """Return where the terminal shows long work: `task(description, total=, unit=)` and `note(message)`."""
+        ...
+
+
+def services() -> Services:
+    """Return core's services; what they need is imported when they are called."""
+    # By name, as every plugin is: the contract lies below everything that implements it.
+    found: Services = EntryPoint("services", "anyblock.services:CoreServices", "anyblock").load()()
+    return found

@@ -1,0 +1,50 @@
+"""Core's services for plugins, see `anyblock.contract.services`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anyblock.contract.services import LoadedModel
+
+if TYPE_CHECKING:
+    from anyblock.progress import Progress
+
+
+class CoreServices:
+    """Implements `Services`."""
+
+    def load_model(
+        self,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        tokenizer: str | Path | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> LoadedModel:
+        """See `Services.load_model`."""
+        from anyblock.calibration.tokenizer import load_tokenizer
+        from anyblock.checkpoint.hub import recorded_origin, resolve_model
+        from anyblock.modeling.device import compute_dtype, resolve_device, stored_dtype
+        from anyblock.modeling.load import load_model
+        from anyblock.modeling.skeleton import load_hf_config
+
+        folder = resolve_model(str(model), revision=revision)
+        place = resolve_device(device)
+        config = load_hf_config(folder, trust_remote_code=trust_remote_code)
+        loaded = load_model(
+            folder,
+            device=place,
+            dtype=compute_dtype(dtype, stored_dtype(config), place),
+            trust_remote_code=trust_remote_code,
+        )
+        own = load_tokenizer(tokenizer or folder, trust_remote_code=trust_remote_code)
+        return LoadedModel(loaded, own, folder, recorded_origin(folder) or "")
+
+    def progress(self) -> Progress:
+        """See `Services.progress`."""
+        from anyblock.rich_progress import terminal_progress
+
+        return terminal_progress()
