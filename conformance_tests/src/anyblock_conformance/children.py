@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from anyblock.candidates.candidate import Candidate, Half
+from anyblock.candidates.candidate import Candidate, Half, child_blocks
 from anyblock.candidates.candidate_weights import CandidateWeights, Orders
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.load import load_model
 from anyblock.modeling.skeleton import build_skeleton, require_materialised
 from anyblock.modeling.weights import WeightMap, quiet_loading
-from anyblock.realize.realize import child_blocks, realize
+from anyblock.realize.realize import realize
 
 from anyblock_conformance.expect import close, equal, same
 from anyblock_conformance.kinds import no_op

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from anyblock.candidates.candidate import child_blocks
 from anyblock.checkpoint.dtypes import safetensors_dtype
 from anyblock.checkpoint.layout import byte_size
 from anyblock.config import load_config
@@ -25,7 +26,6 @@ from anyblock.pipeline.inspection import inspect_model
 from anyblock.pipeline.model_source import Source, read_source
 from anyblock.pipeline.stages.candidates import plan_candidates
 from anyblock.pipeline.stages.search import build_problem, chosen_candidates
-from anyblock.realize.realize import child_blocks
 from anyblock.search.solve import solve
 
 from anyblock_conformance.expect import equal, nothing, that

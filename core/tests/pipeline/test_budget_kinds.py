@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from anyblock.candidates.candidate import child_blocks
 from anyblock.candidates.candidate_weights import candidate_shapes
 from anyblock.config import RunConfig
 from anyblock.costs.cost_model import model_costs
@@ -21,7 +22,6 @@ from anyblock.errors import BudgetError
 from anyblock.pipeline.model_source import Source, read_source
 from anyblock.pipeline.stages.candidates import CostedCandidates, plan_candidates, scenario_of
 from anyblock.pipeline.stages.search import build_problem, chosen_candidates
-from anyblock.realize.realize import child_blocks
 from anyblock.search.solution import Solution
 from anyblock.search.solve import solve, solve_diverse
 from hypothesis import HealthCheck, given, settings

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from anyblock.calibration.batches import Batches
-from anyblock.candidates.candidate import Candidate
+from anyblock.candidates.candidate import Candidate, child_blocks
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
@@ -17,7 +17,7 @@ from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.load import load_model
 from anyblock.modeling.metrics import METRICS
 from anyblock.modeling.spool import Spool
-from anyblock.realize.realize import child_blocks, realize
+from anyblock.realize.realize import realize
 from anyblock.scoring.replace_one import score_candidates
 from torch.nn import functional
 

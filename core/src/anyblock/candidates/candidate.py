@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
@@ -62,3 +63,14 @@ class Candidate:
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Read the JSON form."""
         return cls(**{**data, "block_config": BlockConfig.from_dict(data["block_config"])})
+
+
+def child_blocks(teacher: Sequence[BlockConfig], chosen: Sequence[Candidate]) -> list[BlockConfig]:
+    """Return the child's block configs; a half for which nothing was chosen stays the teacher's."""
+    blocks = list(teacher)
+    for candidate in chosen:
+        half = getattr(candidate.block_config, candidate.half)
+        blocks[candidate.layer] = BlockConfig(
+            **{name: half if name == candidate.half else getattr(blocks[candidate.layer], name) for name in HALVES}
+        )
+    return blocks

@@ -9,12 +9,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from anyblock.candidates.candidate import HALVES, Candidate
+from anyblock.candidates.candidate import HALVES, Candidate, child_blocks
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.contract.blocks import BlockConfig
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.variants import LayerVariants
-from anyblock.realize.realize import child_blocks
 
 
 class ChildLayers:

@@ -15,8 +15,8 @@ from anyblock.checkpoint.hub import resolve_model
 from anyblock.errors import UsageError
 from anyblock.evaluation.metrics import TokenMetrics
 from anyblock.evaluation.result import EvaluationResult, ModelFigures
-from anyblock.evaluation.runner import Runner, check_vocabularies
 from anyblock.evaluation.windows import windows
+from anyblock.modeling.runner import Runner, check_vocabularies
 from anyblock.progress import SILENT, Progress
 
 DEFAULT_BLOCK_SIZE = 1024

@@ -10,9 +10,9 @@ import torch
 from anyblock.calibration.batches import Batches
 from anyblock.evaluation.metrics import TokenMetrics
 from anyblock.evaluation.result import EvaluationResult, ModelFigures
-from anyblock.evaluation.runner import Runner, check_vocabularies, enough_memory
-from anyblock.latency.device import synchronize
+from anyblock.modeling.device import synchronize
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
+from anyblock.modeling.runner import Runner, check_vocabularies, enough_memory
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.progress import SILENT, Advance, Progress
 

@@ -12,10 +12,10 @@ import torch
 
 from anyblock.costs.probed_cache import cache_argument
 from anyblock.errors import ExecutionError, UsageError
-from anyblock.evaluation.runner import Runner
 from anyblock.latency.additive_model import LatencyScenario
 from anyblock.latency.replay import new_cache_of, restorer
 from anyblock.latency.timing import Call, Timing, measure
+from anyblock.modeling.runner import Runner
 from anyblock.progress import SILENT, Progress
 
 _SEED = 0

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.latency.additive_model import FIXED, LatencyModel, LatencyScenario, SubblockCalls, measure_subblocks
-from anyblock.latency.device import describe_device
 from anyblock.latency.replay import Recording, fixed_calls, layer_calls, model_calls, record
+from anyblock.modeling.device import describe_device
 from anyblock.modeling.variants import LayerVariants
 from anyblock.progress import Progress
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anyblock.errors import ExecutionError, UsageError
-from anyblock.latency.device import synchronize
+from anyblock.modeling.device import synchronize
 from anyblock.progress import SILENT, Progress
 
 if TYPE_CHECKING:

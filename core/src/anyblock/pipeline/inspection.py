@@ -2,51 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from anyblock.contract.blocks import BlockConfig
-from anyblock.costs.cost_model import Costs, Scenario, model_costs
+from anyblock.costs.cost_model import Scenario, model_costs
 from anyblock.pipeline.model_source import read_source
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What is known about a model before anything is loaded.
-
-    Attributes:
-        path: the checkpoint.
-        model_type: from `config.json`.
-        adapter: the distribution that serves it, with its version.
-        block_configs: one a layer.
-        costs: parameters and memory in `scenario`.
-        scenario: what memory is counted for.
-        capabilities: `{capability: state}` as the adapter declares them.
-    """
-
-    path: Path
-    model_type: str
-    adapter: str
-    block_configs: list[BlockConfig]
-    costs: Costs
-    scenario: Scenario
-    capabilities: dict[str, str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return {
-            "path": str(self.path),
-            "model_type": self.model_type,
-            "adapter": self.adapter,
-            "layers": len(self.block_configs),
-            "block_configs": [block.to_dict() for block in self.block_configs],
-            "costs": self.costs.total,
-            "batch": self.scenario.batch_size,
-            "length": self.scenario.length,
-            "cache_dtype": self.scenario.cache_dtype,
-            "capabilities": self.capabilities,
-        }
+from anyblock.report.inspection import Inspection
 
 
 def inspect_model(path: Path, scenario: Scenario) -> Inspection:

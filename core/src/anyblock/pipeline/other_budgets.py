@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from anyblock.candidates.candidate import child_blocks
 from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import UsageError
 from anyblock.pipeline.reopen import open_search
 from anyblock.pipeline.stages.search import chosen_candidates
-from anyblock.realize.realize import child_blocks
 from anyblock.search.homogeneous import homogeneous
 from anyblock.search.restrict import restrict
 from anyblock.search.solution import Solution

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from anyblock.candidates.candidate import HALVES, LINEAR, NO_OP, TEACHER, Candidate
+from anyblock.candidates.candidate import LINEAR, NO_OP, TEACHER, Candidate, child_blocks
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.atomic import atomic_directory
 from anyblock.checkpoint.companions import carry, companions
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.checkpoint.transfer import Copier
 from anyblock.checkpoint.writer import SubblockWriter
-from anyblock.contract.blocks import BlockConfig
 from anyblock.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -24,17 +23,6 @@ RECORD: Final = "anyblock.json"
 """File of a child that says where it comes from, and which of the teacher's units each pruned subblock keeps, in order.
 
 Under `model` are the channels of the residual stream, where the hidden size was cut."""
-
-
-def child_blocks(teacher: Sequence[BlockConfig], chosen: Sequence[Candidate]) -> list[BlockConfig]:
-    """Return the child's block configs; a half for which nothing was chosen stays the teacher's."""
-    blocks = list(teacher)
-    for candidate in chosen:
-        half = getattr(candidate.block_config, candidate.half)
-        blocks[candidate.layer] = BlockConfig(
-            **{name: half if name == candidate.half else getattr(blocks[candidate.layer], name) for name in HALVES}
-        )
-    return blocks
 
 
 def realize(

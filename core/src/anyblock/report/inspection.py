@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 
+from anyblock.contract.blocks import BlockConfig
+from anyblock.costs.cost_model import Costs, Scenario
 from anyblock.costs.registry import cost_names
 from anyblock.report import format as fmt
 from anyblock.report.table import attention_text, ffn_text
 
-if TYPE_CHECKING:
-    from anyblock.pipeline.inspection import Inspection
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known about a model before anything is loaded.
+
+    Attributes:
+        path: the checkpoint.
+        model_type: from `config.json`.
+        adapter: the distribution that serves it, with its version.
+        block_configs: one a layer.
+        costs: parameters and memory in `scenario`.
+        scenario: what memory is counted for.
+        capabilities: `{capability: state}` as the adapter declares them.
+    """
+
+    path: Path
+    model_type: str
+    adapter: str
+    block_configs: list[BlockConfig]
+    costs: Costs
+    scenario: Scenario
+    capabilities: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "path": str(self.path),
+            "model_type": self.model_type,
+            "adapter": self.adapter,
+            "layers": len(self.block_configs),
+            "block_configs": [block.to_dict() for block in self.block_configs],
+            "costs": self.costs.total,
+            "batch": self.scenario.batch_size,
+            "length": self.scenario.length,
+            "cache_dtype": self.scenario.cache_dtype,
+            "capabilities": self.capabilities,
+        }
 
 
 def inspection_view(found: Inspection) -> Group:

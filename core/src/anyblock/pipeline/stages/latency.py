@@ -18,7 +18,7 @@ from anyblock.costs.registry import LATENCY
 from anyblock.errors import UnsupportedModelError
 from anyblock.latency.additive_model import FIXED, LatencyModel, LatencyScenario
 from anyblock.latency.cache import TOGETHER, WHOLE, Shape, ShapeTimes, shape_key
-from anyblock.latency.device import describe_device
+from anyblock.modeling.device import describe_device
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, digest, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates

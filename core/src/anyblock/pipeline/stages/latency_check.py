@@ -11,8 +11,8 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.costs.registry import LATENCY
 from anyblock.latency.additive_model import measure_subblocks
 from anyblock.latency.cache import WHOLE
-from anyblock.latency.device import describe_device
 from anyblock.latency.replay import model_calls
+from anyblock.modeling.device import describe_device
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
 from anyblock.pipeline.stages.latency import read_latency, wants_latency

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from anyblock.errors import ExecutionError, InputError
-from anyblock.latency.device import synchronize
+from anyblock.modeling.device import synchronize
 
 
 class Runner:
