@@ -17,9 +17,11 @@ from anyblock.plugins.settings import PluginSettings
 from anyblock.plugins.status import Origin
 
 if TYPE_CHECKING:
+    from anyblock.contract.evaluation import Evaluation
     from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
     from anyblock.contract.pruning_mixin import PruningMixIn
+    from anyblock.contract.report_section import ReportSection
     from anyblock.contract.scoring_metric import ScoringMetric
 
 
@@ -74,6 +76,14 @@ class Extensions:
     def scoring_metrics(self) -> dict[str, type[ScoringMetric]]:
         """See `FamilySpec.scoring_metrics`."""
         return self.named("metrics")
+
+    def evaluations(self) -> dict[str, type[Evaluation]]:
+        """See `FamilySpec.evaluations`."""
+        return self.named("evaluations")
+
+    def report_sections(self) -> dict[str, type[ReportSection]]:
+        """See `FamilySpec.report_sections`."""
+        return self.named("sections")
 
     def infer_family(self, model_type: str, model: str | None) -> object | None:
         """See `FamilySpec.infer_family`; None where no extension infers families."""

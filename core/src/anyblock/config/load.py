@@ -80,20 +80,23 @@ def load_config(
         config = schema.model_validate(tree.data)
     except ValidationError as error:
         raise configuration_error(error, tree, schema) from error
+    named: list[tuple[KeyPath, str, str]] = [
+        (("evaluation", "also", index), "evaluations", name) for index, name in enumerate(config.evaluation.also)
+    ]
+    named += [(("report", "sections", index), "sections", name) for index, name in enumerate(config.report.sections)]
     if config.scoring.metric != type(config.scoring).model_fields["metric"].default:
-        _check_name(tree, ("scoring", "metric"), "metrics", names().source or installed_extensions())
+        named.append((("scoring", "metric"), "metrics", config.scoring.metric))
+    for place, kind, name in named:
+        _check_name(tree.place(place), kind, name, names().source or installed_extensions())
     return config
 
 
-def _check_name(tree: Tree, path: KeyPath, kind: str, source: Extensions) -> None:
+def _check_name(place: str, kind: str, name: str, source: Extensions) -> None:
     """Refuse a name that nothing of this kind has."""
-    value: Any = tree.data
-    for part in path:
-        value = value[part]
     try:
-        source.one(kind, value)
+        source.one(kind, name)
     except UsageError as error:
-        raise ConfigError(f"{tree.place(path)}: {error.what}", expected=error.expected, hint=error.hint) from error
+        raise ConfigError(f"{place}: {error.what}", expected=error.expected, hint=error.hint) from error
 
 
 def _unknown_keys(data: Mapping[str, Any], schema: type[Any]) -> bool:

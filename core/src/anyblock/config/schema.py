@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from anyblock.config.budget import THROUGHPUT, Bound, as_latency, merge_entries, parse_bound
 from anyblock.config.distillation import DistillationConfig
 from anyblock.config.pruning import PruningConfig
-from anyblock.contract.settings import Fraction, Positive, Section
+from anyblock.contract.settings import Fraction, Names, Positive, Section
 from anyblock.errors import ConfigError
 
 _S = TypeVar("_S", bound=Section)
@@ -160,8 +160,19 @@ class EvaluationConfig(Section):
     """What is measured on the finished child."""
 
     enabled: bool = Field(default=True, description="Compare the child with the teacher when it is written.")
+    also: Names = Field(
+        default=(), description="Evaluations of extensions to make, by name; `anyblock list evaluations` shows them."
+    )
     top_k: Annotated[tuple[Positive, ...], Field(strict=False)] = Field(
         default=(1, 5, 10), description="For which k the agreement of the k most likely tokens is reported."
+    )
+
+
+class ReportConfig(Section):
+    """What the run's report says."""
+
+    sections: Names = Field(
+        default=(), description="Sections of extensions to add, by name; `anyblock list sections` shows them."
     )
 
 
@@ -235,6 +246,7 @@ class RunConfig(Section):
         default_factory=DistillationConfig, description="Training of the child against its teacher."
     )
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="What is measured in the end.")
+    report: ReportConfig = Field(default_factory=ReportConfig, description="What the run's report says.")
     memory: MemoryConfig = Field(default_factory=MemoryConfig, description="How much memory the run itself takes.")
 
     def section(self, path: str, model: type[_S]) -> _S:

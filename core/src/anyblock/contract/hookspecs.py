@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from anyblock.contract.blocks import BlockConfig
     from anyblock.contract.cache_spec import CacheSpec
     from anyblock.contract.capabilities import Capability
+    from anyblock.contract.evaluation import Evaluation
     from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
     from anyblock.contract.pruning_mixin import PruningMixIn
+    from anyblock.contract.report_section import ReportSection
     from anyblock.contract.scoring_metric import ScoringMetric
 
 PROJECT: Final = "anyblock"
@@ -174,6 +176,16 @@ class FamilySpec:
     @hookspec
     def scoring_metrics(self) -> Mapping[str, type[ScoringMetric]]:  # type: ignore[empty-body]
         """Return `{name: metric class}` for further scoring metrics; merged over plugins, clashes are errors. Since 0.2."""
+
+    # -- after the child is written ---------------------------------------------------------------------------------
+
+    @hookspec
+    def evaluations(self) -> Mapping[str, type[Evaluation]]:  # type: ignore[empty-body]
+        """Return `{name: evaluation class}` for further evaluations of a child; merged over plugins. Since 0.2."""
+
+    @hookspec
+    def report_sections(self) -> Mapping[str, type[ReportSection]]:  # type: ignore[empty-body]
+        """Return `{name: section class}` for further sections of a run's report; merged over plugins. Since 0.2."""
 
     # -- families without an adapter --------------------------------------------------------------------------------
 

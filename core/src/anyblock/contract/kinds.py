@@ -78,6 +78,22 @@ KINDS: Final[dict[str, Kind]] = {
             settings="scoring.{name}",
             classes=True,
         ),
+        Kind(
+            "evaluations",
+            "evaluations",
+            "anyblock.contract.evaluation:Evaluation",
+            "measures something on the finished child",
+            settings="evaluation.{name}",
+            classes=True,
+        ),
+        Kind(
+            "sections",
+            "report_sections",
+            "anyblock.contract.report_section:ReportSection",
+            "adds a section to a run's report",
+            settings="report.{name}",
+            classes=True,
+        ),
     )
 }
 """Every kind by name."""

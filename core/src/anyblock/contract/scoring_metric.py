@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from anyblock.contract.settings import Section
 
@@ -31,7 +31,7 @@ class ScoringMetric(ABC):
     is_kl: ClassVar[bool] = False
 
     def __init__(self, settings: Section | None = None) -> None:
-        self.settings_given = settings if settings is not None else self.settings()
+        self.settings_given: Any = settings if settings is not None else self.settings()
 
     @abstractmethod
     def distance(

@@ -27,13 +27,14 @@ from anyblock.pipeline.stages.child import run_child
 from anyblock.pipeline.stages.data import TokenData
 from anyblock.pipeline.stages.distill import run_block_distillation, run_model_distillation
 from anyblock.pipeline.stages.evaluation import run_evaluation
+from anyblock.pipeline.stages.further_evaluations import run_further_evaluations
 from anyblock.pipeline.stages.hidden_size import run_hidden_size
 from anyblock.pipeline.stages.importance import hook_plans, linear_maps, run_importance, stream_order
 from anyblock.pipeline.stages.latency import run_latency
 from anyblock.pipeline.stages.latency_check import run_latency_check
 from anyblock.pipeline.stages.refine import run_refine
 from anyblock.pipeline.stages.repair import run_repair
-from anyblock.pipeline.stages.scores import run_scores
+from anyblock.pipeline.stages.scores import estimates, run_scores
 from anyblock.pipeline.stages.search import check_reachable, chosen_candidates, run_search
 from anyblock.pipeline.stages.teacher import run_teacher
 from anyblock.pipeline.summary import summarise
@@ -43,6 +44,7 @@ from anyblock.realize.realize import origin_of
 if TYPE_CHECKING:
     from anyblock.candidates.candidate_weights import Orders
     from anyblock.evaluation.result import EvaluationResult
+    from anyblock.family import ModelFamily
     from anyblock.report.summary import RunSummary
     from anyblock.search.solution import Solution
 
@@ -87,6 +89,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     resolve_devices(config.device)
     config, folder = pin_model(config, run.path)
     source = read_source(folder, family=config.family, trust_remote_code=config.trust_remote_code)
+    _check_names(config, source.family)
     narrow = narrowed_source(config, source)
     linear = linear_places(config, source)
     model = (source,) if narrow is None else (narrow, source)
@@ -109,6 +112,15 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
             context = run_hidden_size(context, narrow, stream_order(context))
             costed = _timed(context, costed)
         return _compress(context, costed, orders, tokens, overwrite=overwrite)
+
+
+def _check_names(config: RunConfig, family: ModelFamily) -> None:
+    """Refuse names that nothing has before any work is done."""
+    estimates(config.scoring.method, family.one("metrics", config.scoring.metric))
+    for name in config.evaluation.also:
+        family.one("evaluations", name)
+    for name in config.report.sections:
+        family.one("sections", name)
 
 
 def run_path(config: RunConfig) -> Path:
@@ -145,13 +157,20 @@ def _compress(
     child = run_child(context, chosen, orders, adapted, output, overwrite=overwrite)
     run_latency_check(context, child, solution.costs)
     evaluation = run_evaluation(context, child, tokens["evaluation"])
-    summary = summarise(context, costed, solution, child, evaluation)
-    _write_report(run, summary)
+    further = run_further_evaluations(context, child, tokens["evaluation"])
+    summary = summarise(context, costed, solution, child, evaluation, further)
+    _write_report(context, summary)
     return CompressResult(child, run.path, solution, evaluation, summary)
 
 
-def _write_report(run: RunFolder, summary: RunSummary) -> None:
-    from anyblock.report.markdown import markdown_report
+def _write_report(context: RunContext, summary: RunSummary) -> None:
+    from anyblock.report.markdown import added_section, markdown_report
 
-    write_json_atomic(run.path / "summary.json", summary.to_dict())
-    write_bytes_atomic(run.path / "report.md", markdown_report(summary).encode())
+    run, data = context.run, summary.to_dict()
+    write_json_atomic(run.path / "summary.json", data)
+    page = markdown_report(summary)
+    for name in context.config.report.sections:
+        chosen = context.family.report_sections()[name]
+        section = chosen(context.config.section(f"report.{name}", chosen.settings))
+        page += added_section(section, str(context.family.origins("sections")[name]), name, data, run.path)
+    write_bytes_atomic(run.path / "report.md", page.encode())

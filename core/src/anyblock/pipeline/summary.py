@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from anyblock.report.summary import BudgetLine, RunSummary, SearchLine, StageLin
 
 if TYPE_CHECKING:
     from anyblock.checkpoint.subblocks import SubblockCheckpoint
+    from anyblock.contract.evaluation import Figure
     from anyblock.evaluation.result import EvaluationResult
     from anyblock.search.solution import Solution
 
@@ -36,6 +37,7 @@ def summarise(
     solution: Solution,
     child: SubblockCheckpoint,
     evaluation: EvaluationResult | None,
+    further: Mapping[str, Sequence[Figure]],
 ) -> RunSummary:
     """Return everything that the report says about a finished run."""
     config = context.config
@@ -54,6 +56,7 @@ def summarise(
             solution.status, solution.score, solution.bound, solution.gap, config.scoring.metric, solution.seconds
         ),
         quality=None if evaluation is None else evaluation.to_dict(),
+        evaluations={name: [figure.to_dict() for figure in figures] for name, figures in further.items()} or None,
         stages=_stages(context),
         scenario={
             "batch": scenario.batch_size,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anyblock.errors import PluginError
 from anyblock.evaluation.result import EvaluationResult
 from anyblock.report import format as fmt
-from anyblock.report.rows import budget_row, cost_rows, layer_rows, quality_rows, search_rows
+from anyblock.report.rows import budget_row, cost_rows, evaluation_rows, layer_rows, quality_rows, search_rows
 from anyblock.report.summary import RunSummary
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from anyblock.contract.report_section import ReportSection
 
 
 def markdown_report(summary: RunSummary | Mapping[str, Any]) -> str:
@@ -38,6 +42,7 @@ def tables(run: RunSummary) -> dict[str, Any]:
         "windows": EvaluationResult.from_dict(run.quality).windows if run.quality else "",
         "layers": list(layer_rows(run)),
         "quality": list(quality_rows(run)),
+        "evaluations": list(evaluation_rows(run)),
         "costs": list(cost_rows(run)),
         "budgets": [budget_row(line) for line in run.budgets],
         "search": search_rows(run),
@@ -65,3 +70,21 @@ def markdown_environment() -> Environment:
 def escape_cell(text: object) -> str:
     """Return text that can stand in a cell of a Markdown table."""
     return " ".join(str(text).splitlines()).replace("\\", "\\\\").replace("|", "\\|")
+
+
+def added_section(section: ReportSection, origin: str, name: str, summary: Mapping[str, Any], run: Path) -> str:
+    """Return the Markdown that an extension's section adds to the report, with its heading; "" when it adds nothing.
+
+    Raises:
+        PluginError: the section raised, or returned something else than text; the message names its distribution.
+    """
+    try:
+        text = section.markdown(summary, run)
+    except Exception as error:
+        raise PluginError(
+            f"the report section {name!r} of {origin} failed: {type(error).__name__}: {error}",
+            hint=f"leave it out of report.sections, or report this to the authors of {origin}",
+        ) from error
+    if not isinstance(text, str):
+        raise PluginError(f"the report section {name!r} of {origin} returned a {type(text).__name__}", expected="text")
+    return f"\n## {section.title}\n\n{text.strip()}\n" if text.strip() else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from anyblock.contract.blocks import block_configs_from_json
+from anyblock.contract.evaluation import read_figures
 from anyblock.costs.registry import cost_names
 from anyblock.evaluation.result import EvaluationResult
 from anyblock.report import format as fmt
@@ -90,3 +91,12 @@ def search_rows(run: RunSummary) -> list[Row]:
         ("gap", f"{search.gap:.2g}" if search.gap else "0 (proven)"),
     ]
     return rows if search.seconds is None else [*rows, ("time", fmt.duration(search.seconds))]
+
+
+def evaluation_rows(run: RunSummary) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield a row for each figure of further evaluations: evaluation, figure, teacher, child, and which way is better."""
+    better = {True: "higher", False: "lower", None: ""}
+    for name, figures in (run.evaluations or {}).items():
+        for figure in read_figures(figures):
+            teacher = "" if figure.teacher is None else fmt.number(figure.teacher)
+            yield name, figure.name, teacher, fmt.number(figure.child), better[figure.higher_is_better]

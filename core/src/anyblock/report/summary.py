@@ -74,6 +74,7 @@ class RunSummary:
         costs, teacher_costs: values by the names of `cost_names`.
         search: how the search ended; None when the child was given.
         quality: `EvaluationResult.to_dict()` of the child with its teacher; None when nothing was evaluated.
+        evaluations: `{name: figures}` of evaluations that extensions made, see `anyblock.contract.evaluation.Figure`.
         stages: in the order they ran.
         scenario: what memory and latency were counted for, by name.
         notes: further lines.
@@ -91,6 +92,7 @@ class RunSummary:
     teacher_costs: dict[str, float] | None = None
     search: SearchLine | None = None
     quality: dict[str, Any] | None = None
+    evaluations: dict[str, list[dict[str, Any]]] | None = None
     stages: tuple[StageLine, ...] = ()
     scenario: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()

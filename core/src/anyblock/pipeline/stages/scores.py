@@ -57,7 +57,7 @@ def run_scores(context: RunContext, costed: CostedCandidates, orders: Orders, ba
     return read_scores(context.run)
 
 
-def estimates(method: str, metric: ScoringMetric) -> bool:
+def estimates(method: str, metric: ScoringMetric | type[ScoringMetric]) -> bool:
     """Return whether most candidates are estimated.
 
     Raises:

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 from anyblock.contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from anyblock.importance import ImportanceHook
-    from anyblock.pruning import PruningMixIn
+    from anyblock.contract.evaluation import Evaluation
+    from anyblock.contract.importance_hook import ImportanceHook
+    from anyblock.contract.pruning_mixin import PruningMixIn
+    from anyblock.contract.report_section import ReportSection
+    from anyblock.contract.scoring_metric import ScoringMetric
+
+__all__ = ["WandaExtension"]
 
 
 class WandaExtension:
-    """Contributes `WandaChannelContributionHook`, `WandaBlockContributionHook`, and the kind `ffn_blocks`."""
+    """Contributes one small thing of every kind; `README.md` lists them."""
 
     @hookimpl
     def importance_hooks(self) -> dict[str, type[ImportanceHook]]:
@@ -35,3 +40,24 @@ class WandaExtension:
         if channels is None:
             return contributions
         return [*contributions, {"ffn_blocks": FFNBlocksPruningMixIn(channels.layer_descriptor)}]
+
+    @hookimpl
+    def scoring_metrics(self) -> dict[str, type[ScoringMetric]]:
+        """See `FamilySpec.scoring_metrics`."""
+        from anyblock_example_extension.metric import SoftenedKl
+
+        return {"softened_kl": SoftenedKl}
+
+    @hookimpl
+    def evaluations(self) -> dict[str, type[Evaluation]]:
+        """See `FamilySpec.evaluations`."""
+        from anyblock_example_extension.evaluation import Repetition
+
+        return {"repetition": Repetition}
+
+    @hookimpl
+    def report_sections(self) -> dict[str, type[ReportSection]]:
+        """See `FamilySpec.report_sections`."""
+        from anyblock_example_extension.evaluation import RepetitionSection
+
+        return {"repetition": RepetitionSection}

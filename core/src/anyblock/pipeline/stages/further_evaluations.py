@@ -1,0 +1,91 @@
+"""Stages `evaluation-NAME`: what evaluations of extensions measure on the child."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from anyblock.calibration.batches import Batches
+from anyblock.checkpoint.atomic import write_json_atomic
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.contract.evaluation import EvaluationContext, Figure, read_figures
+from anyblock.contract.services import LoadedModel, services
+from anyblock.errors import AnyBlockError, PluginError
+from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.run_folder import read_json
+
+_STAGE: Final = "9-evaluation-{name}"
+_FILE: Final = "figures.json"
+
+
+def run_further_evaluations(
+    context: RunContext, child: SubblockCheckpoint, batches: Batches
+) -> dict[str, list[Figure]]:
+    """Return `{name: figures}` of every evaluation that `evaluation.also` names.
+
+    Raises:
+        PluginError: an evaluation raised, or returned anything but figures; the message names its distribution.
+    """
+    found: dict[str, list[Figure]] = {}
+    origins = context.family.origins("evaluations") if context.config.evaluation.also else {}
+    for name in context.config.evaluation.also:
+        chosen = context.family.evaluations()[name]
+        settings = context.config.section(f"evaluation.{name}", chosen.settings)
+        stage = context.run.stage(
+            _STAGE.format(name=name),
+            {
+                "teacher": context.original.teacher.fingerprint(),
+                "child": child.fingerprint(),
+                "tokens": batches.key,
+                "settings": settings.to_dict(),
+                "distribution": str(origins[name]),
+                "seed": context.config.seed,
+                "execution": context.execution,
+            },
+        )
+        if not stage.skipped:
+            with (
+                stage.run() as folder,
+                context.progress.task(f"Evaluation {name}", total=1, unit="evaluations") as done,
+            ):
+                given = EvaluationContext(
+                    child.path,
+                    context.original.teacher.path,
+                    batches.ids,
+                    _loader(context),
+                    context.config.seed,
+                    context.progress,
+                )
+                try:
+                    figures = list(chosen(settings).run(given))
+                except AnyBlockError:
+                    raise
+                except Exception as error:
+                    raise PluginError(
+                        f"the evaluation {name!r} of {origins[name]} failed: {type(error).__name__}: {error}",
+                        hint=f"leave it out of evaluation.also, or report this to the authors of {origins[name].distribution}",
+                    ) from error
+                if not all(isinstance(figure, Figure) for figure in figures):
+                    raise PluginError(
+                        f"the evaluation {name!r} of {origins[name]} returned something else than figures",
+                        expected="a sequence of anyblock.contract.evaluation.Figure",
+                    )
+                write_json_atomic(folder / _FILE, [figure.to_dict() for figure in figures])
+                done(1)
+        found[name] = read_figures(read_json(context.run.result(_STAGE.format(name=name), _FILE)))
+    return found
+
+
+def _loader(context: RunContext) -> Callable[[Path], LoadedModel]:
+    def load(folder: Path) -> LoadedModel:
+        """Load a model on the run's device and in its dtype."""
+        return services().load_model(
+            folder,
+            tokenizer=context.source.path,
+            device=str(context.device),
+            dtype=str(context.dtype).removeprefix("torch."),
+            trust_remote_code=context.config.trust_remote_code,
+        )
+
+    return load

@@ -1,0 +1,95 @@
+"""One run that uses something of every kind of this distribution, by name, from YAML and from the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from anyblock_example_extension.metric import SoftenedKl, SoftenedSettings
+from anyblock_tests.fixtures import TRAINED
+
+TEXT = Path(__file__).parents[4] / "demo" / "text" / "calibration.txt"
+RUN = f"""
+model: {TRAINED}
+output: child
+data: {{path: {TEXT}, block_size: 64, calibration_tokens: 512, scoring_tokens: 128, evaluation_tokens: 512}}
+search: {{budget: {{params: 0.9x}}, refine_rounds: 0}}
+scoring: {{metric: softened_kl, softened_kl: {{temperature: 4.0}}}}
+evaluation: {{also: [repetition], repetition: {{prompts: 2, new_tokens: 12}}}}
+report: {{sections: [repetition]}}
+pruning: {{ffn: {{sizes: [0.5]}}}}
+"""
+
+
+def anyblock(folder: Path, *arguments: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "anyblock", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one finished run."""
+    folder = tmp_path_factory.mktemp("every-kind")
+    (folder / "run.yaml").write_text(RUN, encoding="utf-8")
+    anyblock(folder, "compress", "run.yaml", "scoring.softened_kl.temperature=3.0")
+    return folder
+
+
+def test_the_metric_scores_and_its_setting_arrives(run: Path) -> None:
+    (stage,) = (run / "child.run" / "stages").glob("*-scores")
+    assert json.loads((stage / "inputs.json").read_text())["inputs"]["settings"]["softened_kl"] == {"temperature": 3.0}
+    assert "softened_kl" in (run / "child.run" / "report.md").read_text()
+
+
+def test_the_metric_is_kl_at_temperature_one() -> None:
+    teacher, child = torch.randn(2, 5, 11), torch.randn(2, 5, 11)
+    wanted = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=teacher), torch.distributions.Categorical(logits=child)
+    )
+    total, weight = SoftenedKl(SoftenedSettings(temperature=1.0)).distance(child, teacher, None)
+    assert total / weight == pytest.approx(float(wanted.mean()), rel=1e-5)
+
+
+def test_the_evaluation_and_the_section_are_in_the_report(run: Path) -> None:
+    summary = json.loads((run / "child.run" / "summary.json").read_text())
+    ((figure,),) = summary["evaluations"].values()
+    assert 0 < figure["child"] <= 1
+    assert 0 < figure["teacher"] <= 1
+    page = (run / "child.run" / "report.md").read_text()
+    assert "| repetition | distinct 3-grams |" in page
+    assert "## Repetition\n\nThe child repeats itself" in page
+
+
+def test_a_wrong_setting_is_refused_with_its_line(run: Path) -> None:
+    (run / "wrong.yaml").write_text(
+        RUN.replace("temperature: 4.0", "temperature: warm").replace("also: [rep", "also: [ref")
+    )
+    said = anyblock(run, "compress", "wrong.yaml", code=2)
+    assert "wrong.yaml:6: scoring.softened_kl.temperature: input should be a valid number" in said
+    (run / "unknown.yaml").write_text(RUN.replace("also: [rep", "also: [ref"))
+    said = anyblock(run, "compress", "unknown.yaml", code=2)
+    assert "unknown.yaml:7: evaluation.also[0]: there is no evaluation 'refetition'" in said
+    assert "did you mean 'repetition'?" in said
+
+
+def test_everything_is_listed_with_its_origin() -> None:
+    found = json.loads(anyblock(Path.cwd(), "list", "--json"))
+    mine = {
+        kind: [row["name"] for row in rows if row["from"].startswith("anyblock-example-extension")]
+        for kind, rows in found.items()
+    }
+    assert mine["metrics"] == ["softened_kl"]
+    assert mine["evaluations"] == mine["sections"] == ["repetition"]
+    assert "WandaChannelContributionHook" in mine["hooks"]
