@@ -17,7 +17,8 @@ from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.pipeline.compress import compress
 from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.stages.repair import read_repair
+from anyblock.pipeline.stages.adapt import read_adaptation
+from anyblock.pipeline.stages.repair import STAGE as REPAIR
 from anyblock.pipeline.stages.scores import read_scores
 from anyblock.pruning.least_squares import RIDGES
 from safetensors.torch import load_file
@@ -101,9 +102,11 @@ def test_the_search_picks_maps_and_the_child_is_the_teacher_with_them(
     if method == "none":
         assert all(torch.equal(written[i, half], maps[f"{i}|{half}|linear"]) for i, half in chosen)
     else:
-        lines = {line.group: line for line in read_repair(RunFolder.open(result.run))}
+        done = read_adaptation(RunFolder.open(result.run), REPAIR)
+        assert done is not None
+        lines = {line["group"]: line for line in done.lines}
         assert set(lines) == {f"block_{i}_{half}" for i, half in chosen}
-        assert all(line.error <= line.plain_error for line in lines.values())
+        assert all(line["error"] <= line["plain_error"] for line in lines.values())
     for (layer, half), weight in written.items():
 
         def mapped(*args: Any, weight: torch.Tensor = weight, bare: bool = half == "ffn", **kwargs: Any) -> Any:

@@ -1,6 +1,6 @@
 """`BlockConfig`: the architecture of one block (one decoder layer).
 
-The field names and the JSON form are those of NVIDIA ModelOpt's checkpoints (DESIGN section 5), so either system reads
+The field names and the JSON form are those of NVIDIA ModelOpt's checkpoints, so either system reads
 what the other wrote. `num_attention_heads` is our addition: it is written only when it is set, as `replace_with_linear` is.
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 from torch import nn
 
@@ -82,9 +81,3 @@ def prefixes(names: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
                 found.add(prefix)
                 break
     return tuple(sorted(found))
-
-
-def kind_name(values: Iterable[Any], fallback: str) -> str:
-    """Return a name for a kind of half: the config's own where one list of the config tells the kinds apart."""
-    found = {str(value) for value in values}
-    return found.pop() if len(found) == 1 else fallback

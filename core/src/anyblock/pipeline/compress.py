@@ -86,7 +86,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     # Whatever can be refused is refused here, before anything is written.
     resolve_devices(config.device)
     config, folder = pin_model(config, run.path)
-    source = read_source(folder, family=config.family, trust_remote_code=config.trust_remote_code)
+    source = read_source(folder, trust_remote_code=config.trust_remote_code)
     narrow = narrowed_source(config, source)
     linear = linear_places(config, source)
     model = (source,) if narrow is None else (narrow, source)
