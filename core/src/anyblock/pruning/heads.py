@@ -159,10 +159,12 @@ class KVHeadsPruningMixIn(_HeadsMixIn):
         """See `PruningMixIn.places`: each kept group is followed by the silent ones that joined it."""
         return torch.arange(size) * (self.size(block) // size)
 
-    def _resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+    def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         return block.with_attention(num_key_value_heads=size)
 
-    def _rule(self, block: BlockConfig, config: Any) -> str:
+    def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         return f"a divisor of {self.size(block)}"
 
 
@@ -176,11 +178,13 @@ class QueryGroupsPruningMixIn(_HeadsMixIn):
         """Return every number of heads from 1 on."""
         return range(1, self.size(block) + 1)
 
-    def _resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+    def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         group = self.group(block, config)
         return block.with_attention(num_key_value_heads=size, num_attention_heads=size * group)
 
-    def _rule(self, block: BlockConfig, config: Any) -> str:
+    def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         return f"1 to {self.size(block)} key-value heads"
 
 
