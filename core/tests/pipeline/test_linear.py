@@ -91,7 +91,7 @@ def test_the_search_picks_maps_and_the_child_is_the_teacher_with_them(
 ) -> None:
     pruning = {**ONLY_MAPS, "repair": {"method": method}}
     result = compress(config_of(settings, pruning=pruning, search={"budget": {"params": "0.7x"}, "refine_rounds": 1}))
-    chosen = [(i, half) for i, half in SITES if getattr(result.child.block_configs[i], half).replace_with_linear]
+    chosen = [(i, half) for i, half in SITES if result.child.block_configs[i].half(half).replace_with_linear]
     assert chosen
     assert "linear map" in (result.run / "report.md").read_text()
     child, stock = load_model(settings["output"]), load_model(settings["model"])
@@ -140,7 +140,7 @@ def test_it_works_beside(
 ) -> None:
     result = compress(config_of(settings, pruning={**ONLY_MAPS, **more}, search=search))
     blocks = result.child.block_configs
-    linear = [(i, half) for i, half in SITES if getattr(blocks[i], half).replace_with_linear]
+    linear = [(i, half) for i, half in SITES if blocks[i].half(half).replace_with_linear]
     assert linear
     child = load_model(settings["output"])
     layer, half = linear[0]
@@ -153,7 +153,7 @@ def test_a_child_with_maps_is_compressed_again(settings: dict[str, Any], tmp_pat
     before = first.child.block_configs
     again = {**settings, "model": settings["output"], "output": str(tmp_path / "again")}
     second = compress(config_of(again, search={"budget": {"params": "0.8x"}, "refine_rounds": 0}))
-    linear = [(i, half) for i, half in SITES if getattr(before[i], half).replace_with_linear]
+    linear = [(i, half) for i, half in SITES if before[i].half(half).replace_with_linear]
     for i, half in linear:
         now = getattr(second.child.block_configs[i], half)
         assert now.replace_with_linear or now.no_op

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from anyblock.candidates.candidate import HALVES, LINEAR, NO_OP, TEACHER, Candidate
+from anyblock.candidates.candidate import LINEAR, NO_OP, TEACHER, Candidate
 from anyblock.candidates.linear import LinearMaps, LinearSite
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.blocks import HALVES, BlockConfig, group_name
 from anyblock.errors import ExecutionError
 from anyblock.importance.expert_moments import ExpertGramStatistic
 from anyblock.importance.statistics import GramStatistic, LinearFitStatistic, Moments
@@ -80,7 +80,7 @@ class CandidateWeights:
         """Return the tensors of the whole block: the candidate's half, and whatever else the teacher's block has."""
         tensors = self.subblock(candidate)
         for half in (*HALVES, "other"):
-            group = f"block_{candidate.layer}_{half}"
+            group = group_name(candidate.layer, half)
             if half != candidate.half and group in self._checkpoint.groups:
                 tensors.update(self._checkpoint.load(group))
         return tensors

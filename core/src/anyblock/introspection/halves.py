@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Mapping
 
 from torch import nn
 
+from anyblock.contract.blocks import Half
 from anyblock.descriptors.layout import HalfLayout
-from anyblock.introspection.branches import Half, LayerFacts
+from anyblock.introspection.branches import LayerFacts
 
 
 def half_layout(
