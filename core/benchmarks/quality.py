@@ -24,9 +24,10 @@ from typing import Any
 import torch
 from anyblock import compress, evaluate
 from anyblock.calibration.batches import Batches
-from anyblock.candidates.candidate import HALVES, NO_OP, TEACHER, Candidate
+from anyblock.candidates.candidate import NO_OP, TEACHER, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights, Orders
 from anyblock.config import RunConfig, load_config
+from anyblock.contract.blocks import HALVES
 from anyblock.modeling.load import load_model
 from anyblock.modeling.process_memory import peak_memory, reset_peak_memory
 from anyblock.pipeline.context import RunContext

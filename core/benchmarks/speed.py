@@ -33,7 +33,7 @@ def small_child(folder: Path) -> Path:
     chosen = []
     for layer, block in enumerate(teacher.block_configs):
         half = "attention" if layer % 2 else "ffn"
-        chosen.append(Candidate(layer, half, NO_OP, 0, getattr(block, f"with_{half}")(no_op=True)))
+        chosen.append(Candidate(layer, half, NO_OP, 0, block.with_half(half, no_op=True)))
     weights = CandidateWeights(teacher, get_family("llama"), load_hf_config(teacher.path), {})
     return realize(teacher, chosen, weights, folder / "child")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from anyblock.candidates.candidate import Candidate, Half, child_blocks
+from anyblock.candidates.candidate import Candidate, child_blocks
 from anyblock.candidates.candidate_weights import CandidateWeights, Orders
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.contract.blocks import Half, group_name
 from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.load import load_model
 from anyblock.modeling.skeleton import build_skeleton, require_materialised
@@ -63,7 +64,7 @@ def candidates_without(subject: Subject, removed: Iterable[tuple[int, Half]]) ->
 
 def tensors_of(subject: Subject, layer: int, half: str) -> set[str]:
     """Return the parameters and stored buffers of one half, by module name, as the adapter's groups say."""
-    group = f"block_{layer}_{half}"
+    group = group_name(layer, half)
     return {subject.module_names[name] for name in subject.converted.groups.get(group, ())}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from anyblock.candidates.candidate import HALVES, NO_OP, Candidate, Half
-from anyblock.contract.blocks import BlockConfig
+from anyblock.candidates.candidate import NO_OP, Candidate
+from anyblock.contract.blocks import HALVES, BlockConfig, Half
 from anyblock.contract.capabilities import CAPABILITIES
 
 from anyblock_conformance.subject import Subject
@@ -59,7 +59,7 @@ def resized(subject: Subject, kind: str, layer: int, size: int) -> BlockConfig:
 def without(block: BlockConfig, *halves: str) -> BlockConfig:
     """Return a block with these halves removed."""
     for half in halves:
-        block = block.with_attention(no_op=True) if half == "attention" else block.with_ffn(no_op=True)
+        block = block.with_half(half, no_op=True)
     return block
 
 
@@ -71,4 +71,4 @@ def no_op(subject: Subject, layer: int, half: Half) -> Candidate:
 def removable(subject: Subject, layer: int) -> list[Half]:
     """Return the halves of a layer that are there and that the adapter says it can remove."""
     block = subject.blocks[layer]
-    return [half for half in HALVES if not getattr(block, half).no_op and subject.family.supports(f"{half}_no_op")]
+    return [half for half in HALVES if not block.half(half).no_op and subject.family.supports(f"{half}_no_op")]

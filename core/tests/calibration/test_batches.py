@@ -30,22 +30,6 @@ def test_batches_are_the_sequences_in_order(shape, batch_size):
     assert batches.tokens == shape[0] * shape[1]
 
 
-@quick
-@given(shapes, st.integers(1, 4), st.data())
-def test_shards_are_whole_batches_that_join_to_all(shape, batch_size, data):
-    batches = Batches(ids_of(shape), batch_size)
-    count = data.draw(st.integers(1, len(batches)))
-    shards = [batches.shard(index, count) for index in range(count)]
-    joined = [part for shard in shards for part in shard]
-    assert len(joined) == len(batches)
-    assert all(torch.equal(one, other) for one, other in zip(joined, batches, strict=True))
-
-
-def test_more_shards_than_batches():
-    with pytest.raises(UsageError, match="part 0 of 3"):
-        Batches(ids_of((2, 2))).shard(0, 3)
-
-
 def test_key_is_stable_and_depends_on_content_and_shape_only():
     batches = Batches(ids_of((4, 3)), 2)
     assert batches.key == "348970667c499cd3877fa9aa114b3894"  # stored results are found by it

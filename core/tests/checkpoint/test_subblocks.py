@@ -249,7 +249,6 @@ class TestWriter:
         writer.write("block_0_ffn", ffn)
         for group in ("embeddings", "lm_head", "block_0_attention", "block_1_attention"):
             writer.copy_group(parent, group)
-        writer.write_extra("kept.json", {"block_0_ffn": [0, 1]})
         writer.finish(source="owner/name@0123")
         child = SubblockCheckpoint.open(tmp_path / "child")
         assert child.block_configs == blocks
@@ -265,7 +264,6 @@ class TestWriter:
         metadata = json.loads((child.path / INDEX).read_text())["metadata"]
         assert metadata == {"total_size": total, "source": "owner/name@0123"}
         assert sum(told) == total
-        assert json.loads((child.path / "kept.json").read_text()) == {"block_0_ffn": [0, 1]}
 
     def test_the_index_does_not_depend_on_the_order_of_writing(self, tmp_path: Path) -> None:
         groups = [f"block_{index}_{half}" for index in range(12) for half in ("attention", "ffn")]
@@ -318,11 +316,6 @@ class TestWriter:
         with pytest.raises(CheckpointError, match="holds no tensors of block_0_attention"):
             writer.finish()
         assert not (tmp_path / "child" / "config.json").exists()
-
-    @pytest.mark.parametrize("name", ["config.json", INDEX, "../x.json", "a/b.json", "x.txt", ""])
-    def test_names_of_further_files(self, parent: SubblockCheckpoint, tmp_path: Path, name: str) -> None:
-        with pytest.raises(CheckpointError, match="cannot be the name of a further file"):
-            self.writer(tmp_path / "child", parent).write_extra(name, {})
 
     def test_a_source_that_changed(self, parent: SubblockCheckpoint, tmp_path: Path) -> None:
         parent.header("lm_head")

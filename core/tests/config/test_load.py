@@ -24,14 +24,13 @@ def test_a_file_is_enough(write) -> None:
         """
         model: here
         output: ${model}-small
-        family: llama
         data: {path: text.txt, block_size: 128}
         search:
           budget: [params=0.8x, memory<=1GiB]
         """
     )
     config = load_config(path)
-    assert (config.output, config.family, config.data.block_size) == ("here-small", "llama", 128)
+    assert (config.output, config.data.block_size) == ("here-small", 128)
     assert config.search.budget == {"params": "0.8x", "memory": "<=1GiB"}
     assert load_config(str(path)) == config
 

@@ -76,7 +76,6 @@ def test_a_config_cannot_be_changed() -> None:
         {"search": {"gap": float("nan")}},
         {"search": {"time_limit": float("inf")}},
         {"search": {"length": 128, "generated": 128}},
-        {"evaluation": {"top_k": [0]}},
         {"pruning": {"ffn": {"sizes": 0.5}}},
         {"pruning": {"ffn": {"sizes": [1.5]}}},
         {"pruning": {"ffn": {"sizes": [0]}}},
@@ -108,8 +107,7 @@ def test_devices(device: str) -> None:
 def test_a_size_is_kept_in_one_spelling() -> None:
     spellings = [[0.25, 2048], ["0.25x", 2048], [".25x", 2048], [" 0.25 x ", 2048], ["25%", 2048]]
     configs = [run(pruning={"ffn": {"sizes": sizes}}) for sizes in spellings]
-    assert len({config.fingerprint() for config in configs}) == 1
-    assert configs[0].pruning.ffn.sizes == (0.25, 2048)
+    assert {config.pruning.ffn.sizes for config in configs} == {(0.25, 2048)}
 
 
 def test_sizes_in_units() -> None:
@@ -212,21 +210,3 @@ def test_the_json_form_gives_the_same_config_back(sections: dict[str, object]) -
     config = run(**sections)
     again = RunConfig.model_validate(json.loads(json.dumps(config.to_dict())))
     assert again == config
-    assert again.fingerprint() == config.fingerprint()
-
-
-def test_a_fingerprint_sees_only_its_sections() -> None:
-    config = run()
-    other = run(search={"batch": 2})
-    assert config.fingerprint("data", "pruning.ffn") == other.fingerprint("data", "pruning.ffn")
-    assert config.fingerprint("search") != other.fingerprint("search")
-    assert config.fingerprint() != other.fingerprint()
-    assert config.fingerprint("data") != config.fingerprint("scoring")
-    with pytest.raises(KeyError):
-        config.fingerprint("nothing")
-
-
-def test_the_order_of_keys_does_not_change_a_fingerprint() -> None:
-    first = run(search={"budget": {"params": "0.8x", "memory": "1GiB"}})
-    second = run(search={"budget": {"memory": "1GiB", "params": "0.8x"}})
-    assert first.fingerprint("search") == second.fingerprint("search")

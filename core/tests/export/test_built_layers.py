@@ -51,7 +51,7 @@ class Untidy(Llama):
 def without(teacher_dir: Path, family: ModelFamily, target: Path, removed: list[tuple[int, str]]) -> Path:
     teacher = SubblockCheckpoint.open(teacher_dir)
     chosen = [
-        Candidate(layer, half, NO_OP, 0, getattr(teacher.block_configs[layer], f"with_{half}")(no_op=True))
+        Candidate(layer, half, NO_OP, 0, teacher.block_configs[layer].with_half(half, no_op=True))
         for layer, half in removed
     ]
     config = family.language_model_config(load_hf_config(teacher_dir))

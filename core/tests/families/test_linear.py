@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from anyblock import convert_model, export_child, get_family, load_model
-from anyblock.candidates.candidate import HALVES, LINEAR, Candidate
+from anyblock.candidates.candidate import LINEAR, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights, candidate_shapes
 from anyblock.candidates.linear import LinearMaps, linear_sites
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.contract.blocks import HALVES
 from anyblock.costs.cost_model import Scenario, subblock_costs
 from anyblock.errors import UnsupportedModelError
 from anyblock.family import installed_plugins
@@ -43,9 +44,7 @@ def test_the_child_is_the_teacher_with_the_map_in_the_modules_place(model_type: 
     blocks, text = teacher.block_configs, family.language_model_config(config)
     shapes = {group: teacher.meta(group) for group in teacher.groups}
     sites = linear_sites(family, load_hf_config(teacher.path), blocks, shapes, HALVES)
-    assert set(sites) == {
-        (i, half) for i, block in enumerate(blocks) for half in HALVES if not getattr(block, half).no_op
-    }
+    assert set(sites) == {(i, half) for i, block in enumerate(blocks) for half in HALVES if not block.half(half).no_op}
     generator = torch.Generator().manual_seed(0)
     width = int(text.hidden_size)
     maps = {place: torch.randn(width, width, generator=generator) / width**0.5 for place in sites}
@@ -54,8 +53,7 @@ def test_the_child_is_the_teacher_with_the_map_in_the_modules_place(model_type: 
     first, last = min(sites), max(sites)
     chosen = []
     for layer, half in (first, last):
-        change = blocks[layer].with_attention if half == "attention" else blocks[layer].with_ffn
-        chosen.append(Candidate(layer, half, LINEAR, 0, change(replace_with_linear=True)))
+        chosen.append(Candidate(layer, half, LINEAR, 0, blocks[layer].with_half(half, replace_with_linear=True)))
     child = SubblockCheckpoint.open(realize(teacher, chosen, weights, tmp_path / "child"))
     stock, model = load_model(teacher.path), load_model(child.path)
     for place in (first, last):

@@ -37,7 +37,7 @@ def operations(family: ModelFamily, removed: dict[int, tuple[str, ...]], **optio
     blocks = family.create_block_configs(config)
     for index, halves in removed.items():
         for half in halves:
-            blocks[index] = getattr(blocks[index], f"with_{half}")(no_op=True)
+            blocks[index] = blocks[index].with_half(half, no_op=True)
     torch.manual_seed(0)
     with heterogeneous(family, blocks):
         model = model_class(config)._from_config(config).eval()

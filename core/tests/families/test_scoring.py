@@ -8,10 +8,10 @@ import pytest
 import torch
 from anyblock import convert_model, get_family
 from anyblock.calibration.batches import Batches
-from anyblock.candidates.candidate import HALVES
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.contract.blocks import HALVES
 from anyblock.family import installed_plugins
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.linear_head import find_linear_head

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.errors import CheckpointError, UsageError
+from anyblock.errors import UsageError
 from anyblock.importance import IterativeChannelContributionHook
 from anyblock.importance import iterative as module_under_test
 from anyblock.importance.iterative import pruning_schedule
@@ -71,7 +71,7 @@ def test_equals_removing_channels_for_real(
     scores = hook.scores()
     assert scores.dtype == torch.float32
     assert scores.argsort().tolist() == wanted
-    assert hook.to_dict()["score"].tolist() == scores.tolist()
+    assert hook.details()["score"].tolist() == scores.tolist()
 
 
 @pytest.mark.shared
@@ -102,7 +102,7 @@ def test_equals_the_reference(case: str, shared_dir: Path, tools: Any) -> None:
         wanted = data[f"mid.agg_at_prune.{index}"].double()
         torch.testing.assert_close(summed[0][left], wanted[left], rtol=2e-5, atol=1e-6)
         assert hook.removed.tolist() == data[f"mid.pruned_after.{index}"].tolist()
-    found = hook.to_dict()
+    found = hook.details()
     assert found["score"].tolist() == data["out.score"].tolist()
     assert found["channels_importance_ascending"].tolist() == data["out.channels_importance_ascending"].tolist()
 
@@ -169,44 +169,6 @@ def test_other_numbers_of_batches_than_planned_are_fine(tools: Any) -> None:
     assert hook.ascending().tolist() == complete.ascending().tolist()
     tools.feed(hook, data)
     assert hook.ascending().tolist() == complete.ascending().tolist()
-
-
-@pytest.mark.parametrize("stop", range(6))
-def test_a_resumed_run_equals_an_uninterrupted_one(stop: int, tools: Any, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    complete, data = _run(tools)
-    first = tools.feed(IterativeChannelContributionHook(complete.module, tools.context(6)), data[:stop])
-    state = first.state_dict()
-    assert all(isinstance(value, torch.Tensor | int | float) for value in state.values())
-    save_file({k: v for k, v in state.items() if isinstance(v, torch.Tensor)}, tmp_path / "state.safetensors")
-    kept = {**state, **load_file(tmp_path / "state.safetensors")}
-    second = IterativeChannelContributionHook(complete.module, tools.context(6))
-    second.load_state_dict(kept)
-    tools.feed(second, data[stop:])
-    for key, value in complete.state_dict().items():
-        found = second.state_dict()[key]
-        assert torch.equal(found, value) if isinstance(value, torch.Tensor) else found == value, key
-
-
-def test_a_state_of_another_run_is_refused(tools: Any) -> None:
-    hook, _ = _run(tools)
-    state = hook.state_dict()
-    with pytest.raises(CheckpointError, match="run of 5 batches"):
-        hook.load_state_dict({**state, "num_batches": 5})
-    with pytest.raises(CheckpointError, match=r"contribution is \[3\]"):
-        hook.load_state_dict({**state, "contribution": torch.zeros(3)})
-    with pytest.raises(CheckpointError, match="removed"):
-        hook.load_state_dict({key: value for key, value in state.items() if key != "removed"})
-    assert hook.state_dict().keys() == state.keys()
-    assert torch.equal(hook.removed, state["removed"]), "a refused state changes nothing"
-
-
-def test_shards_of_the_data_cannot_be_merged(tools: Any) -> None:
-    hook, _ = _run(tools)
-    with pytest.raises(UsageError, match="cannot be merged") as caught:
-        hook.merge(hook)
-    assert "whole layers" in caught.value.hint
 
 
 def test_transposed_weights_give_the_same(tools: Any) -> None:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from anyblock.contract.importance_hook import paused
-from anyblock.errors import CheckpointError, UnsupportedModelError, UsageError
+from anyblock.errors import UnsupportedModelError, UsageError
 from anyblock.importance import (
     HOOKS,
-    ActivationStatistic,
     GramStatistic,
     IndependentChannelContributionHook,
     IndependentKvHeadContributionHook,
     L2NormHook,
-    LayerNormContributionHook,
     LinearFitStatistic,
     MambaHeadContributionHook,
 )
@@ -36,66 +33,6 @@ def _batches(count: int = 6, seed: int = 0) -> list[torch.Tensor]:
 def _linear(dtype: torch.dtype = torch.float32) -> nn.Linear:
     torch.manual_seed(0)
     return nn.Linear(_FEATURES, 10).to(dtype)
-
-
-_MAKE: dict[str, Callable[[Any], ActivationStatistic]] = {
-    "channels": lambda tools: IndependentChannelContributionHook(_linear(), tools.context()),
-    "kv_memory": lambda tools: IndependentKvHeadContributionHook(_linear(), tools.context()),
-    "kv_latency": lambda tools: IndependentKvHeadContributionHook(_linear(), tools.context(), optimize_for="latency"),
-    "l2": lambda tools: L2NormHook(_linear(), tools.context()),
-    "layernorm": lambda tools: LayerNormContributionHook(nn.RMSNorm(_FEATURES), tools.context()),
-    "gram": lambda tools: GramStatistic(_linear(), tools.context(), held_out_every=3, dtype=torch.float64),
-    "gram_all": lambda tools: GramStatistic(_linear(), tools.context(), held_out_every=0),
-    "fit": lambda tools: LinearFitStatistic(nn.RMSNorm(_FEATURES), tools.context(), 3, torch.float64),
-}
-
-
-@pytest.mark.parametrize("name", _MAKE)
-def test_shards_add_up_to_the_whole(name: str, tools: Any) -> None:
-    data = _batches()
-    whole = tools.feed(_MAKE[name](tools), data).state_dict()
-    first, second = (tools.feed(_MAKE[name](tools), part) for part in (data[:3], data[3:]))
-    first.merge(second)
-    for key, value in first.state_dict().items():
-        if isinstance(value, torch.Tensor):
-            tolerance = 1e-5 if value.dtype == torch.float32 else 1e-10
-            torch.testing.assert_close(value, whole[key], rtol=tolerance, atol=tolerance)
-        else:
-            assert value == whole[key]
-
-
-@pytest.mark.parametrize("name", _MAKE)
-@pytest.mark.parametrize("stop", [0, 2, 6])
-def test_a_resumed_run_equals_an_uninterrupted_one(name: str, stop: int, tools: Any) -> None:
-    data = _batches()
-    whole = tools.feed(_MAKE[name](tools), data).state_dict()
-    state = tools.feed(_MAKE[name](tools), data[:stop]).state_dict()
-    assert all(isinstance(value, torch.Tensor | int | float) for value in state.values())
-    resumed = _MAKE[name](tools)
-    resumed.load_state_dict(state)
-    tools.feed(resumed, data[stop:])
-    for key, value in resumed.state_dict().items():
-        assert torch.equal(value, whole[key]) if isinstance(value, torch.Tensor) else value == whole[key]
-    tools.feed(resumed, data[:1])
-    stale = [key for key, value in state.items() if isinstance(value, torch.Tensor)]
-    again = tools.feed(_MAKE[name](tools), data[:stop]).state_dict()
-    assert all(torch.equal(state[key], again[key]) for key in stale), "a saved state does not change afterwards"
-
-
-@pytest.mark.parametrize("name", _MAKE)
-def test_states_and_partners_that_do_not_fit_are_refused(name: str, tools: Any) -> None:
-    hook = _MAKE[name](tools)
-    state = hook.state_dict()
-    key = hook.summed[0]
-    with pytest.raises(CheckpointError, match="layer 3"):
-        hook.load_state_dict({**state, key: torch.zeros(2, 3, 4)})
-    with pytest.raises(CheckpointError, match=key):
-        hook.load_state_dict({k: v for k, v in state.items() if k != key})
-    with pytest.raises(CheckpointError, match="surplus"):
-        hook.load_state_dict({**state, "surplus": 1})
-    other = LayerNormContributionHook(nn.RMSNorm(7), tools.context())
-    with pytest.raises(UsageError, match="layer 3"):
-        hook.merge(other)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -145,7 +82,7 @@ def test_equals_the_reference(case: str, shared_dir: Path, tools: Any) -> None:
             options["batch_first"] = False
         hook = hook_class(module, tools.context(), **options)
         tools.feed(hook, [data[key] for key in sorted(data) if key.startswith("in.")])
-    found = hook.to_dict()
+    found = hook.details()
     assert found
     for key, value in found.items():
         torch.testing.assert_close(value.double(), data[f"out.{key}"].double(), rtol=1e-5, atol=1e-6)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from anyblock.config import RunConfig
-from anyblock.errors import BudgetError, ConfigError, InputError, OutputExistsError, UsageError
+from anyblock.errors import BudgetError, InputError, OutputExistsError, UsageError
 from anyblock.modeling.load import load_model
 from anyblock.pipeline.compress import compress
 from anyblock.pipeline.other_budgets import search_run
@@ -96,7 +96,7 @@ def test_a_refinement_that_is_stopped_in_any_round_ends_like_one_that_is_not(
     whole, task = StopAfter(10**9, "Measuring exchanges"), "Measuring exchanges"
     run = compress(config_of(settings), progress=whole).run
     expected = RunFolder(run).result("6-refine", "refinement.json").read_bytes()
-    assert {step["number"] for step in json.loads(expected)["steps"]} >= {1, 2, 3}
+    assert {step["number"] for step in json.loads(expected)["steps"]} >= {1, 2}
     steps = 10**9 - whole.left
     settings["output"] = str(tmp_path / "again")
     for point in (steps // 5, steps // 3, steps // 2):  # each goes on behind the last round that was finished
@@ -167,7 +167,6 @@ def test_what_is_at_the_output_is_never_lost(settings: dict[str, Any]) -> None:
     [
         ({"search": {"budget": {"params": "0.01x"}}}, BudgetError, "smallest"),
         ({"search": {}}, UsageError, "no budget"),
-        ({"family": "qwen3"}, ConfigError, "model_type 'llama'"),
         ({"model": "no/where/at/all"}, InputError, "no/where"),
         ({"data": {}}, UsageError, "--data"),
         ({"pruning": {"ffn": {"hook": "NoSuchHook"}}}, UsageError, "NoSuchHook"),

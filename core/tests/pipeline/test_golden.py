@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from anyblock import convert_model
-from anyblock.candidates.candidate import HALVES, NO_OP, TEACHER, Candidate
+from anyblock.candidates.candidate import NO_OP, TEACHER, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights, candidate_shapes
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.contract.blocks import HALVES
 from anyblock.costs.cost_model import Scenario, add_costs, fixed_costs, subblock_costs
 from anyblock.family import get_family
 from anyblock.modeling.skeleton import load_hf_config
@@ -43,8 +44,7 @@ def candidate(teacher: SubblockCheckpoint, layer: int, half: str, config: dict[s
     """Our candidate for the reference's config of a half."""
     block = teacher.block_configs[layer]
     if config["no_op"]:
-        change = block.with_attention if half == "attention" else block.with_ffn
-        return Candidate(layer, half, NO_OP, 0, change(no_op=True))  # type: ignore[arg-type]
+        return Candidate(layer, half, NO_OP, 0, block.with_half(half, no_op=True))  # type: ignore[arg-type]
     width = config.get("intermediate_size")
     if half == "attention" or width == block.ffn.intermediate_size:
         return Candidate(layer, half, TEACHER, 0, block)  # type: ignore[arg-type]

@@ -17,7 +17,8 @@ from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.pipeline.compress import compress
 from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.stages.repair import read_repair
+from anyblock.pipeline.stages.adapt import read_adaptation
+from anyblock.pipeline.stages.repair import STAGE as REPAIR
 from anyblock.pipeline.stages.scores import read_scores
 from anyblock.pruning.least_squares import RIDGES
 from safetensors.torch import load_file
@@ -90,7 +91,7 @@ def test_the_search_picks_maps_and_the_child_is_the_teacher_with_them(
 ) -> None:
     pruning = {**ONLY_MAPS, "repair": {"method": method}}
     result = compress(config_of(settings, pruning=pruning, search={"budget": {"params": "0.7x"}, "refine_rounds": 1}))
-    chosen = [(i, half) for i, half in SITES if getattr(result.child.block_configs[i], half).replace_with_linear]
+    chosen = [(i, half) for i, half in SITES if result.child.block_configs[i].half(half).replace_with_linear]
     assert chosen
     assert "linear map" in (result.run / "report.md").read_text()
     child, stock = load_model(settings["output"]), load_model(settings["model"])
@@ -101,9 +102,11 @@ def test_the_search_picks_maps_and_the_child_is_the_teacher_with_them(
     if method == "none":
         assert all(torch.equal(written[i, half], maps[f"{i}|{half}|linear"]) for i, half in chosen)
     else:
-        lines = {line.group: line for line in read_repair(RunFolder.open(result.run))}
+        done = read_adaptation(RunFolder.open(result.run), REPAIR)
+        assert done is not None
+        lines = {line["group"]: line for line in done.lines}
         assert set(lines) == {f"block_{i}_{half}" for i, half in chosen}
-        assert all(line.error <= line.plain_error for line in lines.values())
+        assert all(line["error"] <= line["plain_error"] for line in lines.values())
     for (layer, half), weight in written.items():
 
         def mapped(*args: Any, weight: torch.Tensor = weight, bare: bool = half == "ffn", **kwargs: Any) -> Any:
@@ -137,7 +140,7 @@ def test_it_works_beside(
 ) -> None:
     result = compress(config_of(settings, pruning={**ONLY_MAPS, **more}, search=search))
     blocks = result.child.block_configs
-    linear = [(i, half) for i, half in SITES if getattr(blocks[i], half).replace_with_linear]
+    linear = [(i, half) for i, half in SITES if blocks[i].half(half).replace_with_linear]
     assert linear
     child = load_model(settings["output"])
     layer, half = linear[0]
@@ -150,7 +153,7 @@ def test_a_child_with_maps_is_compressed_again(settings: dict[str, Any], tmp_pat
     before = first.child.block_configs
     again = {**settings, "model": settings["output"], "output": str(tmp_path / "again")}
     second = compress(config_of(again, search={"budget": {"params": "0.8x"}, "refine_rounds": 0}))
-    linear = [(i, half) for i, half in SITES if getattr(before[i], half).replace_with_linear]
+    linear = [(i, half) for i, half in SITES if before[i].half(half).replace_with_linear]
     for i, half in linear:
         now = getattr(second.child.block_configs[i], half)
         assert now.replace_with_linear or now.no_op

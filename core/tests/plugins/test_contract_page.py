@@ -16,7 +16,7 @@ import pytest
 import torch
 from anyblock.checkpoint.classify import classify
 from anyblock.checkpoint.config_view import config_view
-from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.blocks import HALVES, BlockConfig
 from anyblock.errors import UnsupportedModelError
 from anyblock.family import ModelFamily
 from anyblock.modeling.heterogeneous import heterogeneous
@@ -71,16 +71,12 @@ class Subject:
         return model, weights
 
     def halves(self) -> list[tuple[int, str]]:
-        return [(i, half) for i, block in enumerate(self.blocks) for half in HALVES if not getattr(block, half).no_op]
+        return [(i, half) for i, block in enumerate(self.blocks) for half in HALVES if not block.half(half).no_op]
 
     def without(self, index: int, half: str) -> list[BlockConfig]:
         blocks = list(self.blocks)
-        change = blocks[index].with_attention if half == "attention" else blocks[index].with_ffn
-        blocks[index] = change(no_op=True)
+        blocks[index] = blocks[index].with_half(half, no_op=True)
         return blocks
-
-
-HALVES = ("attention", "ffn")
 
 
 @torch.no_grad()

@@ -70,8 +70,8 @@ def test_ffn_channels(hook: Any, stories: Any, tools: Any) -> None:
     child = mixin.resize(teacher.block, 86, model.config)
     filled = _calibrate(model, "mlp.down_proj", [hook, GramStatistic], text, teacher.block)
     found = {}
-    for name, best in (("best", True), ("worst", False)):
-        orders = [best_first(scores.scores(), higher_is_better=best) for scores, _ in filled]
+    for name, sign in (("best", 1), ("worst", -1)):
+        orders = [best_first(sign * scores.scores()) for scores, _ in filled]
         ordered = teacher.apply(lambda i, t, o=orders: mixin.sort(i, t, teacher.block, o[i], model.config))
         found[name] = _divergence(
             teacher.load(teacher.narrowed(mixin, child, ordered), intermediate_size=86), model, text
@@ -101,8 +101,8 @@ def test_heads(kind: str, stories: Any, tools: Any) -> None:
     if kind == "query_groups":
         changes["num_attention_heads"] = 4
     found = {}
-    for name, best in (("best", True), ("worst", False)):
-        orders = [best_first(scores.scores(), higher_is_better=best) for scores, _ in filled]
+    for name, sign in (("best", 1), ("worst", -1)):
+        orders = [best_first(sign * scores.scores()) for scores, _ in filled]
         ordered = teacher.apply(lambda i, t, o=orders: mixin.sort(i, t, teacher.block, o[i], model.config))
         found[name] = _divergence(teacher.load(teacher.narrowed(mixin, child, ordered), **changes), model, text)
         repaired = teacher.apply(

@@ -10,8 +10,6 @@ import torch
 from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig, MoEConfig
 from anyblock.errors import UsageError
 from anyblock.pruning import (
-    INIT_MODES,
-    Initialisation,
     attention_mixins,
     best_first,
     dense_mixins,
@@ -46,16 +44,9 @@ def test_01_the_best_experts_are_kept_and_not_the_first_ones_of_a_list() -> None
     moe = MoEConfig(num_local_experts=4, num_experts_per_tok=1, expert_intermediate_dim=1)
     block = BlockConfig(attention=AttentionConfig(no_op=True), ffn=FFNConfig(moe=moe))
     mixin = sparse_mixins()["experts_removal"]
-    what = Initialisation(
-        mixin=mixin,
-        layer_index=0,
-        tensors=tensors,
-        block=block,
-        child=mixin.resize(block, 2, None),
-        config=SimpleNamespace(),
-        scores=scores,
-    )
-    child = INIT_MODES["ExpertRemoval"](what)
+    order = best_first(scores)
+    ordered = mixin.sort(0, tensors, block, order, SimpleNamespace())
+    child = mixin.narrow(0, ordered, block, mixin.resize(block, 2, None), SimpleNamespace())
     assert child["model.layers.0.mlp.gate.weight"].flatten().tolist() == [1.0, 3.0]
     assert [child[f"model.layers.0.mlp.experts.{e}.up_proj.weight"].item() for e in range(2)] == [1.0, 3.0]
     assert "model.layers.0.mlp.experts.2.up_proj.weight" not in child

@@ -72,4 +72,4 @@ def test_lists_are_taken_for_tuples() -> None:
 
 def test_a_solution_survives_json() -> None:
     solution = Solution({"g": "a"}, 1.0, 0.5, 0.5, "limit", {"params": 10.0}, 0.1, 3, {"params": 0.2})
-    assert Solution(**json.loads(solution.to_json())) == solution
+    assert Solution(**json.loads(json.dumps(solution.to_dict()))) == solution

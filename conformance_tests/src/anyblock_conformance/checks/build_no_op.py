@@ -26,7 +26,7 @@ def check_no_op(subject: Subject, half: str) -> None:
     `NoOpFFN` and the norms that only this half uses by `NoOpNorm` (`remove_half` does both); put exactly these tensors into
     the half's group. Where the residual is added inside the branch, return the residual.
     """
-    layers = [layer for layer in subject.layers if not getattr(subject.blocks[layer], half).no_op]
+    layers = [layer for layer in subject.layers if not subject.blocks[layer].half(half).no_op]
     if not layers:
         raise NotApplicableError(f"no layer has this half: {half}")
     for layer in layers:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from anyblock.calibration.batches import Batches
 from anyblock.calibration.sweep import HookPlan, sweep_importance
+from anyblock.contract.blocks import group_name
 from anyblock.contract.importance_hook import ImportanceHook
 from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.contract.tensor_axis import Silence
@@ -106,7 +107,7 @@ def _check_composition(subject: Subject, mixin: PruningMixIn, kind: str) -> None
     layer = works_on(subject, kind)[0]
     block, config = subject.blocks[layer], subject.text_config
     whole = mixin.half == "model"
-    group = "embeddings" if whole else f"block_{layer}_{mixin.half}"
+    group = "embeddings" if whole else group_name(layer, mixin.half)
     tensors = subject.converted.load(group)
     units = int(config.hidden_size) if whole else mixin.size(block)
     generator = torch.Generator().manual_seed(11)
@@ -156,7 +157,7 @@ def _tokens(subject: Subject) -> torch.Tensor:
 
 def _spanned_by_a_norm(subject: Subject, mixin: PruningMixIn, layer: int) -> bool:
     """Say whether the units of a layer go through one norm together."""
-    block, tensors = subject.blocks[layer], subject.converted.load(f"block_{layer}_{mixin.half}")
+    block, tensors = subject.blocks[layer], subject.converted.load(group_name(layer, mixin.half))
     return any(
         axis.name in tensors and axis.covers(tensors[axis.name], mixin.size(block))
         for axis in mixin.axes(layer, block, subject.text_config)

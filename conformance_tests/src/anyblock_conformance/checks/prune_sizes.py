@@ -24,7 +24,7 @@ def check_sizes(subject: Subject, kind: str) -> None:
     Why: candidates are made from these sizes alone. A size that is accepted and cannot be built fails after hours of
     calibration.
 
-    How to fix: let `legal_sizes` list every size that the layer's constructor accepts, `_resized` change only this
+    How to fix: let `legal_sizes` list every size that the layer's constructor accepts, `resized` change only this
     kind's half, and `check_size` (which the base implements) raise a `UsageError` for any other size.
     """
     mixin = mixin_for(subject, kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from anyblock.contract.blocks import HALVES
 from anyblock.modeling.load import load_model
 
 from anyblock_conformance.check import check
@@ -87,7 +88,7 @@ def check_mixed_child(subject: Subject) -> None:
     """
     kinds = claimed_kinds(subject)
     chosen, orders = [], {}
-    for half in ("attention", "ffn"):
+    for half in HALVES:
         own = [kind for kind in kinds if subject.mixins[kind].half == half and candidates(subject, kind)]
         for kind in own[:1]:
             chosen += candidates(subject, kind)

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from anyblock.checkpoint.config_view import config_view
+from anyblock.contract.blocks import HALVES, group_name
 from anyblock.costs.weights import is_tied
 
 from anyblock_conformance.check import check
@@ -53,8 +54,8 @@ def check_tensor_groups(subject: Subject) -> None:
     faults += [f"{name} is in {' and '.join(found)}" for name, found in groups.items() if len(found) > 1]
     present = {group for found in groups.values() for group in found}
     for index, block in enumerate(subject.blocks):
-        for half in ("attention", "ffn"):
-            group, absent = f"block_{index}_{half}", getattr(block, half).no_op
+        for half in HALVES:
+            group, absent = group_name(index, half), block.half(half).no_op
             if absent and group in present:
                 faults.append(f"{group} has tensors, but its block config says no_op")
             if not absent and group not in present:
@@ -82,7 +83,7 @@ def check_many_layers(subject: Subject) -> None:
             index = int(match[1])
             moved = re.sub(rf"(?<=\.){index}(?=\.)", str(index + _OFFSET), name, count=1)
             if moved != name:
-                expected[moved] = f"block_{index + _OFFSET}_{match[2]}"
+                expected[moved] = group_name(index + _OFFSET, match[2])
         for each, wanted in expected.items():
             found = [candidate for candidate, pattern in patterns.items() if pattern.fullmatch(each)]
             if found != [wanted]:

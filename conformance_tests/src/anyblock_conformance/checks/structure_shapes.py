@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import permutations
 
 from anyblock.checkpoint.groups import NOT_LOADED
-from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig, group_name
 from anyblock.costs.weights import is_tied
 
 from anyblock_conformance.check import check
@@ -82,7 +82,7 @@ def check_overrides(subject: Subject) -> None:
                 tried += 1
                 block = resized(subject, kind, layer, size)
                 built = subject.shapes([*subject.blocks[:layer], block, *subject.blocks[layer + 1 :]])
-                group = f"block_{layer}_{subject.mixins[kind].half}"
+                group = group_name(layer, subject.mixins[kind].half)
                 own = subject.mixins[kind].size(subject.blocks[layer])
                 where = f"layer {layer} with {kind} {size} of {own}"
                 faults += [f"{where}: {fault}" for fault in _faults(built, subject, group, half_of, own - size)]

@@ -61,14 +61,3 @@ class Batches:
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return (self[index] for index in range(len(self)))
-
-    def shard(self, index: int, count: int) -> Batches:
-        """Return part `index` of `count`: whole batches in order, so that the parts together are these batches.
-
-        Raises:
-            UsageError: there are fewer batches than parts, or no such part.
-        """
-        if not 0 <= index < count <= len(self):
-            raise UsageError(f"part {index} of {count} from {len(self)} batches", expected="a part that has a batch")
-        start, stop = (len(self) * part // count * self.batch_size for part in (index, index + 1))
-        return Batches(self.ids[start:stop], self.batch_size)

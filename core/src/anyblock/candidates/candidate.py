@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
-from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig, Half, group_name
 
-Half = Literal["attention", "ffn"]
-HALVES: Final[tuple[Half, ...]] = ("attention", "ffn")
 TEACHER: Final = "teacher"
 NO_OP: Final = "no_op"
 LINEAR: Final = "linear"
@@ -37,7 +35,7 @@ class Candidate:
     @property
     def group(self) -> str:
         """The search group it competes in: `block_{layer}_{half}`, also the name of its weights' group."""
-        return f"block_{self.layer}_{self.half}"
+        return group_name(self.layer, self.half)
 
     @property
     def label(self) -> str:
@@ -69,8 +67,6 @@ def child_blocks(teacher: Sequence[BlockConfig], chosen: Sequence[Candidate]) ->
     """Return the child's block configs; a half for which nothing was chosen stays the teacher's."""
     blocks = list(teacher)
     for candidate in chosen:
-        half = getattr(candidate.block_config, candidate.half)
-        blocks[candidate.layer] = BlockConfig(
-            **{name: half if name == candidate.half else getattr(blocks[candidate.layer], name) for name in HALVES}
-        )
+        own = candidate.block_config.half(candidate.half)
+        blocks[candidate.layer] = blocks[candidate.layer].exchanged(candidate.half, own)
     return blocks

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from anyblock.candidates.candidate import HALVES, LINEAR, NO_OP, TEACHER, Candidate
+from anyblock.candidates.candidate import LINEAR, NO_OP, TEACHER, Candidate
 from anyblock.candidates.linear import LinearMaps, LinearSite
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.blocks import HALVES, BlockConfig, group_name
 from anyblock.errors import ExecutionError
 from anyblock.importance.expert_moments import ExpertGramStatistic
 from anyblock.importance.statistics import GramStatistic, LinearFitStatistic, Moments
 from anyblock.pruning.expert_channels import ExpertIntermediatePruningMixIn
 from anyblock.pruning.ffn import FFNIntermediatePruningMixIn
-from anyblock.pruning.heads import QueryGroupsPruningMixIn
-from anyblock.pruning.init_modes import POOLING, Initialisation
+from anyblock.pruning.heads import QueryGroupsPruningMixIn, pool_heads
 from anyblock.pruning.least_squares import LinearFit, fit_linear
 from anyblock.pruning.repair_child import is_repairable, repair_child
 from anyblock.pruning.repair_experts import repair_experts
@@ -40,7 +39,7 @@ class CandidateWeights:
         config: the language model's config.
         orders: how the units of each axis are sorted; an axis without an entry keeps its order.
         linear: the maps that replace halves; None where there are none.
-        pooled: `{kind: how}` of kinds whose units are made from several of the teacher's, see `pruning.POOLING`.
+        pooled: `{kind: how}` of kinds whose units are made from several of the teacher's, see `pruning.heads.POOLING`.
     """
 
     def __init__(
@@ -70,15 +69,9 @@ class CandidateWeights:
             return self._site(candidate).tensors(self._checkpoint.load(candidate.group), self._map(candidate))
         teacher = self._checkpoint.block_configs[candidate.layer]
         if candidate.kind in self._pooled:
-            what = Initialisation(
-                mixin=self._mixins[candidate.kind],
-                layer_index=candidate.layer,
-                tensors=self._checkpoint.load(candidate.group),
-                block=teacher,
-                child=candidate.block_config,
-                config=self._config,
-            )
-            return POOLING[self._pooled[candidate.kind]](what)
+            mixin, how = self._mixins[candidate.kind], self._pooled[candidate.kind]
+            tensors = self._checkpoint.load(candidate.group)
+            return pool_heads(mixin, how, candidate.layer, tensors, teacher, candidate.block_config, self._config)
         return self._mixins[candidate.kind].narrow(
             candidate.layer, self._sorted_half(candidate), teacher, candidate.block_config, self._config
         )
@@ -87,7 +80,7 @@ class CandidateWeights:
         """Return the tensors of the whole block: the candidate's half, and whatever else the teacher's block has."""
         tensors = self.subblock(candidate)
         for half in (*HALVES, "other"):
-            group = f"block_{candidate.layer}_{half}"
+            group = group_name(candidate.layer, half)
             if half != candidate.half and group in self._checkpoint.groups:
                 tensors.update(self._checkpoint.load(group))
         return tensors

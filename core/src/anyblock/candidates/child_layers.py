@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 
 import torch
 from torch import nn
 
-from anyblock.candidates.candidate import HALVES, Candidate, child_blocks
+from anyblock.candidates.candidate import Candidate, child_blocks
 from anyblock.candidates.candidate_weights import CandidateWeights
-from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.blocks import HALVES, BlockConfig, group_name
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.variants import LayerVariants
 
@@ -73,13 +72,13 @@ class ChildLayers:
         if self.blocks[index] != self._engine.block_configs[index]:
             return False
         groups = self._engine.checkpoint.groups
-        return not any(name in self._changed for half in HALVES for name in groups.get(f"block_{index}_{half}", ()))
+        return not any(name in self._changed for half in HALVES for name in groups.get(group_name(index, half), ()))
 
     def tensors(self, index: int, instead: Candidate | None = None) -> dict[str, torch.Tensor]:
         """Return the layer's tensors by checkpoint name."""
         found: dict[str, torch.Tensor] = {}
         for half in (*HALVES, "other"):
-            group = f"block_{index}_{half}"
+            group = group_name(index, half)
             if instead is not None and instead.group == group:
                 found.update(self._weights.subblock(instead))
             else:
@@ -91,7 +90,7 @@ class ChildLayers:
 
         Tensors that transformers fuses with others when it loads them (the experts of many sparse models) are left out.
         """
-        names = [name for half in HALVES for name in self._own(f"block_{index}_{half}")]
+        names = [name for half in HALVES for name in self._own(group_name(index, half))]
         return self._variants.trainable(index, self.blocks[index], names)
 
     def _own(self, group: str) -> dict[str, torch.Tensor]:
@@ -105,5 +104,5 @@ class ChildLayers:
         return {name: self._changed.get(name, tensor) for name, tensor in tensors.items()}
 
     def _exchanged(self, candidate: Candidate) -> BlockConfig:
-        half = getattr(candidate.block_config, candidate.half)
-        return replace(self.blocks[candidate.layer], **{candidate.half: half})
+        own = candidate.block_config.half(candidate.half)
+        return self.blocks[candidate.layer].exchanged(candidate.half, own)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from anyblock.candidates.candidate import HALVES, LINEAR, NO_OP, TEACHER, Candidate
-from anyblock.contract.blocks import BlockConfig
+from anyblock.candidates.candidate import LINEAR, NO_OP, TEACHER, Candidate
+from anyblock.contract.blocks import HALVES, BlockConfig
 from anyblock.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def list_candidates(
     found: list[Candidate] = []
     for layer, block in enumerate(block_configs):
         for half in HALVES:
-            if getattr(block, half).no_op:
+            if block.half(half).no_op:
                 continue
             found.append(Candidate(layer, half, TEACHER, 0, block))
             for kind, sizes_for in sizes.items():
@@ -67,9 +67,8 @@ def list_candidates(
                         continue  # meant for the layers that have so many
                     mixin.check_size(block, size, config)
                     found.append(Candidate(layer, half, kind, size, mixin.resize(block, size, config)))
-            change = block.with_attention if half == "attention" else block.with_ffn
             if (layer, half) in linear_halves:
-                found.append(Candidate(layer, half, LINEAR, 0, change(replace_with_linear=True)))
+                found.append(Candidate(layer, half, LINEAR, 0, block.with_half(half, replace_with_linear=True)))
             if half in no_op_halves:
-                found.append(Candidate(layer, half, NO_OP, 0, change(no_op=True)))
+                found.append(Candidate(layer, half, NO_OP, 0, block.with_half(half, no_op=True)))
     return found

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from anyblock.candidates.candidate import HALVES, Half
-from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.blocks import HALVES, BlockConfig, Half, group_name
 from anyblock.errors import UnsupportedModelError
 from anyblock.modeling.linear_half import LinearAttention, LinearFFN
 from anyblock.modeling.skeleton import build_skeleton
@@ -90,7 +89,7 @@ def linear_sites(
         (layer, half)
         for layer, block in enumerate(block_configs)
         for half in HALVES
-        if half in halves and not getattr(block, half).removed
+        if half in halves and not block.half(half).removed
     ]
     for half in sorted({half for _, half in wanted}):
         if not family.supports(f"{half}_no_op"):
@@ -102,12 +101,11 @@ def linear_sites(
     own = WeightMap(build_skeleton(family, hf_config, block_configs))
     changed = list(block_configs)
     for layer, half in wanted:
-        change = changed[layer].with_attention if half == "attention" else changed[layer].with_ffn
-        changed[layer] = change(replace_with_linear=True)
+        changed[layer] = changed[layer].with_half(half, replace_with_linear=True)
     model = build_skeleton(family, hf_config, changed)
     target = WeightMap(model)
     return {
-        (layer, half): _site(family, model, own, target, (layer, half), groups[f"block_{layer}_{half}"])
+        (layer, half): _site(family, model, own, target, (layer, half), groups[group_name(layer, half)])
         for layer, half in wanted
     }
 

@@ -1,4 +1,4 @@
-"""Converting a Hugging Face checkpoint into a subblock checkpoint (DESIGN section 5)."""
+"""Converting a Hugging Face checkpoint into a subblock checkpoint."""
 
 from __future__ import annotations
 

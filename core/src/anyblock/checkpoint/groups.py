@@ -7,16 +7,14 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from anyblock.checkpoint.parse import shown
-from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.blocks import HALVES, BlockConfig, group_name, layer_of
 from anyblock.errors import CheckpointError
 
 FOLDER: Final = "subblocks_safetensors"
-HALVES: Final = ("attention", "ffn")
 NOT_LOADED: Final = frozenset({"multi_token_prediction", "rotary_buffers"})
 """Extra groups that are kept with a model and are no part of it, so that they are neither loaded nor counted: what
 predicts further tokens, and rotary frequencies that old files have in every layer. transformers leaves both out."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-_HALF: Final = re.compile(r"block_(\d+)_(attention|ffn)")
 
 
 def group_file(group: str) -> str:
@@ -43,8 +41,7 @@ def group_of(file: str) -> str | None:
 def half_groups(block_configs: Sequence[BlockConfig]) -> Iterator[tuple[str, bool]]:
     """Yield `(group, no_op)` for both halves of every block."""
     for index, block in enumerate(block_configs):
-        yield f"block_{index}_attention", block.attention.no_op
-        yield f"block_{index}_ffn", block.ffn.no_op
+        yield from ((group_name(index, half), block.half(half).no_op) for half in HALVES)
 
 
 def check_groups(groups: Collection[str], block_configs: Sequence[BlockConfig], where: str) -> None:
@@ -70,8 +67,8 @@ def check_groups(groups: Collection[str], block_configs: Sequence[BlockConfig], 
                 expected="a group for every half",
             )
     for group in sorted(present):
-        match = _HALF.fullmatch(group)
-        if match and int(match[1]) >= len(block_configs):
+        layer = layer_of(group)
+        if layer is not None and layer >= len(block_configs):
             raise CheckpointError(
                 f"{where} holds tensors of {group}", expected=f"{len(block_configs)} layers, as there are block configs"
             )

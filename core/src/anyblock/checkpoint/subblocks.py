@@ -1,4 +1,4 @@
-"""Reading a subblock checkpoint (DESIGN section 5)."""
+"""Reading a subblock checkpoint."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A writer holds a lock (`flock`) on its temporary, which the kernel releases when the process dies, however it dies. A temporary
 gets the name by which it can be collected only when it is locked. Where the file system has no such locks, the process id
-in the name decides.
+in the name decides. POSIX systems only: this module imports `fcntl`.
 """
 
 from __future__ import annotations

@@ -144,18 +144,6 @@ class SubblockWriter:
         write_safetensors(file, parts, copier, self._metadata)
         self._written(file)
 
-    def write_extra(self, name: str, data: Any) -> None:
-        """Write a further JSON file beside `config.json`, for instance which channels were kept.
-
-        Raises:
-            CheckpointError: the name is not that of a JSON file of its own.
-        """
-        if Path(name).name != name or not name.endswith(".json") or name in _RESERVED:
-            raise CheckpointError(
-                f"{shown(name)} cannot be the name of a further file", expected="a file name that ends in .json"
-            )
-        (self.directory / name).write_bytes(json_bytes(data))
-
     def finish(self, *, source: str | None = None) -> None:
         """Write the index, in an order that does not depend on that of the writing, and `config.json`.
 

@@ -183,7 +183,7 @@ class NameRegistry:
 
 
 def registry_for(data: Mapping[str, Any]) -> NameRegistry:
-    """Return the names that are valid for the family that a configuration names, or else for its model's own.
+    """Return the names that are valid for the family that a file of the guide names, or else for the model's own.
 
     Args:
         data: a configuration before validation.
@@ -194,12 +194,12 @@ def registry_for(data: Mapping[str, Any]) -> NameRegistry:
     from anyblock.family import get_family
 
     descriptor = data.get("descriptor")
-    named = data.get("family") or (REFERENCE_FAMILIES.get(str(descriptor), descriptor) if descriptor else None)
-    named = named or _model_type(data.get("model"), data.get("input_hf_model_path"))
+    named = REFERENCE_FAMILIES.get(str(descriptor), descriptor) if descriptor else None
+    named = named or local_model_type(data.get("model"), data.get("input_hf_model_path"))
     return NameRegistry.for_family(get_family(named) if isinstance(named, str) else None)
 
 
-def _model_type(*models: Any) -> str | None:
+def local_model_type(*models: Any) -> str | None:
     """Return the `model_type` of the first of these that is a local checkpoint."""
     from anyblock.checkpoint.config import read_config
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -163,9 +161,6 @@ class EvaluationConfig(Section):
     also: Names = Field(
         default=(), description="Evaluations of extensions to make, by name; `anyblock list evaluations` shows them."
     )
-    top_k: Annotated[tuple[Positive, ...], Field(strict=False)] = Field(
-        default=(1, 5, 10), description="For which k the agreement of the k most likely tokens is reported."
-    )
 
 
 class ReportConfig(Section):
@@ -225,10 +220,6 @@ class RunConfig(Section):
         default=None, description="Folder for stages, scores, solutions and the report. `null`: `OUTPUT.run` beside it."
     )
     revision: str | None = Field(default=None, description="Revision of a hub id.")
-    family: str | None = Field(
-        default=None,
-        description="The `model_type` whose adapter is used (`descriptor` in the guide). `null`: from `config.json`.",
-    )
     trust_remote_code: bool = Field(default=False, description="Run the Python code that comes with the checkpoint.")
     device: str = Field(
         default="auto",
@@ -260,19 +251,3 @@ class RunConfig(Section):
         for part in path.split("."):
             found = getattr(found, part, None)
         return found if isinstance(found, model) else model()
-
-    def fingerprint(self, *sections: str) -> str:
-        """Return a content hash of these keys or dotted sections (`data`, `pruning.ffn`); of everything without any.
-
-        Raises:
-            KeyError: there is no such section.
-        """
-        whole = self.to_dict()
-        chosen = {section: _select(whole, section) for section in sections} if sections else whole
-        return hashlib.sha256(json.dumps(chosen, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _select(data: Any, dotted: str) -> Any:
-    for part in dotted.split("."):
-        data = data[part]
-    return data

@@ -1,15 +1,16 @@
 """`BlockConfig`: the architecture of one block (one decoder layer).
 
-The field names and the JSON form are those of NVIDIA ModelOpt's checkpoints (DESIGN section 5), so either system reads
+The field names and the JSON form are those of NVIDIA ModelOpt's checkpoints, so either system reads
 what the other wrote. `num_attention_heads` is our addition: it is written only when it is set, as `replace_with_linear` is.
 """
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 from anyblock.errors import ConfigError, nearest
 
@@ -22,6 +23,21 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 _ALONE = ("no_op", "replace_with_linear")  # a half of which one of these is true has no sizes
 _T = TypeVar("_T")
+
+Half = Literal["attention", "ffn"]
+HALVES: Final[tuple[Half, ...]] = ("attention", "ffn")
+_GROUP: Final = re.compile(r"block_(\d+)_.+")
+
+
+def group_name(layer: int, part: str) -> str:
+    """Return the name of the group that holds a layer's tensors of one half, or of what belongs to neither (`other`)."""
+    return f"block_{layer}_{part}"
+
+
+def layer_of(group: str) -> int | None:
+    """Return the layer to which a group's tensors belong; None for what is outside the layers."""
+    match = _GROUP.fullmatch(group)
+    return int(match[1]) if match else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,17 +123,27 @@ class BlockConfig:
     attention: AttentionConfig
     ffn: FFNConfig
 
+    def half(self, name: str) -> AttentionConfig | FFNConfig:
+        """Return one of the two halves, `attention` or `ffn`."""
+        return self.attention if name == "attention" else self.ffn
+
+    def with_half(self, name: str, **changes: Any) -> Self:
+        """Return a copy in which one half has these fields changed; `no_op` and `replace_with_linear` clear the others."""
+        half, alone = self.half(name), _only_field(changes)
+        return self.exchanged(name, _alone(type(half), alone) if alone else replace(half, **changes))
+
+    def exchanged(self, name: str, half: AttentionConfig | FFNConfig) -> Self:
+        """Return a copy with another half, `attention` or `ffn`."""
+        changed: dict[str, Any] = {name: half}
+        return replace(self, **changed)
+
     def with_attention(self, **changes: Any) -> Self:
-        """Return a copy whose attention has these fields changed; `no_op` and `replace_with_linear` clear the others."""
-        alone = _only_field(changes)
-        attention = _alone(AttentionConfig, alone) if alone else replace(self.attention, **changes)
-        return replace(self, attention=attention)
+        """See `with_half`."""
+        return self.with_half("attention", **changes)
 
     def with_ffn(self, **changes: Any) -> Self:
-        """Return a copy whose ffn has these fields changed; `no_op` and `replace_with_linear` clear the others."""
-        alone = _only_field(changes)
-        ffn = _alone(FFNConfig, alone) if alone else replace(self.ffn, **changes)
-        return replace(self, ffn=ffn)
+        """See `with_half`."""
+        return self.with_half("ffn", **changes)
 
     def with_moe(self, **changes: Any) -> Self:
         """Return a copy whose sparse ffn has these fields changed.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
-from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.blocks import HALVES, BlockConfig
 from anyblock.contract.settings import Section
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def linear_obstacles(child: Child) -> list[str]:
     return [
         f"layer {index} has a linear map in place of its {half}, which the form cannot express"
         for index, block in enumerate(child.block_configs)
-        for half in ("attention", "ffn")
-        if getattr(block, half).replace_with_linear
+        for half in HALVES
+        if block.half(half).replace_with_linear
     ]
 
 

@@ -48,7 +48,7 @@ class PruningMixIn(ABC):
         """Return how many units the block has."""
 
     @abstractmethod
-    def _resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+    def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
         """Return the block with `size` units; the size is legal."""
 
     @abstractmethod
@@ -62,7 +62,7 @@ class PruningMixIn(ABC):
             UsageError: the size is not legal, see `check_size`.
         """
         self.check_size(block, size, config)
-        return self._resized(block, size, config)
+        return self.resized(block, size, config)
 
     def check_size(self, block: BlockConfig, size: int, config: Any) -> None:
         """Accept a legal size.
@@ -80,13 +80,13 @@ class PruningMixIn(ABC):
         near = " or ".join(str(value) for value in (below, above) if value is not None)
         raise UsageError(
             f"{self.kind}: a size of {size} is not possible" + (f", the teacher has {max(legal)}" if legal else ""),
-            expected=self._rule(block, config),
+            expected=self.size_rule(block, config),
             hint=near and f"the nearest possible size is {near}",
         )
 
     @abstractmethod
-    def _rule(self, block: BlockConfig, config: Any) -> str:
-        """Say in words which sizes are legal."""
+    def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """Return in words which sizes are legal, for the error about one that is not."""
 
     # -- importance -------------------------------------------------------------------------------------------------
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from anyblock.contract.blocks import HALVES, Half, group_name
 from anyblock.costs.active import active_params
 from anyblock.costs.registry import CandidateCosts, cost_names
 from anyblock.costs.weights import dtype_bytes, is_tied, non_block_cost, tensor_cost
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from anyblock.contract.blocks import BlockConfig
     from anyblock.family import ModelFamily
-
-Half = Literal["attention", "ffn"]
 
 
 @dataclass(frozen=True)
@@ -155,13 +154,12 @@ def model_costs(
         scenario: see `Scenario`; None is one sequence of 4096 tokens with a bfloat16 cache.
     """
     scenario = scenario or Scenario()
-    halves: tuple[Half, Half] = ("attention", "ffn")
     subblocks = {
-        f"block_{index}_{half}": subblock_costs(
-            family, config, block, index, half, tensors.get(f"block_{index}_{half}", {}), scenario
+        group_name(index, half): subblock_costs(
+            family, config, block, index, half, tensors.get(group_name(index, half), {}), scenario
         )
         for index, block in enumerate(block_configs)
-        for half in halves
+        for half in HALVES
     }
     fixed = fixed_costs(family, config, tensors, len(block_configs), scenario)
     return Costs(add_costs([fixed, *subblocks.values()]), fixed, subblocks)

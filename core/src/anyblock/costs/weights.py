@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from anyblock.checkpoint.groups import NOT_LOADED
+from anyblock.contract.blocks import HALVES, group_name
 from anyblock.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def non_block_groups(groups: Iterable[str], num_layers: int) -> list[str]:
 
     Extra groups that are kept with the model and never loaded (`NOT_LOADED`) are not among them.
     """
-    halves = {f"block_{index}_{half}" for index in range(num_layers) for half in ("attention", "ffn")}
+    halves = {group_name(index, half) for index in range(num_layers) for half in HALVES}
     return [group for group in groups if group not in halves | NOT_LOADED]
 
 

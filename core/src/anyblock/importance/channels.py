@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,8 +17,6 @@ class IndependentChannelContributionHook(ImportanceHook):
 
     `w_i` is the weight's column for that input and `x_i` the input itself; one cheap pass over the activations.
     """
-
-    summed: ClassVar[tuple[str, ...]] = ("activations",)
 
     def __init__(self, module: nn.Module, context: HookContext) -> None:
         super().__init__(module, context)
@@ -36,8 +34,8 @@ class IndependentChannelContributionHook(ImportanceHook):
         """See `ImportanceHook.scores`; float32 `[channels]`."""
         return (self.weight_norms() * self.activations).float()
 
-    def to_dict(self) -> dict[str, Any]:
-        """See `ImportanceHook.to_dict`."""
+    def details(self) -> dict[str, Any]:
+        """See `ImportanceHook.details`."""
         return {
             "score": self.scores(),
             "weight_norm": self.weight_norms().float(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,8 +22,6 @@ class ExpertChannelContributionHook(ImportanceHook):
     no token reached are told apart by `‖w_i‖` alone. Attach it to the module that holds the experts' fused weights
     (`mlp.experts` in transformers 5).
     """
-
-    summed: ClassVar[tuple[str, ...]] = ("activations",)
 
     def __init__(self, module: nn.Module, context: HookContext) -> None:
         super().__init__(module, context)
@@ -45,10 +43,6 @@ class ExpertChannelContributionHook(ImportanceHook):
         norms = [down.float().norm(dim=1 if experts.is_transposed else 0) for down in experts.down_proj.detach()]
         weight, reached = to_sum(torch.stack(norms)), self.activations.any(dim=1, keepdim=True)
         return (weight * self.activations.where(reached, torch.ones(()))).float()
-
-    def to_dict(self) -> dict[str, Any]:
-        """See `ImportanceHook.to_dict`."""
-        return {"score": self.scores(), "agg_channel_activations": self.activations.float()}
 
 
 def check_fused_experts(module: nn.Module) -> None:

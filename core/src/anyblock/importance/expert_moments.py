@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,8 +27,6 @@ class ExpertGramStatistic(HeldOut, ActivationStatistic):
         held_out_every: every n-th batch is held out; 0 holds nothing out.
         dtype: the type of the sums. One `[experts, channels, channels]` tensor a part is kept on the CPU.
     """
-
-    summed: ClassVar[tuple[str, ...]] = ("gram", "held_out_gram", "tokens")
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -32,8 +32,6 @@ class RemoveExpertsIndependentHook(ImportanceHook):
         context: see `HookContext`.
         metric: the difference that `scores` reports, `mse` or `cosine`.
     """
-
-    summed: ClassVar[tuple[str, ...]] = ("mse", "cosine")
 
     def __init__(self, module: nn.Module, context: HookContext, metric: Literal["mse", "cosine"] = "mse") -> None:
         super().__init__(module, context)
@@ -83,8 +81,8 @@ class RemoveExpertsIndependentHook(ImportanceHook):
         """Return the mean difference that each expert makes, float32 `[experts]`."""
         return (getattr(self, self.metric) / max(self.batches, 1)).float()  # type: ignore[no-any-return]
 
-    def to_dict(self) -> dict[str, Any]:
-        """See `ImportanceHook.to_dict`; a rank counts from 0, the least important expert."""
+    def details(self) -> dict[str, Any]:
+        """See `ImportanceHook.details`; a rank counts from 0, the least important expert."""
         calls = max(self.batches, 1)
         return {
             "score": self.scores(),

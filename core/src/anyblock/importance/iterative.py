@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Any, Final, Literal
 
 import torch
 from torch import nn
 
-from anyblock.contract.importance_hook import HookContext, ImportanceHook, State
+from anyblock.contract.importance_hook import HookContext, ImportanceHook
 from anyblock.contract.linear_inputs import as_tokens, input_tokens, linear_bias, linear_weight, to_sum
-from anyblock.errors import CheckpointError, UsageError
+from anyblock.errors import UsageError
 
 _TOKENS: Final = 2048  # tokens and channels that are in work at once: temporaries are at most [_TOKENS, _CHANNELS]
 _CHANNELS: Final = 512
@@ -51,8 +51,6 @@ class IterativeChannelContributionHook(ImportanceHook):
         context: see `HookContext`; `num_batches` sets the schedule.
         calibration_method: None, or `scale_by_magnitude`.
     """
-
-    summed: ClassVar[tuple[str, ...]] = ("contribution",)
 
     def __init__(
         self,
@@ -95,36 +93,9 @@ class IterativeChannelContributionHook(ImportanceHook):
         """Return the channels from the least to the most important, int64 `[channels]`."""
         return torch.cat([self.removed, self._worst_first(self._left())])
 
-    def to_dict(self) -> dict[str, Any]:
-        """See `ImportanceHook.to_dict`."""
+    def details(self) -> dict[str, Any]:
+        """See `ImportanceHook.details`."""
         return {"score": self.scores().long(), "channels_importance_ascending": self.ascending()}
-
-    def state_dict(self) -> State:
-        """See `ActivationStatistic.state_dict`."""
-        return {**super().state_dict(), "removed": self.removed.clone(), "num_batches": len(self.schedule)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See `ActivationStatistic.load_state_dict`; the number of batches has to be the same as well."""
-        if state.get("num_batches", len(self.schedule)) != len(self.schedule):
-            raise CheckpointError(
-                f"the saved state of {self._where()} is from a run of {state['num_batches']} batches",
-                expected=f"{len(self.schedule)} batches",
-                hint="use the same calibration data, or start the scoring again",
-            )
-        super().load_state_dict(state)
-        self.removed = state["removed"].to(device="cpu", dtype=torch.int64, copy=True)
-
-    def merge(self, other: Self) -> None:
-        """Refuse: which channels go depends on the batches before, so shards of the data do not add up.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError(
-            f"{self._where()} cannot be merged: every batch depends on the channels that earlier batches removed",
-            expected="one hook that sees all batches in order",
-            hint="give each worker whole layers and all of the data, or use IndependentChannelContributionHook",
-        )
 
     def _worst_first(self, left: torch.Tensor) -> torch.Tensor:
         """Sort by contribution; of equal ones the last goes first, so that the lower index is kept, as everywhere."""

@@ -27,7 +27,6 @@ class IndependentKvHeadContributionHook(ImportanceHook):
         optimize_for: `memory` takes one head after another, `latency` all at once; the result is the same.
     """
 
-    summed: ClassVar[tuple[str, ...]] = ("contribution",)
     units: ClassVar[str] = "key-value heads"
 
     @staticmethod
@@ -76,8 +75,8 @@ class IndependentKvHeadContributionHook(ImportanceHook):
         """See `ImportanceHook.scores`; float32 `[heads]`."""
         return self.contribution.float()
 
-    def to_dict(self) -> dict[str, Any]:
-        """See `ImportanceHook.to_dict`."""
+    def details(self) -> dict[str, Any]:
+        """See `ImportanceHook.details`."""
         return {"score": self.scores()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,8 +14,6 @@ from anyblock.contract.linear_inputs import as_tokens, linear_weight, to_sum
 
 class LayerNormContributionHook(ImportanceHook):
     """Score a channel by `Σ_batches mean_tokens |out|` at a norm's output; for the hidden size."""
-
-    summed: ClassVar[tuple[str, ...]] = ("activations",)
 
     def __init__(self, module: nn.Module, context: HookContext) -> None:
         super().__init__(module, context)
@@ -30,8 +28,8 @@ class LayerNormContributionHook(ImportanceHook):
         """See `ImportanceHook.scores`; float32 `[hidden]`."""
         return self.activations.float()
 
-    def to_dict(self) -> dict[str, Any]:
-        """See `ImportanceHook.to_dict`."""
+    def details(self) -> dict[str, Any]:
+        """See `ImportanceHook.details`."""
         return {
             "score": self.scores(),
             "channels_importance_ascending": self.activations.argsort(stable=True),
@@ -47,8 +45,6 @@ class L2NormHook(ImportanceHook):
         batch_first: inputs are `[batch, positions, features]`; False for `[positions, batch, features]`. Inputs
             `[tokens, features]` are one sequence.
     """
-
-    summed: ClassVar[tuple[str, ...]] = ("squares",)
 
     def __init__(self, module: nn.Module, context: HookContext, batch_first: bool = True) -> None:
         super().__init__(module, context)
@@ -67,6 +63,6 @@ class L2NormHook(ImportanceHook):
         """See `ImportanceHook.scores`; float32 `[channels]`."""
         return self.squares.sqrt().float()
 
-    def to_dict(self) -> dict[str, Any]:
-        """See `ImportanceHook.to_dict`."""
+    def details(self) -> dict[str, Any]:
+        """See `ImportanceHook.details`."""
         return {"score": self.scores()}

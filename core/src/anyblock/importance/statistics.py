@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -63,8 +63,6 @@ class GramStatistic(HeldOut, ActivationStatistic):
         held_out_every: every n-th batch is held out; 0 holds nothing out.
         dtype: the type of the sums, float32 or float64. One `[in, in]` matrix a part is kept on the CPU.
     """
-
-    summed: ClassVar[tuple[str, ...]] = ("gram", "held_out_gram", "tokens")
 
     def __init__(
         self,
@@ -133,8 +131,6 @@ class LinearFitStatistic(GramStatistic):
         held_out_every: see `GramStatistic`.
         dtype: see `GramStatistic`.
     """
-
-    summed: ClassVar[tuple[str, ...]] = (*GramStatistic.summed, "cross", "held_out_cross", "squares")
 
     def __init__(
         self,

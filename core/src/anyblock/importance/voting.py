@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import nn
 
 from anyblock.contract.blocks import MoEConfig
-from anyblock.contract.importance_hook import HookContext, ImportanceHook, State
+from anyblock.contract.importance_hook import HookContext, ImportanceHook
 from anyblock.contract.linear_inputs import input_tokens
-from anyblock.errors import CheckpointError, UsageError
+from anyblock.errors import UsageError
 from anyblock.importance.router import choice_scores
 
 
@@ -64,8 +64,8 @@ class RankedChoiceVotingHook(ImportanceHook):
         result[self._vote()[0]] = torch.arange(self.num_experts, dtype=torch.float32)
         return result
 
-    def to_dict(self) -> dict[str, Any]:
-        """See `ImportanceHook.to_dict`."""
+    def details(self) -> dict[str, Any]:
+        """See `ImportanceHook.details`."""
         order, counts = self._vote()
         rank = torch.empty(self.num_experts, dtype=torch.int64)
         rank[order] = torch.arange(self.num_experts)
@@ -79,31 +79,6 @@ class RankedChoiceVotingHook(ImportanceHook):
             "expert_counts_per_iteration": counts,
             "top_k": self.top_k,
         }
-
-    def state_dict(self) -> State:
-        """See `ActivationStatistic.state_dict`."""
-        return {**super().state_dict(), "rankings": self.rankings.clone()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See `ActivationStatistic.load_state_dict`."""
-        rankings = state.get("rankings")
-        if rankings is not None and (rankings.dim() != 2 or rankings.shape[1] != self.num_experts):
-            raise CheckpointError(
-                f"the saved state of {self._where()}: rankings is {list(rankings.shape)}",
-                expected=f"shape [tokens, {self.num_experts}]",
-            )
-        super().load_state_dict(state)
-        self._rankings = [state["rankings"].to(device="cpu", dtype=self._dtype, copy=True)]
-
-    def merge(self, other: Self) -> None:
-        """See `ActivationStatistic.merge`: the votes of both."""
-        super().merge(other)
-        if other.num_experts != self.num_experts:
-            raise UsageError(
-                f"{self._where()}: {self.num_experts} experts here, {other.num_experts} there",
-                expected="hooks on the same router of the same model",
-            )
-        self._rankings.append(other.rankings.clone())
 
     def _vote(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the experts in the order in which they go, and every round's counts `[rounds, experts]`."""

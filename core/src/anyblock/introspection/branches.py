@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from torch import nn
 
+from anyblock.contract.blocks import Half
 from anyblock.errors import UnsupportedModelError
 from anyblock.introspection.layers import LayerRun, first_tensor
 from anyblock.introspection.trace import Trace
 from anyblock.modeling.no_op import hidden_states_of, layer_index_of
 
-Half = Literal["attention", "ffn"]
 _CHOICES: Final = ("topk", "max", "sort")
 
 

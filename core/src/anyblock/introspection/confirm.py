@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import torch
 
-from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.blocks import BlockConfig, group_name
 from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.costs.probed_cache import kept_by_layers, run_with_cache
 from anyblock.errors import AnyBlockError, CheckpointError, UnsupportedModelError
@@ -57,17 +57,13 @@ class Trial:
         Raises:
             CheckpointError: what is left is not the residual path.
         """
-        layers = [index for index, block in enumerate(self.blocks) if not getattr(block, half).no_op]
+        layers = [index for index, block in enumerate(self.blocks) if not block.half(half).no_op]
         steps = self._steps()
         for chosen in ([[layer] for layer in layers] + [layers]) if layers else []:
             blocks = list(self.blocks)
             for layer in chosen:
-                blocks[layer] = (
-                    blocks[layer].with_attention(no_op=True)
-                    if half == "attention"
-                    else blocks[layer].with_ffn(no_op=True)
-                )
-            gone = {f"block_{layer}_{half}" for layer in chosen}
+                blocks[layer] = blocks[layer].with_half(half, no_op=True)
+            gone = {group_name(layer, half) for layer in chosen}
             child = self._child(blocks, {group: {} for group in gone})
             silent = copy.deepcopy(self.tiny.model)
             names = {self.tiny.names[name] for group in gone for name in self.groups[group]}
@@ -127,7 +123,7 @@ class Trial:
                     sizes = [size for size in mixin.legal_sizes(block, self.text) if size < mixin.size(block)]
                     if not sizes:
                         continue
-                    tried, group = True, f"block_{layer}_{mixin.half}"
+                    tried, group = True, group_name(layer, mixin.half)
                     order = torch.arange(mixin.size(block)).flip(0)  # of two units, a random order may be their own
                     own = mixin.sort(layer, self.groups[group], block, order, self.text)
                     blocks[layer] = mixin.resize(block, sizes[pick], self.text)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 from torch import nn
 
+from anyblock.contract.blocks import Half
 from anyblock.descriptors.layout import HalfLayout
-from anyblock.introspection.branches import Half, LayerFacts
+from anyblock.introspection.branches import LayerFacts
 
 
 def half_layout(
@@ -82,9 +82,3 @@ def prefixes(names: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
                 found.add(prefix)
                 break
     return tuple(sorted(found))
-
-
-def kind_name(values: Iterable[Any], fallback: str) -> str:
-    """Return a name for a kind of half: the config's own where one list of the config tells the kinds apart."""
-    found = {str(value) for value in values}
-    return found.pop() if len(found) == 1 else fallback

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from anyblock.contract.blocks import HALVES
 from anyblock.descriptors.layout import HalfLayout
 from anyblock.errors import UnsupportedModelError, nearest
 from anyblock.introspection import kinds
@@ -19,8 +20,6 @@ from anyblock.introspection.model import TinyModel, tiny_model
 from anyblock.introspection.names import outer_names, stored_names
 from anyblock.introspection.sizes import Effect, effects, layer_count, ratio_without
 from anyblock.introspection.topk import top_k_attribute
-
-HALVES = ("attention", "ffn")
 
 
 def infer_family(model_type: str, config: Any = None) -> InferredFamily:

@@ -50,12 +50,6 @@ class LatencyScenario:
         """Return generated tokens a second for a latency in ms."""
         return self.batch_size * self.generated / latency * 1000.0
 
-    def latency_for(self, throughput: float) -> float:
-        """Return the latency in ms at which so many tokens a second are generated: a bound on one bounds the other."""
-        if throughput <= 0 or not self.generated:
-            raise UsageError(f"throughput {throughput} with {self.generated} generated tokens", expected="both above 0")
-        return self.batch_size * self.generated / throughput * 1000.0
-
 
 @dataclass(frozen=True)
 class SubblockCalls:

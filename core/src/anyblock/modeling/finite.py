@@ -74,7 +74,7 @@ def require_finite_score(value: float, metric: str) -> float:
         raise ExecutionError(
             f"the score ({metric}) is {value}",
             expected="a finite number",
-            hint="try --set dtype=float32 or bfloat16; if it stays, the checkpoint holds NaN or infinite weights",
+            hint="try dtype=float32 or dtype=bfloat16; if it stays, the checkpoint holds NaN or infinite weights",
         )
     return value
 

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.contract.blocks import HALVES, group_name, layer_of
 from anyblock.errors import ExecutionError
 from anyblock.modeling.activation_cache import form_of
 from anyblock.modeling.finite import require_finite_output, require_finite_weights
@@ -228,8 +229,8 @@ class LayerwiseModel:
             while self.max_resident is not None and len(self._resident) >= self.max_resident:
                 self._drop(next(iter(self._resident)))
                 give_back()
-            for half in ("attention", "ffn", "other"):
-                group = f"block_{index}_{half}"
+            for half in (*HALVES, "other"):
+                group = group_name(index, half)
                 if group in self.checkpoint.groups:
                     self._assign(group, self.places[index])
         self._resident[index] = None
@@ -255,7 +256,7 @@ class LayerwiseModel:
 
     def _load_outside_layers(self) -> None:
         for group in self.checkpoint.model_groups:
-            if not group.startswith("block_"):
+            if layer_of(group) is None:
                 self._assign(group, self.device)
         self.model.tie_weights()
         self.family.init_rotary_embedding(self.model, self.device, self.model.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
+from anyblock.contract.blocks import layer_of
 from anyblock.modeling.process_memory import resident
 from anyblock.modeling.spool import Spool
 from anyblock.modeling.system_memory import memory
@@ -17,7 +17,6 @@ from anyblock.modeling.system_memory import memory
 if TYPE_CHECKING:
     from anyblock.checkpoint.subblocks import SubblockCheckpoint
 
-_LAYER: Final = re.compile(r"block_(\d+)_")
 _WORKING_LAYERS: Final = 3
 """Besides resident layers: a variant, its half of the teacher in sorted order, and what converting a dtype takes."""
 _OUTSIDES: Final = 2
@@ -64,9 +63,9 @@ def weight_sizes(checkpoint: SubblockCheckpoint, dtype: torch.dtype) -> tuple[di
             tensor.numel() * (dtype.itemsize if tensor.is_floating_point() else tensor.element_size())
             for tensor in checkpoint.meta(group).values()
         )
-        layer = _LAYER.match(group)
-        if layer:
-            layers[int(layer[1])] += size
+        layer = layer_of(group)
+        if layer is not None:
+            layers[layer] += size
         else:
             outside += size
     return layers, outside

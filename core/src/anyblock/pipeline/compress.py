@@ -88,7 +88,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     # Whatever can be refused is refused here, before anything is written.
     resolve_devices(config.device)
     config, folder = pin_model(config, run.path)
-    source = read_source(folder, family=config.family, trust_remote_code=config.trust_remote_code)
+    source = read_source(folder, trust_remote_code=config.trust_remote_code)
     _check_names(config, source.family)
     narrow = narrowed_source(config, source)
     linear = linear_places(config, source)

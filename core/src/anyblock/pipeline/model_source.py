@@ -14,7 +14,6 @@ from anyblock.checkpoint.plan import plan_conversion
 from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.contract.blocks import BlockConfig
-from anyblock.errors import ConfigError
 from anyblock.family import ModelFamily, get_family
 
 if TYPE_CHECKING:
@@ -50,26 +49,20 @@ class Source:
         return self.family.language_model_config(self.config)
 
 
-def read_source(path: Path, *, family: str | None = None, trust_remote_code: bool = False) -> Source:
+def read_source(path: Path, *, trust_remote_code: bool = False) -> Source:
     """Read config and headers.
 
     Args:
         path: the model.
-        family: the `model_type` that the user named; None takes what `config.json` says.
         trust_remote_code: let transformers run the checkpoint's own configuration code where a default is needed.
 
     Raises:
-        ConfigError: `config.json` is unusable, or is not of that family.
+        ConfigError: `config.json` is unusable.
         CheckpointError: the files are damaged, or hold tensors that the adapter does not know.
         UnsupportedModelError: no installed adapter serves the model.
     """
     raw = read_config(path)
     model_type = raw["model_type"]
-    if family is not None and family != model_type:
-        raise ConfigError(
-            f"the family {family!r} was named, but {path / 'config.json'} has the model_type {model_type!r}",
-            expected="the model's own model_type, or none",
-        )
     adapter = get_family(model_type)
     view = config_view(path, trust_remote_code=trust_remote_code)
     if is_subblock_checkpoint(path):

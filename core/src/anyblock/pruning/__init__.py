@@ -6,7 +6,6 @@ from anyblock.pruning.experts import ExpertRemovalLayerDescriptor, ExpertRemoval
 from anyblock.pruning.ffn import FFNIntermediateLayerDescriptor, FFNIntermediatePruningMixIn
 from anyblock.pruning.heads import KVHeadsLayerDescriptor, KVHeadsPruningMixIn, QueryGroupsPruningMixIn
 from anyblock.pruning.hidden import HiddenSizeLayerDescriptor, HiddenSizePruningMixIn
-from anyblock.pruning.init_modes import INIT_MODES, POOLING, Initialisation
 from anyblock.pruning.latent import LatentHeadsLayerDescriptor, LatentHeadsPruningMixIn
 from anyblock.pruning.layouts import (
     attention_mixins,
@@ -25,8 +24,6 @@ from anyblock.pruning.repair_child import repair_child
 from anyblock.pruning.repair_experts import repair_experts
 
 __all__ = [
-    "INIT_MODES",
-    "POOLING",
     "ExpertIntermediateLayerDescriptor",
     "ExpertIntermediatePruningMixIn",
     "ExpertRemovalLayerDescriptor",
@@ -35,7 +32,6 @@ __all__ = [
     "FFNIntermediatePruningMixIn",
     "HiddenSizeLayerDescriptor",
     "HiddenSizePruningMixIn",
-    "Initialisation",
     "KVHeadsLayerDescriptor",
     "KVHeadsPruningMixIn",
     "LatentHeadsLayerDescriptor",

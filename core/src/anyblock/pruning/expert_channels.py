@@ -128,10 +128,12 @@ class ExpertIntermediatePruningMixIn(PruningMixIn):
         for row in order:
             super()._check_order(row, block)
 
-    def _resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+    def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         return block.with_moe(expert_intermediate_dim=size)
 
-    def _rule(self, block: BlockConfig, config: Any) -> str:
+    def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         shared = sparse(block, self.kind).shared_expert_intermediate_dim
         also = f" that divides {shared}" if self.layer_descriptor.shared_is_multiple and shared else ""
         return f"a multiple of {self._step(block)} up to {self.size(block)}{also}"

@@ -165,10 +165,12 @@ class ExpertRemovalPruningMixIn(PruningMixIn):
             )
         return super().mask(layer_index, tensors, block, child, config)
 
-    def _resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+    def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         return block.with_moe(num_local_experts=size)
 
-    def _rule(self, block: BlockConfig, config: Any) -> str:
+    def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         least = min(self.legal_sizes(block, config), default=self.size(block))
         step = f", in steps of {self.groups(config)}" if self.groups(config) > 1 else ""
         return f"{least} to {self.size(block)} experts{step}; the router's top-k has to be served"

@@ -99,8 +99,10 @@ class FFNIntermediatePruningMixIn(PruningMixIn):
                 result.append(TensorAxis(names.tensor_name(layer_index, linear, "bias"), 0, segments))
         return tuple(result)
 
-    def _resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+    def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         return block.with_ffn(intermediate_size=size)
 
-    def _rule(self, block: BlockConfig, config: Any) -> str:
+    def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         return f"a width from 1 to {self.size(block)}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import torch
 
@@ -13,7 +13,7 @@ from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.importance_hook import ImportanceHook
 from anyblock.contract.pruning_mixin import Half, PruningMixIn
 from anyblock.contract.tensor_axis import Role, Segment, Silence, TensorAxis, silenced
-from anyblock.contract.tensor_select import Tensors
+from anyblock.contract.tensor_select import Tensors, present
 from anyblock.errors import CheckpointError, UsageError
 from anyblock.importance.kv_heads import IndependentKvHeadContributionHook
 
@@ -159,10 +159,12 @@ class KVHeadsPruningMixIn(_HeadsMixIn):
         """See `PruningMixIn.places`: each kept group is followed by the silent ones that joined it."""
         return torch.arange(size) * (self.size(block) // size)
 
-    def _resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+    def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         return block.with_attention(num_key_value_heads=size)
 
-    def _rule(self, block: BlockConfig, config: Any) -> str:
+    def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         return f"a divisor of {self.size(block)}"
 
 
@@ -176,11 +178,13 @@ class QueryGroupsPruningMixIn(_HeadsMixIn):
         """Return every number of heads from 1 on."""
         return range(1, self.size(block) + 1)
 
-    def _resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+    def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         group = self.group(block, config)
         return block.with_attention(num_key_value_heads=size, num_attention_heads=size * group)
 
-    def _rule(self, block: BlockConfig, config: Any) -> str:
+    def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         return f"1 to {self.size(block)} key-value heads"
 
 
@@ -188,3 +192,54 @@ def regrouped(units: int, size: int) -> torch.Tensor:
     """Return the order of query groups for `size` kept heads: each kept one, then `units / size - 1` removed ones."""
     removed = torch.arange(size, units).reshape(size, -1)
     return torch.cat([torch.arange(size).unsqueeze(1), removed], dim=1).reshape(-1)
+
+
+POOLING: Final[Mapping[str, Callable[[torch.Tensor, int], torch.Tensor]]] = {
+    "average": lambda heads, dim: heads.mean(dim=dim),
+    "first": lambda heads, dim: heads.select(dim, 0),
+}
+"""How a head of the child is made from the teacher's heads that it stands for, by the names that configurations use."""
+
+
+def pool_heads(
+    mixin: PruningMixIn,
+    how: str,
+    layer_index: int,
+    tensors: Tensors,
+    block: BlockConfig,
+    child: BlockConfig,
+    config: Any,
+) -> dict[str, torch.Tensor]:
+    """Make every key-value head of the child from all of the teacher's heads that it stands for; no head is chosen.
+
+    Args:
+        mixin: the family's mixin for `kv_heads`.
+        how: a key of `POOLING`.
+        layer_index: the block's index.
+        tensors: the attention's tensors by checkpoint name, as the teacher has them.
+        block: the teacher's block config.
+        child: the child's block config.
+        config: the configuration of the language model.
+
+    Raises:
+        UsageError: the mixin is of another kind, or the child's size is not legal.
+        CheckpointError: a tensor is missing or has a shape that does not fit.
+    """
+    if not isinstance(mixin, KVHeadsPruningMixIn):
+        raise UsageError(f"the units of {mixin.kind} cannot be pooled", expected=f"the kind {KVHeadsPruningMixIn.kind}")
+    units, size = mixin.size(block), mixin.size(child)
+    mixin.check_size(block, size, config)
+    result = dict(tensors)
+    for axis in present(mixin.axes(layer_index, block, config), result, units):
+        if all(segment.role == "query" for segment in axis.segments):
+            continue
+        parts = []
+        for start, segment in axis.placed(units):
+            part = result[axis.name].narrow(axis.dim, start, segment.length(units))
+            if segment.role == "unit":
+                rest = part.shape[axis.dim + 1 :]
+                heads = part.reshape(*part.shape[: axis.dim], size, units // size, segment.width, *rest)
+                part = POOLING[how](heads, axis.dim + 1).flatten(axis.dim, axis.dim + 1)
+            parts.append(part)
+        result[axis.name] = torch.cat(parts, dim=axis.dim)
+    return result

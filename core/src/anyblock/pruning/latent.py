@@ -82,8 +82,10 @@ class LatentHeadsPruningMixIn(PruningMixIn):
             *(TensorAxis(names.tensor_name(layer_index, name), 0, query) for name in names.query_names),
         )
 
-    def _resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+    def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         return block.with_attention(num_attention_heads=size)
 
-    def _rule(self, block: BlockConfig, config: Any) -> str:
+    def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         return f"1 to {self.size(block)} heads"

@@ -102,10 +102,12 @@ class MambaHeadsPruningMixIn(PruningMixIn):
             for name, dim, segments, required in parts
         )
 
-    def _resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+    def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         return block.with_attention(mamba=replace(self._mamba(block), num_heads=size))
 
-    def _rule(self, block: BlockConfig, config: Any) -> str:
+    def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         return f"a multiple of {self._mamba(block).num_groups} up to {self.size(block)}"
 
     def _mamba(self, block: BlockConfig) -> MambaConfig:

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from anyblock.calibration.batches import Batches
-from anyblock.candidates.candidate import HALVES, TEACHER, Candidate
+from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.child_layers import ChildLayers
+from anyblock.contract.blocks import HALVES, group_name
 from anyblock.contract.importance_hook import HookContext
 from anyblock.importance.expert_moments import ExpertGramStatistic
 from anyblock.importance.statistics import GramStatistic
@@ -121,7 +122,7 @@ class _Sweep:
         found: dict[str, torch.Tensor] = {}
         lines: list[dict[str, Any]] = []
         for half in HALVES:
-            candidate = self.by_group.get(f"block_{index}_{half}")
+            candidate = self.by_group.get(group_name(index, half))
             if candidate is None or not self.weights.is_repairable(candidate):
                 continue
             if half == "attention":

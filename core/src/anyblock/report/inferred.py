@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.tree import Tree
 
+from anyblock.contract.blocks import HALVES
 from anyblock.report.table import attention_text, ffn_text
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def inferred_tree(inferred: InferredFamily, family: ModelFamily, config: Any) ->
     layers = tree.add(
         f"layers {facts['layers_path']} ({', '.join(name.rpartition('.')[2] for name in facts['decoder_layer'])})"
     )
-    for half in ("attention", "ffn"):
+    for half in HALVES:
         for name, kind in inferred.kinds(half).items():
             branch = layers.add(f"{half}: {name}")
             branch.add(f"tensors {', '.join(kind.names)}")
@@ -58,7 +59,7 @@ def _add_blocks(tree: Tree, family: ModelFamily, config: Any) -> None:
         branch = tree.add(span)
         halves = {"attention": attention_text(block.attention, block.attention), "ffn": ffn_text(block.ffn, block.ffn)}
         for half, shown in halves.items():
-            losses = ["the whole half"] if family.supports(f"{half}_no_op") and not getattr(block, half).no_op else []
+            losses = ["the whole half"] if family.supports(f"{half}_no_op") and not block.half(half).no_op else []
             for kind, mixin in mixins.items():
                 if mixin.half == half and mixin.applies_to(block) and family.supports(kind):
                     sizes = sorted(size for size in mixin.legal_sizes(block, text) if size < mixin.size(block))

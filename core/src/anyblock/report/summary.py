@@ -26,7 +26,7 @@ class SearchLine:
     """How the search ended.
 
     Attributes:
-        status: the solver's word, for instance `optimal` or `time limit`.
+        status: `proven`, `gap` or `limit`; see `anyblock.search.solution.Status`.
         score: the found solution's value, the sum of its candidates' scores.
         bound: no solution can be better than this.
         gap: relative distance of the two; 0 means proven.

@@ -15,6 +15,7 @@ from torch import nn
 
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
+from anyblock.contract.blocks import group_name
 from anyblock.modeling.activation_cache import Answer, Form, answering, record, replayed
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.spool import Spool, SpooledTensors
@@ -92,7 +93,7 @@ class LayerOutputs:
     def _before_ffn(self, runs: _Runs) -> _Shared:
         engine, index = self._engine, runs.index
         layer, path = engine.use(index), engine.family.layer_block_name(index)
-        names = engine.checkpoint.groups.get(f"block_{index}_ffn", ())
+        names = engine.checkpoint.groups.get(group_name(index, "ffn"), ())
         owners = {engine.weights.target(name)[0].rpartition(".")[0] for name in names}
         ffn = {engine.model.get_submodule(owner) for owner in owners if f"{owner}.".startswith(f"{path}.")}
         shared: _Shared = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
@@ -44,10 +43,6 @@ class Solution:
     def to_dict(self) -> dict[str, Any]:
         """Return the solution as JSON-serialisable types."""
         return asdict(self)
-
-    def to_json(self) -> str:
-        """Return the solution as an indented JSON object."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def distance(self, other: Solution) -> int:
         """Return in how many groups the two choose differently (Hamming distance)."""

@@ -72,7 +72,7 @@ def child_of(folder: Path, case: dict[str, Any], tokenizer: Path | None = None) 
     teacher = SubblockCheckpoint.open(convert_model(folder / "source", folder / "teacher"))
     block = teacher.block_configs[0]
     chosen = [
-        Candidate(layer, half, NO_OP, 0, getattr(block, f"with_{half}")(no_op=True))
+        Candidate(layer, half, NO_OP, 0, block.with_half(half, no_op=True))
         for layer, halves in case.get("removed", {}).items()
         for half in halves
     ]

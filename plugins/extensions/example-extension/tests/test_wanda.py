@@ -51,19 +51,6 @@ def test_scores_are_the_wanda_metric_summed_over_the_outputs(seed, channels, out
     assert scores.shape == (channels,)
 
 
-def test_two_shards_merged_are_one_pass_and_a_saved_state_continues():
-    torch.manual_seed(0)
-    module, batches = nn.Linear(6, 3), [torch.randn(1, 5, 6) for _ in range(4)]
-    whole = run(module, batches)
-    one, two = run(module, batches[:1]), run(module, batches[1:])
-    one.merge(two)
-    assert torch.equal(one.scores(), whole.scores())
-    assert one.batches == 4
-    resumed = WandaChannelContributionHook(module, CONTEXT)
-    resumed.load_state_dict(whole.state_dict())
-    assert torch.equal(resumed.to_dict()["score"], whole.scores())
-
-
 def test_one_outlier_outweighs_a_steady_channel_of_the_same_mean():
     module = nn.Linear(2, 1, bias=False)
     nn.init.ones_(module.weight)

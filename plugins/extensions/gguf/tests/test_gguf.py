@@ -237,7 +237,7 @@ def test_a_linear_map_in_place_of_a_half_is_refused(half, trained_child):
 
     child = SubblockCheckpoint.open(trained_child)
     blocks = list(child.block_configs)
-    blocks[3] = getattr(blocks[3], f"with_{half}")(replace_with_linear=True)
+    blocks[3] = blocks[3].with_half(half, replace_with_linear=True)
     object.__setattr__(child, "block_configs", blocks)
     assert GgufFormat().obstacles(ExportedChild(child, get_family("llama"))) == [
         f"layer 3 has a linear map in place of its {half}, which the form cannot express"

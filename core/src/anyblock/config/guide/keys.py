@@ -38,7 +38,10 @@ def _ignored(reason: str, *names: str, under: str = "") -> dict[str, Key]:
 GUIDE_KEYS: Final[Mapping[str, Key]] = {
     "input_hf_model_path": Key("model"),
     "puzzle_dir": Key("run_dir", "The run folder; `output` becomes `child` in it unless it is given."),
-    "descriptor": Key("family", "`mistral_small`, `nemotron_h_v2` and `qwen3_vl` become the `model_type`."),
+    "descriptor": Key(
+        doc="Checked where the model is on this machine: it must be the model's own `model_type`. `mistral_small`, "
+        "`nemotron_h_v2` and `qwen3_vl` stand for `mistral`, `nemotron_h` and `qwen3_vl_moe`."
+    ),
     "dataset_path": Key("data.path", "A text file, not a folder of a data set."),
     **_ignored(PATHS, "teacher_dir", "replacement_library_path"),
     **_ignored(DEVICES, "nccl_timeout_minutes"),

@@ -10,7 +10,7 @@ from anyblock.config.guide.keys import GUIDE_KEYS
 from anyblock.config.guide.pruning import translate_pruning
 from anyblock.config.guide.tables import FIXED, PRUNING_ONLY, SWITCHED_OFF
 from anyblock.config.guide.translation import Translation
-from anyblock.config.guide.values import CONVERSIONS, budgets, lengths, scenario, tokens
+from anyblock.config.guide.values import CONVERSIONS, budgets, check_family, lengths, scenario, tokens
 from anyblock.config.guide.walk import below_pruning, leaves, texts
 from anyblock.config.problems import gathered
 from anyblock.config.pruning import PruningConfig
@@ -56,7 +56,7 @@ def translate(tree: Tree, names: Callable[[], NameRegistry], progress: Progress)
             guide.attempt(_keep, guide, path)
     for key in dict.fromkeys(key for _, key in found if key):
         guide.attempt(_translate, guide, key)
-    for step in (tokens, lengths, scenario, budgets, translate_pruning):
+    for step in (check_family, tokens, lengths, scenario, budgets, translate_pruning):
         guide.attempt(step, guide)
     if guide.faults:
         raise gathered(list(dict.fromkeys(guide.faults)))

@@ -10,7 +10,7 @@ from anyblock.config.guide.budget import constraint_entries
 from anyblock.config.guide.tables import OBJECTIVES
 from anyblock.config.guide.translation import Translation
 from anyblock.config.guide.walk import lookup
-from anyblock.config.registry import REFERENCE_FAMILIES
+from anyblock.config.registry import REFERENCE_FAMILIES, local_model_type
 from anyblock.config.schema import DataConfig
 from anyblock.config.tree import split_key
 from anyblock.errors import ConfigError, nearest
@@ -100,9 +100,18 @@ def _dtype(guide: Translation, key: str) -> str:
     return _dtype_name(guide.get(key))
 
 
-def _family(guide: Translation, key: str) -> Any:
-    value = guide.text(key)
-    return REFERENCE_FAMILIES.get(str(value), value)
+def check_family(guide: Translation) -> None:
+    """Check that `descriptor` names the family of the model, where the model is on this machine.
+
+    Raises:
+        ConfigError: it names another one.
+    """
+    named, own = guide.text("descriptor"), local_model_type(lookup(guide.result.data, ("model",))[1])
+    if named is not None and own is not None and REFERENCE_FAMILIES.get(named, named) != own:
+        raise ConfigError(
+            f"{guide.place('descriptor')} is {named!r}, and the model's config.json has the model_type {own!r}",
+            expected="the descriptor of the model's own family, or none",
+        )
 
 
 def _objective(guide: Translation, key: str) -> str:
@@ -136,7 +145,6 @@ CONVERSIONS: Final[dict[str, Callable[[Translation, str], Any]]] = {
         ),
         Translation.get,
     ),
-    "descriptor": _family,
     "mip.objective": _objective,
     "realize_model.skip_validation": _opposite,
     "pruning.model_dtype": _dtype,

@@ -121,12 +121,14 @@ def hook_plans(config: RunConfig, source: Source) -> list[HookPlan]:
             continue
         if mixin is None or not any(mixin.applies_to(block) for block in source.block_configs):
             continue
-        selecting = settings.hook or mixin.supported_hooks()[0].__name__
+        default = mixin.supported_hooks()[0]
+        selecting = settings.hook or default.__name__
+        known = {**hooks, default.__name__: default}  # the mixin's own default need not be registered by name
         for name in dict.fromkeys((selecting, *settings.extra_hooks)):
-            if name not in hooks:
+            if name not in known:
                 raise UsageError(
-                    f"unknown importance hook {name!r}", expected=", ".join(sorted(hooks)), hint=nearest(name, hooks)
+                    f"unknown importance hook {name!r}", expected=", ".join(sorted(known)), hint=nearest(name, known)
                 )
             options = dict(settings.hook_options) if name == selecting else {}
-            plans.append(HookPlan(kind, name, hooks[name], mixin, settings.target, options))
+            plans.append(HookPlan(kind, name, known[name], mixin, settings.target, options))
     return plans

@@ -10,10 +10,11 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
-from anyblock.candidates.candidate import HALVES, LINEAR, TEACHER, Candidate
+from anyblock.candidates.candidate import LINEAR, TEACHER, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights, candidate_shapes
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.schema import RunConfig, SearchConfig
+from anyblock.contract.blocks import HALVES, group_name, layer_of
 from anyblock.costs.registry import LATENCY
 from anyblock.errors import UnsupportedModelError
 from anyblock.latency.additive_model import FIXED, LatencyModel, LatencyScenario
@@ -117,7 +118,7 @@ def _original(context: RunContext) -> float:
         Candidate(layer, half, TEACHER, 0, block)
         for layer, block in enumerate(blocks)
         for half in HALVES
-        if not getattr(block, half).no_op
+        if not block.half(half).no_op
     ]
     keys, shapes = _shapes(context, CostedCandidates(blocks, parts, {}, {}))
     return _times(context).measure(shapes, fixed=_outside(context), whole=None).predict(keys.values())
@@ -141,7 +142,7 @@ def _outside(context: RunContext) -> str:
     outside = {
         group: {name: [str(tensor.dtype), *tensor.shape] for name, tensor in sorted(tensors.items())}
         for group, tensors in context.source.shapes.items()
-        if not group.startswith("block_")
+        if layer_of(group) is None
     }
     return digest(outside)
 
@@ -155,7 +156,7 @@ def _shapes(context: RunContext, costed: CostedCandidates) -> tuple[dict[str, st
     shapes: dict[str, Shape] = {}
     for candidate in costed.candidates:
         layer, teacher = candidate.layer, costed.blocks[candidate.layer]
-        if getattr(candidate.block_config, candidate.half).no_op:
+        if candidate.block_config.half(candidate.half).no_op:
             keys[candidate.key] = ""
             continue
         alone = _alone(context, candidate)
@@ -169,7 +170,7 @@ def _shapes(context: RunContext, costed: CostedCandidates) -> tuple[dict[str, st
                 context.linear,
             )
         )
-        tensors |= context.source.shapes.get(f"block_{layer}_other", {})
+        tensors |= context.source.shapes.get(group_name(layer, "other"), {})
         cache = (
             context.family.cache_spec(context.source.config, alone, layer) if candidate.half == "attention" else None
         )
@@ -183,7 +184,7 @@ def _alone(context: RunContext, candidate: Candidate) -> Any:
     """Return the candidate's block without its other half."""
     block = candidate.block_config
     other = "ffn" if candidate.half == "attention" else "attention"
-    if getattr(block, other).no_op:
+    if block.half(other).no_op:
         return block
     if not context.family.supports(f"{other}_no_op"):
         raise UnsupportedModelError(
@@ -191,7 +192,7 @@ def _alone(context: RunContext, candidate: Candidate) -> Any:
             expected="a family whose halves can be removed, so that each is timed alone",
             hint="leave out the budget on latency or throughput",
         )
-    return block.with_ffn(no_op=True) if other == "ffn" else block.with_attention(no_op=True)
+    return block.with_half(other, no_op=True)
 
 
 def _tensors(context: RunContext, weights: CandidateWeights, candidate: Candidate) -> dict[str, Any]:
@@ -203,5 +204,5 @@ def _tensors(context: RunContext, weights: CandidateWeights, candidate: Candidat
         tensors = site.tensors(context.teacher.load(candidate.group), torch.eye(width))
     else:
         tensors = weights.subblock(candidate)
-    group = f"block_{candidate.layer}_other"
+    group = group_name(candidate.layer, "other")
     return tensors | context.teacher.load(group) if group in context.teacher.groups else tensors

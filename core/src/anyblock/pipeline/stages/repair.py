@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anyblock.candidates.candidate import TEACHER
-from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.stages.adapt import PARTIAL, Adapted, Adapting, read_adaptation
-from anyblock.realize.repair import RepairLine, repair
+from anyblock.pipeline.stages.adapt import PARTIAL, Adapted, Adapting
+from anyblock.realize.repair import repair
 
 if TYPE_CHECKING:
     import torch
@@ -23,12 +22,6 @@ def run_repair(child: Adapting, given: Adapted) -> Adapted:
     if child.context.config.pruning.repair.method == "none":
         return given
     return child.run(STAGE, given, {}, _repair)
-
-
-def read_repair(run: RunFolder) -> list[RepairLine]:
-    """Read what the finished stage did to each subblock."""
-    found = read_adaptation(run, STAGE)
-    return [] if found is None else [RepairLine(**line) for line in found.lines]
 
 
 def _repair(

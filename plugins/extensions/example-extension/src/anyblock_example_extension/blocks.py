@@ -57,10 +57,12 @@ class FFNBlocksPruningMixIn(FFNIntermediatePruningMixIn):
         """Return every number of blocks from 1 on."""
         return range(1, self.size(block) + 1)
 
-    def _resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+    def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         return block.with_ffn(intermediate_size=size * BLOCK)
 
-    def _rule(self, block: BlockConfig, config: Any) -> str:
+    def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         return f"1 to {self.size(block)} blocks of {BLOCK} channels"
 
 

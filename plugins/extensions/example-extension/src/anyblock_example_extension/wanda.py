@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from anyblock.contract.linear_inputs import input_tokens, linear_weight, to_sum
@@ -17,8 +17,6 @@ class WandaChannelContributionHook(ImportanceHook):
     `x_j` is the channel's input over all calibration tokens; unlike a mean of `|x_j|`, its norm favours rare outliers.
     """
 
-    summed: ClassVar[tuple[str, ...]] = ("squares",)
-
     def __init__(self, module: nn.Module, context: HookContext) -> None:
         super().__init__(module, context)
         self.squares = torch.zeros(linear_weight(module).shape[1], dtype=torch.float64)
@@ -30,7 +28,3 @@ class WandaChannelContributionHook(ImportanceHook):
     def scores(self) -> torch.Tensor:
         """See `ImportanceHook.scores`; float32 `[channels]`."""
         return (to_sum(linear_weight(self.module).float().abs().sum(dim=0)) * self.squares.sqrt()).float()
-
-    def to_dict(self) -> dict[str, Any]:
-        """See `ImportanceHook.to_dict`."""
-        return {"score": self.scores(), "input_norm": self.squares.sqrt().float()}
