@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from anyblock import family as core
+from anyblock import extensions
 from anyblock.errors import AnyBlockError
-from anyblock.family import ModelFamily
+from anyblock.family import ModelFamily, get_family
 from anyblock.plugins import PluginRegistry
 
 
@@ -15,16 +15,16 @@ from anyblock.plugins import PluginRegistry
 def serving(family: ModelFamily) -> Iterator[None]:
     """Within this scope `get_family` gives this adapter for its `model_type`; an installed one needs no scope."""
     try:
-        installed = core.get_family(family.model_type)
+        installed = get_family(family.model_type)
     except AnyBlockError:
         installed = None
     if installed is not None and type(installed.descriptor) is type(family.descriptor):
         yield
         return
     registry = PluginRegistry.from_plugins({family.model_type: family.descriptor})
-    original = core.installed_plugins
-    core.installed_plugins = lambda: registry
+    original = extensions.installed_plugins
+    extensions.installed_plugins = lambda: registry
     try:
         yield
     finally:
-        core.installed_plugins = original
+        extensions.installed_plugins = original

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from anyblock.checkpoint.hub import resolve_model
 from anyblock.errors import UsageError
-from anyblock.family import installed_plugins
+from anyblock.extensions import installed_plugins
 
 from anyblock_conformance.hub import fetch_headers
 from anyblock_conformance.report.model import Report

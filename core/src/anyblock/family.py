@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from anyblock import extensions as _extensions
 from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.capabilities import CAPABILITIES, Capability
 from anyblock.errors import UnsupportedModelError, UsageError, nearest
-from anyblock.extensions import Extensions, installed_plugins
+from anyblock.extensions import Extensions
 from anyblock.plugins import results
 from anyblock.plugins.contract import SPECS
 from anyblock.plugins.loading import instance_of
@@ -48,7 +49,7 @@ def get_family(model_type: str, *, registry: PluginRegistry | None = None) -> Mo
     """
     if model_type.startswith(INFERRED):
         return _inferred(model_type.removeprefix(INFERRED))
-    found = installed_plugins() if registry is None else registry
+    found = _extensions.installed_plugins() if registry is None else registry
     scope = _INFERRING.get()
     if scope is not None and registry is None:
         try:

@@ -11,7 +11,7 @@ import torch
 from anyblock import convert_model, get_family, load_model
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.costs.cost_model import Scenario, model_costs
-from anyblock.family import installed_plugins
+from anyblock.extensions import installed_plugins
 from anyblock_conformance.tiny import save_tiny
 
 FAMILIES = [name for name in installed_plugins().model_types if name != "example"]

@@ -13,7 +13,7 @@ from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.importance_hook import HookContext
-from anyblock.family import installed_plugins
+from anyblock.extensions import installed_plugins
 from anyblock.importance.expert_moments import ExpertGramStatistic
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.realize.realize import realize

@@ -13,7 +13,7 @@ from anyblock import convert_model, export_child, get_family, load_model
 from anyblock.candidates.candidate import NO_OP, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.family import installed_plugins
+from anyblock.extensions import installed_plugins
 from anyblock.realize.realize import realize
 from anyblock_conformance.tiny import save_tiny
 

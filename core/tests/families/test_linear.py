@@ -15,7 +15,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import HALVES
 from anyblock.costs.cost_model import Scenario, subblock_costs
 from anyblock.errors import UnsupportedModelError
-from anyblock.family import installed_plugins
+from anyblock.extensions import installed_plugins
 from anyblock.modeling.skeleton import load_hf_config
 from anyblock.realize.realize import realize
 from anyblock_conformance.tiny import save_tiny

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.family import ModelFamily, get_family, installed_plugins
+from anyblock.extensions import installed_plugins
+from anyblock.family import ModelFamily, get_family
 from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.skeleton import model_class
 from torch.utils._python_dispatch import TorchDispatchMode

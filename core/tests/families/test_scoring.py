@@ -12,7 +12,7 @@ from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import HALVES
-from anyblock.family import installed_plugins
+from anyblock.extensions import installed_plugins
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.linear_head import find_linear_head
 from anyblock.modeling.spool import IN_MEMORY

@@ -382,7 +382,7 @@ def test_looking_up_a_family_imports_neither_torch_nor_transformers():
 
 
 def test_the_installed_plugins_are_read_again_when_the_settings_change(monkeypatch):
-    from anyblock.family import installed_plugins
+    from anyblock.extensions import installed_plugins
 
     monkeypatch.delenv("ANYBLOCK_DISABLE_PLUGINS", raising=False)
     first = installed_plugins()
