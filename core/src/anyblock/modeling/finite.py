@@ -89,6 +89,21 @@ def require_finite_score(value: float, metric: str) -> float:
     return value
 
 
+def require_finite_child(divergence: float | None, dtype: torch.dtype) -> float:
+    """Return a child's divergence from its teacher if it is a finite number.
+
+    Raises:
+        NotFiniteError: it is not: each part of the child was finite alone, all of them together are not.
+    """
+    if divergence is None or not math.isfinite(divergence):
+        raise NotFiniteError(
+            f"the child gives NaN or infinite numbers in {str(dtype).removeprefix('torch.')}",
+            expected="a child whose numbers stay finite when all its parts are together",
+            hint="set dtype=bfloat16 or dtype=float32, whose numbers reach further, or raise the budget",
+        )
+    return divergence
+
+
 def _range(tensor: torch.Tensor) -> tuple[float, float]:
     low, high = torch.aminmax(tensor.detach())
     return float(low), float(high)

@@ -21,7 +21,7 @@ from anyblock.candidates.candidate import Candidate
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.tensor_files import TensorFiles
 from anyblock.errors import NotFiniteError
-from anyblock.modeling.finite import all_finite, finite_or_none
+from anyblock.modeling.finite import all_finite, finite_or_none, require_finite_child
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, file_digest, read_json
 from anyblock.realize.held_out import held_out_split
@@ -140,6 +140,9 @@ class Adapting:
             given: what the stage before handed on.
             settings: whatever else the result depends on.
             work: what the stage does.
+
+        Raises:
+            NotFiniteError: the child gives NaN or infinite numbers, and the stage did not mend that.
         """
         context = self.context
         stage = context.run.stage(
@@ -180,8 +183,7 @@ class Adapting:
         adapted = Adapted(TensorFiles([path]), file_digest(path))
         done = read_adaptation(context.run, name)
         assert done is not None
-        known = done.after if done.kept else done.before
-        self._known[adapted.key] = math.inf if known is None else known
+        self._known[adapted.key] = require_finite_child(done.after if done.kept else done.before, context.engine.dtype)
         return adapted
 
 

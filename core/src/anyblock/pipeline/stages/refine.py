@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.checkpoint.atomic import write_json_atomic
-from anyblock.errors import BudgetError, NotFiniteError
-from anyblock.modeling.finite import finite_or_none
+from anyblock.errors import BudgetError
+from anyblock.modeling.finite import finite_or_none, require_finite_child
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
@@ -145,13 +145,7 @@ def _refine(
     state = _load(path)
     if state is None:
         choice = chosen_candidates(costed, solution)
-        start = surroundings.divergence(choice)
-        if start == math.inf:
-            raise NotFiniteError(
-                f"the child that the search chose gives NaN or infinite numbers in {str(context.engine.dtype)[6:]}",
-                expected="a child whose numbers stay finite, although each of its parts did alone",
-                hint="set dtype=bfloat16 or dtype=float32, whose numbers reach further, or raise the budget",
-            )
+        start = require_finite_child(surroundings.divergence(choice), context.engine.dtype)
         state = _State(dict(solution.choices), start, max(4, len(solution.choices) // 4), [], {})
         _save(path, state)
     while not state.finished and state.rounds < context.config.search.refine_rounds:
