@@ -75,6 +75,10 @@ class ExecutionError(AnyBlockError):
     """A computation failed: out of memory, numbers that are not finite, a stage that cannot continue."""
 
 
+class NotFiniteError(ExecutionError):
+    """A computation gave NaN or infinite numbers. Whoever compares children or trains one drops what gave them."""
+
+
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Return a phrase such as `did you mean 'a' or 'b'?`, or `""` when nothing is near."""
     matches = difflib.get_close_matches(name, sorted(known), n=count, cutoff=0.6)

@@ -58,10 +58,37 @@ def test_a_stage_that_does_harm_is_dropped(trained: dict[str, Any], tmp_path: Pa
     result = read_adaptation(RunFolder.open(folder), MODEL)
     assert result is not None
     assert not result.kept
+    assert "The stage distill-model was dropped" in (folder / "report.md").read_text()
     trained["distillation"]["model"]["enabled"] = False
     folder, _ = run({**trained, "output": str(tmp_path / "plain")})
     assert not list((folder / "stages").glob("*distill*"))
     assert "distill" not in (folder / "report.md").read_text()
+    assert weights(tmp_path / "plain") == weights(Path(trained["output"]))
+
+
+@pytest.mark.parametrize(("stage", "task"), [("blocks", "Distilling blocks"), ("model", "Distilling the model")])
+def test_a_stage_that_diverges_is_dropped_and_named_and_a_killed_run_ends_the_same(
+    trained: dict[str, Any], tmp_path: Path, stage: str, task: str
+) -> None:
+    for name, section in trained["distillation"].items():
+        section["enabled"] = name == stage
+        section["learning_rate"] = 1e30  # the first step takes weights to where their products are infinite
+    folder, want = run(trained)
+    result = read_adaptation(RunFolder.open(folder), BLOCKS if stage == "blocks" else MODEL)
+    assert result is not None
+    assert not result.kept
+    assert result.diverged
+    assert result.after == result.before
+    report = (folder / "report.md").read_text()
+    assert f"The stage distill-{stage} was dropped: diverged" in report
+    assert "diverged in epoch 1 (NaN or infinite numbers)" in report
+    for steps, name in ((1, task), (0, "Evaluating")):  # in the stage, and after it
+        again = {**trained, "output": str(tmp_path / name / "child")}
+        with pytest.raises(Stop):
+            run(again, StopAfter(steps, name))
+        assert run(again)[1] == want
+    trained["distillation"][stage]["enabled"] = False
+    run({**trained, "output": str(tmp_path / "plain")})
     assert weights(tmp_path / "plain") == weights(Path(trained["output"]))
 
 

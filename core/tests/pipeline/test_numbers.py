@@ -102,6 +102,29 @@ def test_importance_that_is_not_finite(settings: dict[str, Any], damaged: Callab
         run(settings, model=damaged(silenced))
 
 
+@pytest.fixture
+def brink(settings: dict[str, Any], brink_dir: Path) -> dict[str, Any]:
+    """A run in float16 that can remove attentions and a quarter of each ffn."""
+    pruning = {"ffn": {"no_op": False, "sizes": [0.75]}, "kv_heads": None}
+    return {**settings, "model": str(brink_dir), "dtype": "float16", "pruning": pruning}
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_a_child_that_overflows_although_each_candidate_does_not(brink: dict[str, Any], rounds: int) -> None:
+    brink["search"] = {"budget": {"params": "0.6x"}, "refine_rounds": rounds}  # without all three attentions
+    with pytest.raises(ExecutionError, match="the child gives NaN or infinite numbers in float16") as raised:
+        run(brink, evaluation={"enabled": False})
+    assert "float32" in raised.value.hint
+    assert not Path(brink["output"]).exists()
+
+
+def test_refinement_keeps_away_from_children_that_overflow(brink: dict[str, Any]) -> None:
+    brink["search"] = {"budget": {"params": "0.8x"}, "refine_rounds": 2}
+    path = run(brink)
+    choices = json.loads((path / "stages" / "6-refine" / "refinement.json").read_text())["choices"]
+    assert {choices["block_0_attention"], choices["block_1_attention"]} != {"no_op"}
+
+
 @pytest.mark.parametrize("repair", ["least_squares", "none"])
 def test_a_layer_of_zeros(settings: dict[str, Any], damaged: Callable[[Change], str], repair: str) -> None:
     """It is no fault: nothing is lost with it, and its units tie."""

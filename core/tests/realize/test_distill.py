@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,18 +15,21 @@ from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import NO_OP, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.errors import UsageError
+from anyblock.errors import NotFiniteError, UsageError
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.progress import SILENT
+from anyblock.realize import distill_blocks as blockwise
 from anyblock.realize import distill_model as whole
 from anyblock.realize.distill_blocks import distill_blocks
 from anyblock.realize.distill_model import distill_model
 from anyblock.realize.held_out import held_out_split
 from anyblock.realize.realize import realize
-from anyblock.realize.training import TrainingSettings
+from anyblock.realize.training import TrainingSettings, as_stored, learning_rate_at, training_split
 from anyblock.scoring.swaps import Surroundings
 from anyblock_tests.stopping import Stop, StopAfter
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 FAMILY = get_family("llama")
 
@@ -96,6 +100,83 @@ def test_training_that_does_harm_is_dropped(child: Child, stage: str) -> None:
         assert line.epoch == 0
         assert line.after == line.before
     assert same(tensors, given)
+
+
+@pytest.mark.parametrize("stage", ["blocks", "model"])
+def test_training_that_diverges_is_dropped_and_says_so(child: Child, stage: str) -> None:
+    given = {"model.layers.0.mlp.down_proj.weight": torch.zeros(32, 16)}
+    # The first step takes weights to 1e30, whose products no float32 holds.
+    tensors, lines = getattr(child, stage)(learning_rate=1e30, changed=given)
+    for line in lines if isinstance(lines, list) else [lines]:
+        assert (line.epoch, line.diverged) == (0, 1)
+        assert line.after == line.before
+    assert same(tensors, given)
+
+
+def test_a_layer_that_diverges_does_not_take_the_others_with_it(child: Child) -> None:
+    # Errors of about 1e30 can be told apart, but gradients behind this map are of that size too, and their squares are not.
+    given = {"model.layers.0.mlp.down_proj.weight": torch.full((32, 16), 1e15)}
+    tensors, lines = child.blocks(changed=given, epochs=1)
+    assert [(line.layer, line.diverged) for line in lines] == [(0, 1), (1, None)]
+    assert lines[0].epoch == 0
+    name = next(iter(given))
+    assert torch.equal(tensors[name], given[name])
+    assert not any(key.startswith("model.layers.0.") for key in tensors.keys() - given.keys())
+
+
+@pytest.mark.parametrize("stage", [blockwise, whole])
+def test_epochs_before_the_one_that_diverges_count_and_a_stopped_run_knows_the_same(
+    child: Child, tmp_path: Path, stage: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = child.blocks if stage is blockwise else child.model
+    monkeypatch.setattr(whole, "SAVE_EVERY", 1)
+    (good, good_lines), settings = train(epochs=1), {"epochs": 3}
+    steps = len(training_split(child.batches, 1 if stage is blockwise else 2)[0])
+    # The same first epoch, and a second one that cannot go well.
+    monkeypatch.setattr(
+        stage, "learning_rate_at", lambda step, _, rate: learning_rate_at(step, steps, rate) if step < steps else 1e30
+    )
+    want, lines = train(**settings)
+    for line, alone in zip(
+        *(found if isinstance(found, list) else [found] for found in (lines, good_lines)), strict=True
+    ):
+        assert line == replace(alone, diverged=2)
+    assert same(want, good)
+    # Killed before the epoch that diverges, in it (a step or a layer a count), and after it.
+    for after in (1, steps + 1) if stage is whole else (0, 1, 2):
+        with pytest.raises(Stop):
+            train(**settings, partial=tmp_path / str(after), progress=StopAfter(after))
+        found, again = train(**settings, partial=tmp_path / str(after))
+        assert again == lines
+        assert same(found, want)
+
+
+@pytest.mark.parametrize(("stage", "steps"), [("blocks", 0), ("model", 5)])
+def test_a_kept_state_with_numbers_that_are_not_finite_is_not_used(
+    child: Child, tmp_path: Path, stage: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole, "SAVE_EVERY", 2)
+    train = getattr(child, stage)
+    want, want_lines = train()
+    with pytest.raises(Stop):
+        train(partial=tmp_path, progress=StopAfter(steps))
+    (kept,) = tmp_path.glob("*.safetensors")
+    with safe_open(kept, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    name = next(name for name, tensor in tensors.items() if tensor.dtype == torch.float32)
+    save_file({**tensors, name: torch.full_like(tensors[name], float("nan"))}, kept, metadata)
+    found, lines = train(partial=tmp_path)
+    assert lines == want_lines
+    assert same(found, want)
+
+
+def test_weights_that_the_checkpoint_cannot_hold_are_not_judged() -> None:
+    parameters = {"weight": torch.nn.Parameter(torch.tensor([1.0, 7e4]))}
+    with pytest.raises(NotFiniteError), as_stored(parameters, {"weight": torch.float16}):
+        pytest.fail("7e4 is beyond float16")
+    with as_stored(parameters, {"weight": torch.bfloat16}) as values:
+        assert values["weight"].tolist() == pytest.approx([1.0, 7e4], rel=1e-2)
 
 
 @pytest.mark.parametrize(("stage", "steps"), [("blocks", 0), ("blocks", 1), ("model", 1), ("model", 5), ("model", 8)])

@@ -93,6 +93,32 @@ def test_held_out_error_never_rises_and_the_work_can_be_continued(
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_repaired_map_that_the_checkpoint_cannot_hold_is_not_taken(
+    llama_dir: Path, batches: Batches, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """The kept channels of layer 1 are copies of removed ones, ten thousand times smaller."""
+    model = AutoModelForCausalLM.from_pretrained(llama_dir)
+    with torch.no_grad():
+        mlp = model.model.layers[1].mlp
+        for linear, scale in ((mlp.gate_proj, 1.0), (mlp.up_proj, 1e-4)):
+            linear.weight[:24] = linear.weight[24:] * scale
+            linear.bias[:24] = linear.bias[24:] * scale
+        mlp.down_proj.weight.copy_(mlp.down_proj.weight.sign() * 8)  # 8e4 is what it would take
+    model.to(dtype).save_pretrained(tmp_path / "hf")
+    teacher = SubblockCheckpoint.open(convert_model(tmp_path / "hf", tmp_path / "teacher"))
+    engine = LayerwiseModel(teacher, FAMILY, dtype=torch.float32)
+    weights = CandidateWeights(teacher, FAMILY, engine.config, {})
+    repaired, (line,) = repair(engine, narrowed(engine, "ffn_intermediate", 24, [1]), weights, batches)
+    if dtype == torch.float16:
+        assert not repaired
+        assert line.ridge is None
+        assert line.error == line.plain_error
+    else:
+        assert float(repaired["model.layers.1.mlp.down_proj.weight"].abs().max()) > torch.finfo(torch.float16).max
+        assert line.error < line.plain_error
+
+
 def test_one_batch_is_too_few_to_judge_by(teacher_dir: Path) -> None:
     engine = LayerwiseModel(SubblockCheckpoint.open(teacher_dir), FAMILY)
     weights = CandidateWeights(engine.checkpoint, FAMILY, engine.config, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,9 @@ SIZES = {"ffn_intermediate": lambda full: [12, 24, 36, 47], "query_groups": lamb
 
 
 class Setup:
-    def __init__(self, teacher_dir: Path) -> None:
+    def __init__(self, teacher_dir: Path, dtype: torch.dtype | None = None) -> None:
         self.teacher = SubblockCheckpoint.open(teacher_dir)
-        self.engine = LayerwiseModel(self.teacher, FAMILY, max_resident=1)
+        self.engine = LayerwiseModel(self.teacher, FAMILY, max_resident=1, dtype=dtype)
         blocks = self.teacher.block_configs
         self.candidates = list_candidates(FAMILY, self.engine.config, blocks, SIZES, ["attention", "ffn"])
         self.weights = CandidateWeights(self.teacher, FAMILY, self.engine.config, {})
@@ -163,3 +164,24 @@ def test_one_token_whose_curvature_explodes_does_not_decide() -> None:
     calm = float(_damped(products.clone())[1:].square().mean() / 2)
     products[1:, 7] = 500.0
     assert float(_damped(products)[1:].square().mean() / 2) == pytest.approx(calm, abs=0.013)
+
+
+def test_a_child_or_an_exchange_that_is_not_finite_is_infinitely_far(brink_dir: Path) -> None:
+    setup = Setup(brink_dir, dtype=torch.float16)
+    first, second = "block_0_attention:no_op", "block_1_attention:no_op"
+    for key in (first, second):
+        assert math.isfinite(setup.around.divergence(setup.choice(key)))
+    assert setup.around.divergence(setup.choice(first, second)) == math.inf
+    around = setup.around.neighbours(setup.choice(first), setup.candidates)
+    alone = around.alone()
+    assert set(alone) == {candidate.key for candidate in setup.candidates}
+    assert [key for key, change in alone.items() if change == math.inf] == [second]
+    assert second not in {candidate.key for candidate in around.sample(20)}
+    assert not around.unmeasured([second])
+    # The other way round it shows in a later layer only: the exchange is predicted, and measured to be out of bounds.
+    around = setup.around.neighbours(setup.choice(second), setup.candidates)
+    assert math.isfinite(around.alone()[first])
+    around.measure(around.unmeasured([first, "block_2_ffn:ffn_intermediate=36"]))
+    assert [key for key, change in around.alone().items() if change == math.inf] == [first]
+    assert around.together([first, "block_2_ffn:ffn_intermediate=36"]) == math.inf
+    assert all(math.isfinite(level) for level in around.levels().values())

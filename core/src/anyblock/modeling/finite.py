@@ -6,12 +6,12 @@ Both checks read a tensor once and make no copy of it: the smallest and the larg
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import torch
 
-from anyblock.errors import CheckpointError, ExecutionError
+from anyblock.errors import CheckpointError, NotFiniteError
 
 _CHECKED: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _TRY: Final = "try dtype=bfloat16 or dtype=float32, whose numbers reach further"
@@ -46,14 +46,24 @@ def require_finite_weights(tensors: Mapping[str, torch.Tensor], *, dtype: torch.
             )
 
 
+def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Return whether every number of these floating-point tensors is finite."""
+    return all(_is_finite(*_range(tensor)) for tensor in tensors if tensor.dtype in _CHECKED and tensor.numel())
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return the number, or None, which JSON can hold, in place of NaN and infinities."""
+    return value if math.isfinite(value) else None
+
+
 def require_finite_output(hidden: torch.Tensor, layer: int) -> None:
     """Check that a layer's output, `[batch, length, hidden]`, holds finite numbers.
 
     Raises:
-        ExecutionError: names the layer and the dtype.
+        NotFiniteError: names the layer and the dtype.
     """
     if not _is_finite(*_range(hidden)):
-        raise ExecutionError(
+        raise NotFiniteError(
             f"the output of layer {layer} in {str(hidden.dtype).removeprefix('torch.')} holds NaN or infinite values",
             expected="finite activations",
             hint=_TRY,
@@ -68,15 +78,30 @@ def require_finite_score(value: float, metric: str) -> float:
         metric: its name.
 
     Raises:
-        ExecutionError: it is not finite.
+        NotFiniteError: it is not finite.
     """
     if not math.isfinite(value):
-        raise ExecutionError(
+        raise NotFiniteError(
             f"the score ({metric}) is {value}",
             expected="a finite number",
             hint="try dtype=float32 or dtype=bfloat16; if it stays, the checkpoint holds NaN or infinite weights",
         )
     return value
+
+
+def require_finite_child(divergence: float | None, dtype: torch.dtype) -> float:
+    """Return a child's divergence from its teacher if it is a finite number.
+
+    Raises:
+        NotFiniteError: it is not: each part of the child was finite alone, all of them together are not.
+    """
+    if divergence is None or not math.isfinite(divergence):
+        raise NotFiniteError(
+            f"the child gives NaN or infinite numbers in {str(dtype).removeprefix('torch.')}",
+            expected="a child whose numbers stay finite when all its parts are together",
+            hint="set dtype=bfloat16 or dtype=float32, whose numbers reach further, or raise the budget",
+        )
+    return divergence
 
 
 def _range(tensor: torch.Tensor) -> tuple[float, float]:

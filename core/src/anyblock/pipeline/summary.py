@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from anyblock.checkpoint.hub import recorded_origin
 from anyblock.config.schema import RunConfig
 from anyblock.costs.registry import CandidateCosts
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
-from anyblock.pipeline.stages.adapt import read_adaptation
+from anyblock.pipeline.stages.adapt import AdaptationResult, read_adaptation
 from anyblock.pipeline.stages.candidates import CostedCandidates, scenario_of
 from anyblock.pipeline.stages.distill import BLOCKS, MODEL
 from anyblock.pipeline.stages.latency import latency_scenario, wants_latency
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from anyblock.contract.evaluation import Figure
     from anyblock.evaluation.result import EvaluationResult
     from anyblock.search.solution import Solution
+
+_DID: Final = {
+    REPAIR: ("narrowed subblocks were re-fitted by least squares", "ridge", "plain_error", "error"),
+    BLOCKS: ("changed layers were trained one by one", "epoch", "before", "after"),
+}
+"""What each of these stages did to a line, the figure that says that it helped, and the errors before and after."""
 
 
 def summarise(
@@ -98,7 +104,7 @@ def _notes(context: RunContext) -> Iterator[str]:
     for step in steps:
         yield (
             f"Refinement {step.number}: {step.changed} subblocks exchanged (at most {step.region}), KL on the scoring text "
-            f"{step.start:.4f}, predicted {step.predicted:.4f}, measured {step.measured:.4f}; "
+            f"{step.start:.4f}, predicted {step.predicted:.4f}, measured {_kl(step.measured)}; "
             f"{'kept' if step.kept else 'dropped'}."
         )
     check = read_latency_check(context)
@@ -111,23 +117,38 @@ def _notes(context: RunContext) -> Iterator[str]:
         )
         if scenario.generated:
             yield f"Throughput: {scenario.throughput(check.measured):.4g} generated tokens a second, prefill included."
-    repaired = read_adaptation(context.run, REPAIR) if context.config.pruning.repair.method != "none" else None
-    if repaired is not None and repaired.lines:
-        lines = repaired.lines
-        helped = [line for line in lines if line["ridge"] is not None]
-        before, after = (sum(line[name] for line in lines) / len(lines) for name in ("plain_error", "error"))
+    used = {
+        REPAIR: context.config.pruning.repair.method != "none",
+        BLOCKS: context.config.distillation.blocks.enabled,
+        MODEL: context.config.distillation.model.enabled,
+    }
+    for stage in (stage for stage, on in used.items() if on):
+        found = read_adaptation(context.run, stage)
+        if found is not None:
+            yield from _adaptation(stage, found)
+
+
+def _adaptation(stage: str, found: AdaptationResult) -> Iterator[str]:
+    """Say what a stage did to the child's weights, or why it was dropped, and which trainings diverged."""
+    name, lines = stage.partition("-")[2], found.lines
+    if not found.kept and (lines or found.diverged):
         yield (
-            f"{len(helped)} of {len(lines)} narrowed subblocks were re-fitted by least squares; the relative error of their "
-            f"outputs on held-out tokens went from {before:.3f} to {after:.3f} on average."
+            f"The stage {name} was {found.outcome} ({_kl(found.before)} to {_kl(found.after)}); the child has the weights from "
+            "before it."
         )
-    trained = read_adaptation(context.run, BLOCKS) if context.config.distillation.blocks.enabled else None
-    if trained is not None and trained.lines:
-        helped = [line for line in trained.lines if line["epoch"]]
-        before, after = (sum(line[name] for line in trained.lines) / len(trained.lines) for name in ("before", "after"))
+    elif stage in _DID and lines:
+        did, mark, *errors = _DID[stage]
+        known = [line for line in lines if line[errors[0]] is not None]
+        before, after = (sum(line[error] for line in known) / max(1, len(known)) for error in errors)
         yield (
-            f"{len(helped)} of {len(trained.lines)} changed layers were trained one by one; the relative error of their outputs "
-            f"on held-out tokens went from {before:.3f} to {after:.3f} on average."
+            f"{sum(bool(line[mark]) for line in lines)} of {len(lines)} {did}; the relative error of their outputs on held-out "
+            f"tokens went from {before:.3f} to {after:.3f} on average."
         )
+    for line in lines:
+        if line.get("diverged"):
+            what = f"layer {line['layer']}" if "layer" in line else "the model"
+            kept = f"the weights of epoch {line['epoch']} are kept" if line["epoch"] else "its training is dropped"
+            yield f"{name}: {what} diverged in epoch {line['diverged']} (NaN or infinite numbers); {kept}."
 
 
 def _plain(costs: CandidateCosts) -> dict[str, float]:
@@ -158,8 +179,12 @@ def _quality(context: RunContext, stage: str) -> str:
     """Return what a stage did to the child, as far as it measured it."""
     if stage == REFINE and (steps := read_refinement(context.run)):
         kept = [step.measured for step in steps if step.kept]
-        return f"KL on the scoring text {steps[0].start:.4f} to {kept[-1] if kept else steps[0].start:.4f}"
+        return f"KL on the scoring text {steps[0].start:.4f} to {_kl(kept[-1] if kept else steps[0].start)}"
     found = read_adaptation(context.run, stage)
     if found is None:
         return ""
-    return f"KL on held-out text {found.before:.4f} to {found.after:.4f}" + ("" if found.kept else ", dropped")
+    return f"KL on held-out text {_kl(found.before)} to {_kl(found.after)}" + ("" if found.kept else ", dropped")
+
+
+def _kl(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4f}"

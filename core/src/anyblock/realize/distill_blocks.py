@@ -19,6 +19,8 @@ from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.child_layers import ChildLayers
+from anyblock.errors import NotFiniteError
+from anyblock.modeling.finite import require_finite_score
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.progress import SILENT, Progress
@@ -30,6 +32,7 @@ from anyblock.realize.training import (
     learning_rate_at,
     mixed_precision,
     set_learning_rate,
+    take_step,
     training_split,
 )
 
@@ -43,12 +46,14 @@ class BlockLine:
         before: squared error of the layer's output relative to the teacher's, mean over tokens, before the training.
         after: the same of the weights that were kept.
         epoch: after which epoch they were taken; 0 where none was better, so that nothing was changed.
+        diverged: the epoch in which loss, gradients or weights became NaN or infinite, which ends the training; None if none.
     """
 
     layer: int
     before: float
     after: float
     epoch: int
+    diverged: int | None = None
 
 
 def distill_blocks(
@@ -82,6 +87,7 @@ def distill_blocks(
 
     Raises:
         UsageError: there is too little text to hold anything out.
+        NotFiniteError: the child gives NaN or infinite numbers before any training.
     """
     train, held_out = training_split(batches, settings.batch_size)
     held: dict[str, torch.Tensor] = {}  # what replaces the candidates' tensors in the layer that is worked on
@@ -148,30 +154,37 @@ class _Layer:
         with self._child.layer(self._index) as layer:
             parameters = self._child.trainable(self._index)
             before = best = self._error(layer, held_out)
-            epoch_of_best = 0
+            epoch_of_best, diverged = 0, None
             if parameters:
                 optimizer, total = settings.optimizer(parameters), settings.epochs * steps
                 for epoch in range(settings.epochs):
-                    for number, place in enumerate(epoch_order(steps, epoch, settings.seed + self._index)):
-                        rate = learning_rate_at(epoch * steps + number, total, settings.learning_rate)
-                        set_learning_rate(optimizer, rate)
-                        self._step(layer, optimizer, place)
-                    with as_stored(parameters, stored) as values:
-                        error = self._error(layer, held_out)
+                    try:
+                        for number, place in enumerate(epoch_order(steps, epoch, settings.seed + self._index)):
+                            rate = learning_rate_at(epoch * steps + number, total, settings.learning_rate)
+                            set_learning_rate(optimizer, rate)
+                            self._backward(layer, optimizer, place)
+                            take_step(optimizer, parameters)
+                        with as_stored(parameters, stored) as values:
+                            error = self._error(layer, held_out)
+                    except NotFiniteError:
+                        diverged = epoch + 1
+                        break
                     if error < best:
                         best, kept, epoch_of_best = error, values, epoch + 1
-        return kept, BlockLine(self._index, before, best, epoch_of_best)
+        return kept, BlockLine(self._index, before, best, epoch_of_best, diverged)
 
-    def _step(self, layer: nn.Module, optimizer: torch.optim.Optimizer, place: int) -> None:
+    def _backward(self, layer: nn.Module, optimizer: torch.optim.Optimizer, place: int) -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad():
-            self._errors(layer, place).mean().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+            loss = self._errors(layer, place).mean()
+            require_finite_score(float(loss.detach()), "loss of a layer in training")
+            loss.backward()  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def _error(self, layer: nn.Module, places: Sequence[int]) -> float:
         errors = [self._errors(layer, place).double() for place in places]
-        return float(torch.cat([error.flatten() for error in errors]).mean())
+        mean = float(torch.cat([error.flatten() for error in errors]).mean())
+        return require_finite_score(mean, f"relative error of layer {self._index}")
 
     def _errors(self, layer: nn.Module, place: int) -> torch.Tensor:
         """Return the relative squared error of every token, [batch, length]."""

@@ -18,7 +18,8 @@ from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.child_layers import ChildLayers
-from anyblock.errors import ExecutionError
+from anyblock.errors import NotFiniteError
+from anyblock.modeling.finite import require_finite_score
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.metrics import KlDivergence
 from anyblock.modeling.spool import IN_MEMORY
@@ -31,6 +32,7 @@ from anyblock.realize.training import (
     learning_rate_at,
     mixed_precision,
     set_learning_rate,
+    take_step,
     training_split,
 )
 from anyblock.realize.training_state import TrainingState
@@ -47,11 +49,13 @@ class ModelLine:
         before: KL(teacher || child) in nats a token before the training.
         after: the same of the weights that were kept.
         epoch: after which epoch they were taken; 0 where none was better, so that nothing was changed.
+        diverged: the epoch in which loss, gradients or weights became NaN or infinite, which ends the training; None if none.
     """
 
     before: float
     after: float
     epoch: int
+    diverged: int | None = None
 
 
 def distill_model(
@@ -86,7 +90,7 @@ def distill_model(
 
     Raises:
         UsageError: there is too little text to hold anything out.
-        ExecutionError: the loss is not finite.
+        NotFiniteError: the child gives NaN or infinite numbers before any training.
     """
     train, held_out = training_split(batches, settings.batch_size)
     child = ChildLayers(engine, weights, chosen, changed=changed)
@@ -101,22 +105,27 @@ def distill_model(
         state = TrainingState(None if partial is None else partial / "state.safetensors", parameters, optimizer)
         if not state.load():
             state.before = state.best_error = student.divergence(held_out)
-        total = settings.epochs * len(train)
+        total, diverged = settings.epochs * len(train), None
         with progress.task("Distilling the model", total=settings.epochs * train.tokens, unit="tokens") as advance:
             advance(state.step * train.tokens // len(train))
             while state.step < total:
                 epoch, number = divmod(state.step, len(train))
                 place = epoch_order(len(train), epoch, settings.seed)[number]
                 set_learning_rate(optimizer, learning_rate_at(state.step, total, settings.learning_rate))
-                student.learn(train[place], optimizer)
-                state.step += 1
-                if state.step % len(train) == 0:
-                    with as_stored(parameters, stored) as values:
-                        state.judge(student.divergence(held_out), values, epoch + 1)
+                try:
+                    student.backward(train[place], optimizer)
+                    take_step(optimizer, parameters)
+                    state.step += 1
+                    if state.step % len(train) == 0:
+                        with as_stored(parameters, stored) as values:
+                            state.judge(student.divergence(held_out), values, epoch + 1)
+                except NotFiniteError:  # not kept in the state: a resumed run gets here again
+                    diverged = epoch + 1
+                    break
                 if state.step % SAVE_EVERY == 0 or state.step % len(train) == 0:
                     state.save()
                 advance(train[place].numel())
-    return {**changed, **state.best}, ModelLine(state.before, state.best_error, state.best_epoch)
+    return {**changed, **state.best}, ModelLine(state.before, state.best_error, state.best_epoch, diverged)
 
 
 class _Student:
@@ -130,8 +139,12 @@ class _Student:
         self._teacher = teacher
         self._cosine_weight = cosine_weight
 
-    def learn(self, ids: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Make one step on the tokens `ids`, [batch, length]."""
+    def backward(self, ids: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Give the weights the gradients of the loss on the tokens `ids`, [batch, length].
+
+        Raises:
+            NotFiniteError: the divergence is not finite.
+        """
         optimizer.zero_grad(set_to_none=True)
         targets, theirs, batch = self._targets(ids)
         with torch.enable_grad(), mixed_precision(self._engine.device, self._engine.dtype):
@@ -139,14 +152,14 @@ class _Student:
             # The head is run chunk by chunk on a copy, so that the logits of one chunk are held at a time.
             leaf = last.detach().requires_grad_()
             for part in targets.divergences(leaf):
-                self._check(part)
-                (part.sum() / ids.numel()).backward()  # type: ignore[no-untyped-call]
+                loss = part.sum() / ids.numel()
+                require_finite_score(float(loss.detach()), "kl in training")
+                loss.backward()  # type: ignore[no-untyped-call]
             if self._cosine_weight:
                 mine = self._engine.final_hidden(leaf, batch)
                 far = 1 - nn.functional.cosine_similarity(mine.float(), theirs.float(), dim=-1)
                 (self._cosine_weight * far.mean()).backward()  # type: ignore[no-untyped-call]
             last.backward(leaf.grad)  # type: ignore[no-untyped-call]
-        optimizer.step()
 
     @torch.no_grad()
     def divergence(self, batches: Batches) -> float:
@@ -175,12 +188,3 @@ class _Student:
         for index, layer in enumerate(self._layers):
             hidden = self._engine.run(index, hidden, batch, layer=layer)
         return hidden
-
-    @staticmethod
-    def _check(divergences: torch.Tensor) -> None:
-        if not bool(divergences.isfinite().all()):
-            raise ExecutionError(
-                "the divergence is not finite while the child is trained",
-                expected="finite numbers",
-                hint="lower distillation.model.learning_rate, or set dtype=float32",
-            )

@@ -10,10 +10,14 @@ from typing import Any
 import torch
 
 from anyblock.checkpoint.tensor_files import TensorFiles
+from anyblock.modeling.finite import all_finite
 
 
 def load_layer(folder: Path | None, index: int) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]] | None:
-    """Return the tensors by checkpoint name and the lines that `save_layer` kept; None when the layer is not finished."""
+    """Return the tensors by checkpoint name and the lines that `save_layer` kept.
+
+    None when the layer is not finished; a file with numbers that are not finite counts as none.
+    """
     from safetensors import safe_open
 
     path = None if folder is None else folder / f"{index}.safetensors"
@@ -21,7 +25,8 @@ def load_layer(folder: Path | None, index: int) -> tuple[dict[str, torch.Tensor]
         return None
     with safe_open(path, framework="pt") as file:
         lines: list[dict[str, Any]] = json.loads(file.metadata()["lines"])
-        return {name: file.get_tensor(name) for name in file.keys()}, lines  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return (tensors, lines) if all_finite(tensors.values()) else None
 
 
 def save_layer(

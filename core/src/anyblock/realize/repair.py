@@ -18,6 +18,7 @@ from anyblock.contract.blocks import HALVES, group_name
 from anyblock.contract.importance_hook import HookContext
 from anyblock.importance.expert_moments import ExpertGramStatistic
 from anyblock.importance.statistics import GramStatistic
+from anyblock.modeling.finite import all_finite, finite_or_none
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.progress import SILENT, Progress
@@ -32,14 +33,15 @@ class RepairLine:
     Attributes:
         group: the subblock.
         ridge: the relative ridge that did best; None where plain removal was better, so that nothing was changed.
-        plain_error: squared error of the half's output after plain removal, relative to the output's own size.
+        plain_error: squared error of the half's output after plain removal, relative to the output's own size; None where
+            that is not finite, so that nothing was changed.
         error: the same after the repair.
     """
 
     group: str
     ridge: float | None
-    plain_error: float
-    error: float
+    plain_error: float | None
+    error: float | None
 
 
 @torch.no_grad()
@@ -73,6 +75,7 @@ def repair(
 
     Raises:
         UsageError: there are fewer than two batches, so that nothing could be held out.
+        NotFiniteError: the child gives NaN or infinite numbers.
     """
     sweep = _Sweep(engine, chosen, weights, held_out_every(batches))
     prepared, hidden = engine.prepare_all(batches, spool)
@@ -131,8 +134,11 @@ class _Sweep:
                 with self.child.layer(index, instead=self.own_ffn[index]) as layer:
                     statistic = self._collect(candidate, layer, hidden, batches)
             tensors, fit = self.weights.repaired(candidate, statistic.fit, statistic.held_out)
-            lines.append(asdict(RepairLine(candidate.group, fit.ridge, fit.plain_error, fit.error)))
             plain = self.weights.subblock(candidate)
+            ridge, before, after = fit.ridge, finite_or_none(fit.plain_error), finite_or_none(fit.error)
+            if before is None or after is None or not all_finite(tensors.values()):
+                tensors, ridge, after = plain, None, before
+            lines.append(asdict(RepairLine(candidate.group, ridge, before, after)))
             found.update({name: t.contiguous() for name, t in tensors.items() if not torch.equal(t, plain[name])})
             self.hold(found)
         return found, lines

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from anyblock.calibration.batches import Batches
+from anyblock.errors import NotFiniteError
+from anyblock.modeling.finite import all_finite
 from anyblock.realize.held_out import held_out_split
 
 WARM_UP: Final = 0.05
@@ -73,13 +75,31 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+def take_step(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Let the optimizer make a step along the gradients of these parameters.
+
+    Raises:
+        NotFiniteError: the gradients' norm is not finite; the weights are left as they were.
+    """
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters.values() if p.grad is not None])
+    if not bool(norm.isfinite()):
+        raise NotFiniteError("the gradients of a training step are not finite", hint="lower the learning rate")
+    optimizer.step()
+
+
 @contextmanager
 def as_stored(
     parameters: Mapping[str, nn.Parameter], dtypes: Mapping[str, torch.dtype]
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Give the values as a checkpoint will hold them; meanwhile the parameters have them too, so that these are judged."""
+    """Give the values as a checkpoint will hold them; meanwhile the parameters have them too, so that these are judged.
+
+    Raises:
+        NotFiniteError: a value is not finite, or too large for its dtype.
+    """
     exact = {name: parameter.data for name, parameter in parameters.items()}
     values = {name: value.to(dtypes[name], copy=True) for name, value in exact.items()}
+    if not all_finite(values.values()):
+        raise NotFiniteError("trained weights are not finite in the checkpoint's dtype", hint="lower the learning rate")
     try:
         for name, parameter in parameters.items():
             parameter.data = values[name].to(parameter.dtype)

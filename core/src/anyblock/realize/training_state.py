@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from anyblock.modeling.finite import all_finite
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -67,7 +70,7 @@ class TrainingState:
 
     @torch.no_grad()
     def load(self) -> bool:
-        """Go on from the file; False when there is none."""
+        """Resume from the file; return False when there is none, or one with numbers that are not finite."""
         if self._path is None or not self._path.is_file():
             return False
         from safetensors import safe_open
@@ -75,6 +78,8 @@ class TrainingState:
         with safe_open(self._path, framework="pt") as file:
             numbers = json.loads(file.metadata()["numbers"])
             kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if not (all_finite(kept.values()) and all(map(math.isfinite, numbers.values()))):
+            return False
         self.step, self.before = numbers["step"], numbers["before"]
         self.best_error, self.best_epoch = numbers["best_error"], numbers["best_epoch"]
         self.best = {name.partition("|")[2]: t for name, t in kept.items() if name.startswith("best|")}

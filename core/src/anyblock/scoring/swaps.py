@@ -13,6 +13,7 @@ picks can be measured, and the search repeated.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
@@ -23,7 +24,8 @@ from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.child_layers import ChildLayers
-from anyblock.errors import ExecutionError
+from anyblock.errors import NotFiniteError
+from anyblock.modeling.finite import all_finite
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.metrics import KlDivergence
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
@@ -85,16 +87,18 @@ class Surroundings:
 
     @torch.no_grad()
     def divergence(self, choice: Choice, *, changed: Mapping[str, torch.Tensor] | None = None) -> float:
-        """Return the KL(teacher || child) of this child, in nats a token, on the scoring text.
+        """Return the KL(teacher || child) of this child, in nats per token, on the scoring text.
+
+        It is infinite where the child gives NaN or infinite numbers, so that no comparison prefers that child.
 
         Args:
             choice: the child.
             changed: tensors by checkpoint name that replace those of its candidates.
         """
         child = ChildLayers(self._engine, self._weights, choice, changed=changed)
-        hidden = self._first
+        hidden: SpooledTensors | None = self._first
         for index in range(self._engine.num_layers):
-            hidden = self._spool.collect(child.run(index, hidden, self._batches))
+            hidden = self._passed(child, index, hidden)
         return self._mean(hidden)
 
     def neighbours(self, choice: Choice, candidates: Sequence[Candidate]) -> Neighbourhood:
@@ -102,10 +106,11 @@ class Surroundings:
 
         Args:
             choice: the child.
-            candidates: the alternatives; one that the child has already changes nothing.
+            candidates: the alternatives; one that the child has already changes nothing, and one with which it would give
+                NaN or infinite numbers changes it infinitely.
 
         Raises:
-            ExecutionError: an estimate is not finite.
+            NotFiniteError: the child itself gives NaN or infinite numbers.
         """
         engine, layers = self._engine, self._engine.num_layers
         others: list[list[Candidate]] = [[] for _ in range(layers)]
@@ -133,7 +138,9 @@ class Surroundings:
         with self._progress.task("Scoring around the child", total=total, unit="candidates") as advance:
             for index in range(layers - 1, -1, -1):
                 for candidate in others[index]:
-                    found[candidate.key] = self._products(child, candidate, inputs, gradients)
+                    product = self._products(child, candidate, inputs, gradients)
+                    if all_finite([product]):
+                        found[candidate.key] = product
                     advance(1)
                 with child.layer(index) as layer:
                     gradients = self._spool.collect(
@@ -164,10 +171,21 @@ class Surroundings:
                     before, instead = states[place], None
                     if candidate.layer == index:
                         before, instead = inputs[index], candidate
-                    if before is not None:
-                        states[place] = self._spool.collect(child.run(index, before, self._batches, instead=instead))
+                    if candidate.layer <= index:
+                        states[place] = self._passed(child, index, before, instead)
                         advance(1)
-        return [self._mean(hidden) for hidden in states if hidden is not None]
+        return [self._mean(hidden) for hidden in states]
+
+    def _passed(
+        self, child: ChildLayers, index: int, hidden: SpooledTensors | None, instead: Candidate | None = None
+    ) -> SpooledTensors | None:
+        """Run a layer of a child; None, which is passed on, where its numbers are not finite."""
+        if hidden is None:
+            return None
+        try:
+            return self._spool.collect(child.run(index, hidden, self._batches, instead=instead))
+        except NotFiniteError:
+            return None
 
     @torch.no_grad()
     def _products(
@@ -179,7 +197,7 @@ class Surroundings:
     ) -> torch.Tensor:
         """Return the products of gradient and change of every token, [1 + probes, tokens]: of the slope, then the probes.
 
-        Those of the probes are damped.
+        Those of the probes are damped. Where the candidate's numbers are not finite, the products are not either.
         """
         index = candidate.layer
         outputs = child.run(index, inputs[index], self._batches, instead=candidate)
@@ -190,12 +208,15 @@ class Surroundings:
             ],
             dim=1,
         )
-        if not bool(found.isfinite().all()):
-            raise ExecutionError(f"{candidate.key}: the estimated change is not finite", hint="try dtype=float32")
         return _damped(found).cpu()
 
-    def _mean(self, hidden: SpooledTensors) -> float:
-        pairs = [target.distance(states) for target, states in zip(self._targets, hidden, strict=True)]
+    def _mean(self, hidden: SpooledTensors | None) -> float:
+        if hidden is None:
+            return math.inf
+        try:
+            pairs = [target.distance(states) for target, states in zip(self._targets, hidden, strict=True)]
+        except NotFiniteError:
+            return math.inf
         return sum(value for value, _ in pairs) / sum(tokens for _, tokens in pairs)
 
 
@@ -203,7 +224,8 @@ class Neighbourhood:
     """What exchanges in a child would change of its divergence, in nats a token.
 
     Args:
-        products: `{candidate key: products of its change with the slope and the probes, [1 + probes, tokens]}`.
+        products: `{candidate key: products of its change with the slope and the probes, [1 + probes, tokens]}`; candidates
+            without are not to be chosen.
         candidates: those, and what the child has.
         chosen: the keys of what the child has.
         measure: returns what each of some exchanges really changes.
@@ -219,6 +241,7 @@ class Neighbourhood:
         self._products = dict(products)
         self._free = {candidate.key: candidate for candidate in candidates if candidate.key in products}
         self._own = [candidate.key for candidate in candidates if candidate.key in chosen]
+        self._barred = [candidate.key for candidate in candidates if candidate.key not in {*products, *chosen}]
         self._measure = measure
         self._measured: dict[str, float] = {}
 
@@ -249,7 +272,7 @@ class Neighbourhood:
         ratios: dict[str, list[float]] = {}
         for key, change in self._measured.items():
             slope, curvature = _parts(self._products[key])
-            if curvature > 0:
+            if curvature > 0 and math.isfinite(change):
                 ratios.setdefault(self._free[key].half, []).append((change - slope) / curvature)
         least, most = _LEVELS
         return {half: min(max(statistics.median(found), least), most) for half, found in ratios.items()}
@@ -263,7 +286,8 @@ class Neighbourhood:
 
     def alone(self) -> dict[str, float]:
         """Return `{candidate key: change}` for each candidate as the only exchange; 0 for what the child has."""
-        return dict.fromkeys(self._own, 0.0) | {key: self._alone(key) for key in self._free}
+        free = {key: self._alone(key) for key in self._free}
+        return dict.fromkeys(self._own, 0.0) | dict.fromkeys(self._barred, math.inf) | free
 
     def together(self, keys: Iterable[str]) -> float:
         """Return the change that these exchanges make together; what the child has already changes nothing."""

@@ -96,6 +96,26 @@ def teacher_dir(llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return convert_model(llama_dir, tmp_path_factory.mktemp("converted") / "teacher")
 
 
+@pytest.fixture(scope="session")
+def brink_dir(llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A converted Llama that float16 holds without the attention of layer 0 or that of layer 1, and not without both.
+
+    The attentions of both layers take 4e4 off the hidden state, and their ffns add it again.
+    """
+    from anyblock import convert_model
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(llama_dir)
+    with torch.no_grad():
+        for layer in model.model.layers[:2]:
+            layer.self_attn.o_proj.bias[0] = -4e4
+            layer.mlp.down_proj.bias[0] = 4e4
+    folder = tmp_path_factory.mktemp("brink")
+    model.save_pretrained(folder / "hf")
+    letter_tokenizer().save_pretrained(folder / "hf")
+    return convert_model(folder / "hf", folder / "teacher")
+
+
 @pytest.fixture
 def ids() -> torch.Tensor:
     """Token ids [2, 24] of the tiny vocabulary."""

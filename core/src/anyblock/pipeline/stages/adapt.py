@@ -1,14 +1,17 @@
 """What the stages have in common that adapt the child's weights: repair and both kinds of distillation.
 
 Each hands a mapping of tensors to the next, judged by one measure: KL(teacher || child) on a part of the calibration text
-that none of them fits to. A stage that does not lower it is dropped as a whole, and what it was given is handed on.
+that none of them fits to. A stage that does not lower it, or whose numbers become NaN or infinite, is dropped as a whole, and
+what it was given is handed on.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +20,8 @@ from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.tensor_files import TensorFiles
+from anyblock.errors import NotFiniteError
+from anyblock.modeling.finite import all_finite, finite_or_none, require_finite_child
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, file_digest, read_json
 from anyblock.realize.held_out import held_out_split
@@ -51,15 +56,25 @@ class AdaptationResult:
     """What a finished stage did.
 
     Attributes:
-        before, after: KL(teacher || child) in nats a token on the held-out part of the calibration text.
+        before, after: KL(teacher || child) in nats per token on the held-out part of the calibration text; None where it is
+            not finite.
         kept: whether the stage's tensors were handed on.
         lines: what it says of each subblock or layer.
+        diverged: whether it was dropped because its numbers became NaN or infinite.
     """
 
-    before: float
-    after: float
+    before: float | None
+    after: float | None
     kept: bool
     lines: list[dict[str, Any]]
+    diverged: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """Whether the stage was kept, and if not, why."""
+        if self.kept:
+            return "kept"
+        return "dropped: " + ("diverged" if self.diverged else "did not lower the KL on held-out text")
 
 
 @dataclass
@@ -111,7 +126,10 @@ class Adapting:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def divergence(self, tensors: Mapping[str, torch.Tensor]) -> float:
-        """Return the KL(teacher || child) on held-out text of the child with these tensors, in nats a token."""
+        """Return the KL(teacher || child) on held-out text of the child with these tensors, in nats per token.
+
+        It is infinite where the child gives NaN or infinite numbers.
+        """
         return self._judge.divergence(self.chosen, changed=tensors)
 
     def run(self, name: str, given: Adapted, settings: Mapping[str, Any], work: Work) -> Adapted:
@@ -122,6 +140,9 @@ class Adapting:
             given: what the stage before handed on.
             settings: whatever else the result depends on.
             work: what the stage does.
+
+        Raises:
+            NotFiniteError: the child gives NaN or infinite numbers, and the stage did not mend that.
         """
         context = self.context
         stage = context.run.stage(
@@ -142,22 +163,35 @@ class Adapting:
         )
         if not stage.skipped:
             with stage.run() as folder:
-                tensors, lines = work(self, given.tensors, folder)
+                tensors, finite = given.tensors, False
+                lines: list[dict[str, Any]] = []
+                with suppress(NotFiniteError):
+                    tensors, lines = work(self, given.tensors, folder)
+                    finite = all_finite(tensors.values())
                 before = self._known[given.key] if given.key in self._known else self.divergence(given.tensors)
-                after = self.divergence(tensors)
+                after = self.divergence(tensors) if finite else math.inf
                 kept = after < before
+                result = AdaptationResult(
+                    finite_or_none(before), finite_or_none(after), kept, lines, not kept and _diverged(after, lines)
+                )
                 context.progress.note(
-                    f"{name.partition('-')[2]}: KL on held-out text {before:.4f} -> {after:.4f}"
-                    f" ({'kept' if kept else 'dropped'})"
+                    f"{name.partition('-')[2]}: KL on held-out text {before:.4f} -> {after:.4f} ({result.outcome})"
                 )
                 _write(tensors if kept else given.tensors, folder / _WEIGHTS)
-                write_json_atomic(folder / _RESULT, {"before": before, "after": after, "kept": kept, "lines": lines})
+                write_json_atomic(folder / _RESULT, asdict(result))
         path = context.run.result(name, _WEIGHTS)
         adapted = Adapted(TensorFiles([path]), file_digest(path))
-        result = read_adaptation(context.run, name)
-        assert result is not None
-        self._known[adapted.key] = min(result.before, result.after)
+        done = read_adaptation(context.run, name)
+        assert done is not None
+        self._known[adapted.key] = require_finite_child(done.after if done.kept else done.before, context.engine.dtype)
         return adapted
+
+
+def _diverged(after: float, lines: Sequence[Mapping[str, Any]]) -> bool:
+    """Say of a dropped stage whether its numbers became NaN or infinite before it had anything to show."""
+    return after == math.inf or (
+        any(line.get("diverged") for line in lines) and not any(line["epoch"] for line in lines)
+    )
 
 
 def _write(tensors: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -10,6 +10,7 @@ next round begins around it with twice the region that did best.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.errors import BudgetError
+from anyblock.modeling.finite import finite_or_none, require_finite_child
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
@@ -53,7 +55,7 @@ class RefineStep:
         changed: how many did.
         start: the divergence of the child around which was searched.
         predicted: what the estimates promised.
-        measured: what it then was.
+        measured: what it then was; None where the child gave NaN or infinite numbers.
         kept: whether this child became the current one.
     """
 
@@ -62,7 +64,7 @@ class RefineStep:
     changed: int
     start: float
     predicted: float
-    measured: float
+    measured: float | None
     kept: bool
 
 
@@ -143,9 +145,8 @@ def _refine(
     state = _load(path)
     if state is None:
         choice = chosen_candidates(costed, solution)
-        state = _State(
-            dict(solution.choices), surroundings.divergence(choice), max(4, len(solution.choices) // 4), [], {}
-        )
+        start = require_finite_child(surroundings.divergence(choice), context.engine.dtype)
+        state = _State(dict(solution.choices), start, max(4, len(solution.choices) // 4), [], {})
         _save(path, state)
     while not state.finished and state.rounds < context.config.search.refine_rounds:
         _round(context, costed, surroundings, state)
@@ -179,13 +180,13 @@ def _round(context: RunContext, costed: CostedCandidates, surroundings: Surround
             changed=len(found.exchanged),
             start=state.divergence,
             predicted=state.divergence + found.change,
-            measured=value,
+            measured=finite_or_none(value),
             kept=improved and found is best,
         )
         state.steps.append(step)
         context.progress.note(
             f"refining {step.number}: {step.changed} of at most {step.region} subblocks changed, KL {step.start:.4f} -> "
-            f"{step.predicted:.4f} predicted, {step.measured:.4f} measured ({'kept' if step.kept else 'dropped'})"
+            f"{step.predicted:.4f} predicted, {value:.4f} measured ({'kept' if step.kept else 'dropped'})"
         )
     if improved:
         gain = (state.divergence - measured) / state.divergence
@@ -237,7 +238,7 @@ def _search(
         found = _Found(region, solution.choices, exchanged, around.together(exchanged))
         if best is not None:  # seen with what has been measured since
             best = replace(best, change=around.together(best.exchanged))
-        if best is None or found.change < best.change:
+        if found.change < (math.inf if best is None else best.change):
             best = found
         elif not new:
             break

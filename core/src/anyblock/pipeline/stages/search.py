@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 from anyblock.candidates.candidate import TEACHER, Candidate
@@ -67,7 +68,7 @@ def build_problem(
 
     Args:
         costed: the candidates.
-        scores: by candidate key.
+        scores: by candidate key; a candidate whose score is infinite cannot be chosen.
         bounds: the budgets.
         own_scores: the teacher's own subblocks have scores too; otherwise they score 0.
     """
@@ -75,6 +76,8 @@ def build_problem(
     kinds: dict[str, str] = {}
     for candidate in costed.candidates:
         score = 0.0 if candidate.kind == TEACHER and not own_scores else scores[candidate.key]
+        if score == math.inf:
+            continue
         option = Option(candidate.label, score, costed.costs[candidate.key], candidate.label)
         groups.setdefault(candidate.group, []).append(option)
         kinds[candidate.group] = candidate.half
