@@ -42,6 +42,8 @@ def export_child(
         CheckpointError: the child's files are damaged.
         ExecutionError: the output cannot be written.
     """
+    from anyblock.modeling.complete import skeleton_of
+
     target = check_target(output, overwrite=overwrite, sources=[child])
     checkpoint = SubblockCheckpoint.open(child)
     if family is None:
@@ -52,6 +54,7 @@ def export_child(
     if format_name not in formats:
         hint = nearest(format_name, formats)
         raise UsageError(f"unknown format {format_name!r}", expected=f"one of {', '.join(formats)}", hint=hint)
+    skeleton_of(checkpoint, family)  # every tensor of the child is there
     form = formats[format_name]
     if found := form.obstacles(checkpoint, family):
         able = [
