@@ -58,7 +58,8 @@ class TestReader:
             return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
 
         size = 2048 * 4096 * 2
-        spec, config = tools.llama_spec(1, hidden=2048, ffn=4096, vocab=64, dtype="BF16"), tools.llama_config(1)
+        sizes = {"hidden": 2048, "ffn": 4096, "vocab": 64}
+        spec, config = tools.llama_spec(1, **sizes, dtype="BF16"), tools.llama_config(1, **sizes)
         out = convert_model(tools.write_checkpoint(tmp_path / "in", spec, config), tmp_path / "out")
         checkpoint = SubblockCheckpoint.open(out)
         checkpoint.load("embeddings")

@@ -66,7 +66,7 @@ def test_they_are_kept_and_neither_loaded_nor_counted(source: Path, tmp_path: Pa
 
 def test_other_tensors_without_a_place_in_the_model_are_an_error(source: Path, tmp_path: Path):
     family = ModelFamily.from_descriptor(type("Other", (Predicting,), {"group": "further"}), model_type="llama")
-    converted = convert_with(family, source, tmp_path / "converted")
-    for options in ({}, {"attn_implementation": "sdpa"}):
-        with pytest.raises(CheckpointError, match=r"mtp\.0"):
-            load_model(converted, family=family, **options)
+    with pytest.raises(CheckpointError, match=r"no place for 2 tensors: 'mtp\.0\.bias'"):
+        convert_with(family, source, tmp_path / "converted")
+    with pytest.raises(CheckpointError, match=r"no place for 2 tensors: 'mtp\.0\.bias'"):
+        load_model(source)

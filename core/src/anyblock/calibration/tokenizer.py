@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from anyblock.checkpoint.files import open_regular
 from anyblock.errors import InputError
 
 
@@ -19,6 +20,9 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> Any:
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"{path} is not a directory", expected="a model directory with its tokenizer files")
+    for file in filter(Path.is_file, path.glob("*token*")):
+        with open_regular(file, error=InputError):
+            pass  # git-lfs left no pointer there
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=trust_remote_code)
     except (AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:

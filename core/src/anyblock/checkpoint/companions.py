@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from anyblock.checkpoint.config import CONFIG
-from anyblock.checkpoint.files import inside
+from anyblock.checkpoint.files import inside, open_regular
 from anyblock.checkpoint.groups import FOLDER
 from anyblock.checkpoint.source_checkpoint import FOREIGN
 from anyblock.checkpoint.transfer import ByteRange, Copier
@@ -27,7 +27,7 @@ _WEIGHTS: Final = (
     ".engine",
     ".mlmodel",
 )
-_FILES: Final = re.compile(r"\..*|consolidated.*|adapter_config\.json", re.IGNORECASE)
+_FILES: Final = re.compile(r"\..*|consolidated.*", re.IGNORECASE)
 _FOLDERS: Final = re.compile(
     r"\..*|__pycache__|original|onnx|openvino|coreml|gguf|metal|runs|checkpoint-\d+", re.IGNORECASE
 )
@@ -37,11 +37,11 @@ def companions(folder: Path) -> dict[str, Path]:
     """Return `{relative name: file}` of everything that is not weights: tokenizer, generation config, chat
     templates, custom code ...
 
-    Left out are weights of any format, what is hidden, `config.json` (which is written anew), an adapter's config,
-    and folders that hold the model in other formats.
+    Left out are weights of any format, what is hidden, `config.json` (which is written anew), and folders that hold the
+    model in other formats.
 
     Raises:
-        CheckpointError: one of them is not a regular file or leads outside of the folder.
+        CheckpointError: one of them is not a regular file, leads outside of the folder, or was not fetched by git-lfs.
     """
     return {str(path.relative_to(folder)): path for path in sorted(_walk(folder, folder))}
 
@@ -59,7 +59,8 @@ def _walk(root: Path, folder: Path) -> Iterator[Path]:
             inside(root, str(path.relative_to(root)))
             if not path.is_file():
                 raise CheckpointError(f"{path} is not a regular file", expected="files and directories")
-            yield path
+            with open_regular(path):
+                yield path
 
 
 def sizes(files: Mapping[str, Path]) -> int:

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from anyblock.checkpoint.files import inside, plain_directory, read_bounded
 from anyblock.checkpoint.parse import parse_object, shown
-from anyblock.errors import ConfigError
+from anyblock.errors import CheckpointError, ConfigError
 
 CONFIG: Final = "config.json"
+ADAPTER: Final = "adapter_config.json"
 MAX_CONFIG: Final = 32_000_000
 """Largest `config.json` in bytes; the largest known ones have some 100 kB."""
 _LAYERS: Final = {"num_hidden_layers", "num_layers", "n_layer", "n_layers"}
@@ -26,6 +27,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: the model's directory, or the file itself.
 
     Raises:
+        CheckpointError: the directory holds an adapter; see `refuse_adapter`.
         ConfigError: it is missing, unreadable, too large, not a JSON object, has no `model_type`, or holds a number that no
             model has (NaN, an integer of more than 64 bits, millions of layers).
     """
@@ -34,6 +36,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         file = given
     else:
         folder = plain_directory(given, error=ConfigError)
+        refuse_adapter(folder)
         file = inside(folder, CONFIG)
         if not os.path.lexists(file):
             raise ConfigError(f"{folder} has no {CONFIG}", expected="the directory of a Hugging Face model")
@@ -44,6 +47,40 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(f"{file} has {found}", expected='for instance "model_type": "llama"')
     _check_numbers(config, file)
     return config
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Refuse a directory with an adapter of PEFT (LoRA and the like), which transformers would put on top of the weights.
+
+    Raises:
+        CheckpointError: says what it is an adapter of, and how to merge it.
+    """
+    file = folder / ADAPTER
+    if not os.path.lexists(file):
+        return
+    stated = parse_object(read_bounded(inside(folder, ADAPTER), MAX_CONFIG), str(file))
+    kind, base = (
+        stated.get("peft_type") or "PEFT",
+        stated.get("base_model_name_or_path") or "a model that it does not name",
+    )
+    merge = (
+        "merge it first:\n"
+        '  python -c "from peft import PeftModel as P; from transformers import AutoModelForCausalLM as M; '
+        "P.from_pretrained(M.from_pretrained('{base}', dtype='auto'), '{adapter}').merge_and_unload()"
+        f".save_pretrained('{folder}-merged')\"\nand copy the tokenizer files next to the result"
+    )
+    if not os.path.lexists(folder / CONFIG):
+        raise CheckpointError(
+            f"{folder} holds an adapter ({kind}) of {base} and no model",
+            expected="a model with all of its weights",
+            hint=merge.format(base=base, adapter=folder),
+        )
+    raise CheckpointError(
+        f"{folder} holds an adapter ({kind}, {ADAPTER}) next to a model",
+        expected="either of them: it is not clear whether the model is meant with the adapter or without",
+        hint=f"move adapter_* into {folder}-adapter; the model is then used without it, or "
+        + merge.format(base=folder, adapter=f"{folder}-adapter"),
+    )
 
 
 def _check_numbers(config: dict[str, Any], file: Path) -> None:

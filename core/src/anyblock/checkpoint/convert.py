@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from anyblock.checkpoint.atomic import atomic_directory, check_target
 from anyblock.checkpoint.companions import carry, companions, sizes
 from anyblock.checkpoint.compute import compute_parts
 from anyblock.checkpoint.config import read_config
-from anyblock.checkpoint.config_view import config_view
 from anyblock.checkpoint.files import reading
 from anyblock.checkpoint.hub import origin_of, resolve_model
 from anyblock.checkpoint.plan import ConversionPlan, plan_conversion
@@ -92,9 +91,10 @@ def convert_with(
     """Convert the checkpoint in a directory with a given family; see `convert_model`."""
     target = check_target(output_dir, overwrite=overwrite, sources=[folder])
     config = read_config(folder)
-    view = config_view(folder, trust_remote_code=trust_remote_code)
     source = SourceCheckpoint.open(folder)
-    plan = plan_conversion(family, source, config, view)
+    plan = plan_conversion(family, source, config, trust_remote_code=trust_remote_code)
+    for note in plan.notes:
+        progress.note(note)
     with reading(folder):
         files = companions(folder)
         total = source.total_size + sizes(files)
@@ -109,7 +109,7 @@ def convert_with(
         writer = SubblockWriter(
             work, config=plan.config, block_configs=plan.block_configs, advance=advance, written=disk.submit
         )
-        _write_groups(family, plan, source, view, writer, advance)
+        _write_groups(family, plan, source, writer, advance)
         writer.finish(source=origin_of(folder))
     return Path(output_dir)
 
@@ -118,7 +118,6 @@ def _write_groups(
     family: ModelFamily,
     plan: ConversionPlan,
     source: SourceCheckpoint,
-    view: Any,
     writer: SubblockWriter,
     advance: Advance,
 ) -> None:
@@ -129,7 +128,7 @@ def _write_groups(
         stored = {name: plan.stored[name] for name in plan.groups[group] if name in plan.stored}
         computed = {name: plan.computed[name] for name in plan.groups[group] if name in plan.computed}
         with (
-            compute_parts(family, computed, source, view, writer.directory) as parts,
+            compute_parts(family, computed, source, plan.view, writer.directory) as parts,
             Copier(stamps, advance) as copier,
         ):
             writer.write_parts(group, {**stored, **parts}, copier)

@@ -14,6 +14,7 @@ from anyblock.errors import AnyBlockError, CheckpointError
 
 _MAX_NAME: Final = 255
 _MAX_DEPTH: Final = 16
+_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 
 def plain_directory(path: str | os.PathLike[str], *, error: type[AnyBlockError] = CheckpointError) -> Path:
@@ -33,8 +34,8 @@ def plain_directory(path: str | os.PathLike[str], *, error: type[AnyBlockError] 
 def inside(folder: Path, relative: str, *, named_by: str = "") -> Path:
     """Return the path of a file below `folder` that really is there.
 
-    A symbolic link may only lead to a place inside the folder, or, in the cache of huggingface_hub
-    (`<cache>/models--<repo>/snapshots/<revision>/`), into the `blobs/` of the repository or of the whole cache.
+    A symbolic link may only lead to a place inside the folder or into the `blobs/` of a cache of huggingface_hub; from a folder
+    of that cache (`<cache>/models--<repo>/snapshots/<revision>/`), only into those of its repository or of the whole cache.
 
     Args:
         folder: the checkpoint's directory.
@@ -51,7 +52,7 @@ def inside(folder: Path, relative: str, *, named_by: str = "") -> Path:
         )
     path = folder / relative
     real, root = _real(path), _real(folder)
-    if any(real.is_relative_to(place) for place in (root, *_blob_stores(root))):
+    if any(real.is_relative_to(place) for place in (root, *_blob_stores(root, real))):
         return path
     raise CheckpointError(
         f"{path}{origin} leads outside of its folder, to {real}",
@@ -66,12 +67,18 @@ def _is_tame(relative: str) -> bool:
     return bool(parts) and short and not relative.startswith("/") and not {"..", "\\", "\0"} & {*parts, *relative}
 
 
-def _blob_stores(root: Path) -> Iterator[Path]:
+def _blob_stores(root: Path, real: Path) -> Iterator[Path]:
+    """Yield the folders outside of the checkpoint `root` into which its links may lead, as the link to `real` does."""
     snapshots, repository = root.parent, root.parent.parent
-    if snapshots.name == "snapshots":
-        yield repository / "blobs"
-        if repository.name.startswith("models--"):
-            yield repository.parent / "blobs"
+    if snapshots.name != "snapshots":
+        # `--local-dir` of older versions of huggingface_hub made links into the cache, and people still do.
+        store = next((place for place in real.parents if place.name == "blobs"), root)
+        if store.parent.name.startswith("models--") or any(store.parent.glob("models--*/snapshots")):
+            yield store
+        return
+    yield repository / "blobs"
+    if repository.name.startswith("models--"):
+        yield repository.parent / "blobs"
 
 
 def _real(path: Path) -> Path:
@@ -95,7 +102,8 @@ def open_regular(path: Path, *, error: type[AnyBlockError] = CheckpointError) ->
     """Open a regular file for reading and yield its descriptor; a pipe or a device is refused and never waited for.
 
     Raises:
-        CheckpointError: it is missing, unreadable or not a regular file (or the class given as `error`).
+        CheckpointError: it is missing, unreadable, not a regular file or the pointer that git-lfs leaves in place of one (or
+            the class given as `error`).
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -106,6 +114,12 @@ def open_regular(path: Path, *, error: type[AnyBlockError] = CheckpointError) ->
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise error(f"{path} is not a regular file", expected="a file, not a directory, pipe or device")
+        if os.pread(descriptor, len(_POINTER), 0) == _POINTER:
+            raise error(
+                f"{path} is a git-lfs pointer, which stands for a file that was not fetched",
+                expected="the file itself",
+                hint=f"run `git lfs install && git lfs pull` in {path.parent}, or download the model again",
+            )
         yield descriptor
     finally:
         os.close(descriptor)

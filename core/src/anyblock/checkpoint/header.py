@@ -11,12 +11,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from anyblock.checkpoint.dtypes import BITS
+from anyblock.checkpoint.dtypes import BITS, torch_dtype
 from anyblock.checkpoint.files import open_regular, read_exactly
 from anyblock.checkpoint.parse import parse_object, shown, unique
 from anyblock.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_HEADER: Final = 100_000_000
 """Longest header in bytes, the bound of the safetensors library."""
@@ -49,6 +52,16 @@ class TensorEntry:
     def numel(self) -> int:
         """The number of elements."""
         return math.prod(self.shape)
+
+    def meta(self) -> torch.Tensor:
+        """Return a tensor of this type and shape on the meta device.
+
+        Raises:
+            CheckpointError: torch has no such type.
+        """
+        import torch
+
+        return torch.empty(self.shape, dtype=torch_dtype(self.dtype), device="meta")
 
 
 @dataclass(frozen=True)

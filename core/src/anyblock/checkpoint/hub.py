@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from anyblock.checkpoint.config import refuse_adapter
 from anyblock.checkpoint.index import INDEX
 from anyblock.errors import InputError, UsageError
 
@@ -55,6 +56,7 @@ def resolve_model(model: str, *, revision: str | None = None, patterns: Iterable
     Raises:
         InputError: neither a directory nor a hub id, or the hub does not have it, does not give it or cannot be
             reached.
+        CheckpointError: it is an adapter, or holds one.
         UsageError: a revision of a local directory, or two revisions.
     """
     path = Path(model).expanduser()
@@ -63,6 +65,7 @@ def resolve_model(model: str, *, revision: str | None = None, patterns: Iterable
             raise UsageError(
                 f"{model} is a directory and has no revision {revision!r}", expected="a revision of a hub id"
             )
+        refuse_adapter(path)
         return path
     if model and os.path.lexists(path):
         raise InputError(f"{model} is not a directory", expected="the directory of a model, or a hub id")
@@ -71,7 +74,9 @@ def resolve_model(model: str, *, revision: str | None = None, patterns: Iterable
             f"{model or 'the empty name'} does not exist",
             expected="the directory of a model, or a hub id such as owner/name",
         )
-    return _download(*_name_and_revision(model, revision), patterns)
+    folder = _download(*_name_and_revision(model, revision), patterns)
+    refuse_adapter(folder)
+    return folder
 
 
 def split_revision(model: str) -> tuple[str, str | None]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.checkpoint.classify import classify
-from anyblock.checkpoint.groups import check_groups
+from anyblock.checkpoint.config_view import config_view
+from anyblock.checkpoint.groups import NOT_LOADED, check_groups
 from anyblock.checkpoint.index import some
 from anyblock.checkpoint.parse import shown
 from anyblock.checkpoint.safetensors_writer import Stored
@@ -16,10 +17,14 @@ from anyblock.contract.blocks import BlockConfig, block_configs_from_json
 from anyblock.errors import CheckpointError, ConfigError, PluginError
 
 if TYPE_CHECKING:
+    import torch
+
     from anyblock.family import ModelFamily
 
 _DTYPE_KEYS: Final = ("torch_dtype", "dtype")
 _DTYPES: Final = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_TIE: Final = "tie_word_embeddings"
+_QUANTISATION: Final = "quantization_config"
 
 
 @dataclass(frozen=True)
@@ -27,37 +32,49 @@ class ConversionPlan:
     """What goes where.
 
     Attributes:
-        config: the content of the new `config.json` without `block_configs`; it states the weights' type.
+        config: the content of the new `config.json` without `block_configs`; it states the weights' type, and whether the
+            head is the embedding.
+        view: the attribute view of that config, which the family's hooks see.
         block_configs: one a layer.
         groups: `{group: [tensor, ...]}` by new names.
         stored: `{new name: source}` for tensors that are copied.
         computed: `{new name: (source tensor, ...)}` for tensors that are computed.
+        shapes: `{group: {new name: tensor on the meta device}}`.
+        notes: what a user should hear of the model, a sentence each.
     """
 
     config: Mapping[str, Any]
+    view: Any
     block_configs: Sequence[BlockConfig]
     groups: Mapping[str, Sequence[str]]
     stored: Mapping[str, Stored]
     computed: Mapping[str, tuple[str, ...]]
+    shapes: Mapping[str, Mapping[str, torch.Tensor]]
+    notes: Sequence[str] = ()
 
 
 def plan_conversion(
-    family: ModelFamily, source: SourceCheckpoint, config: Mapping[str, Any], view: Any
+    family: ModelFamily, source: SourceCheckpoint, config: Mapping[str, Any], *, trust_remote_code: bool = False
 ) -> ConversionPlan:
-    """Decide where every tensor goes.
+    """Decide where every tensor goes, and hold the checkpoint to its model.
 
     Args:
         family: the model's family.
         source: its weights.
         config: its `config.json`; if that has `block_configs` (a child is converted again), they are kept.
-        view: the attribute view of that config, which the family's hooks see.
+        trust_remote_code: let transformers run the checkpoint's own configuration code where a default value is needed.
 
     Raises:
-        CheckpointError: a tensor without a group or with several, two tensors with one new name, or a half without
-            tensors.
+        CheckpointError: a tensor that the model needs is missing, of another shape, left over or quantised; a tensor without
+            a group or with several, two tensors with one new name, or a half without tensors.
         ConfigError: no usable number of layers, a size that is none, or another number of block configs than layers.
         PluginError: the family names tensors that the checkpoint does not have.
     """
+    from anyblock.modeling.complete import differing_heads, quantisation, quantised, require_complete
+    from anyblock.modeling.skeleton import build_skeleton, load_hf_config
+
+    where = str(source.path)
+    view = config_view(source.path, trust_remote_code=trust_remote_code)
     layers = _num_layers(family, view)
     if "block_configs" in config:
         blocks = block_configs_from_json(config["block_configs"])
@@ -74,18 +91,64 @@ def plan_conversion(
     consumed = {name for sources in computed.values() for name in sources}
     stored = _stored(family, source, consumed, computed)
     names = [*stored, *computed]
-    groups = classify(names, family.layer_name_predicates(layers, view), family=family.model_type)
-    check_groups(groups, blocks, str(source.path))
-    kept = {
-        key: value
-        for key, value in config.items()
-        if key != "block_configs" and not (computed and key == "quantization_config")
-    }
+    try:
+        groups = classify(names, family.layer_name_predicates(layers, view), family=family.model_type)
+        check_groups(groups, blocks, where)
+    except CheckpointError as error:
+        if not computed and (method := quantisation(view, names)) is not None:
+            raise quantised(where, method, error.what) from error
+        raise
+    shapes = _shapes(family, source, view, groups, stored, computed)
+    hf_config = load_hf_config(source.path, trust_remote_code=trust_remote_code)
+    if computed and hasattr(hf_config, _QUANTISATION):
+        del hf_config.quantization_config
+    # The stock model is what an ordinary checkpoint has to fill; a child's layers are built by the family.
+    builder = family if "block_configs" in config else None
+    model = build_skeleton(builder, hf_config, blocks)
+    kept = {key: value for key, value in config.items() if key not in {"block_configs", _QUANTISATION}}
+    notes = []
+    if differing_heads(model, stored):
+        # As transformers decides. It is written down, so that whatever reads the config from now on agrees.
+        kept = _untied(kept)
+        view = config_view(source.path, trust_remote_code=trust_remote_code, changes=_untied(view.to_dict()))
+        for part in (hf_config, hf_config.get_text_config(decoder=True)):
+            part.tie_word_embeddings = False
+        model = build_skeleton(builder, hf_config, blocks)
+        notes.append(
+            f"{where}: config.json ties the head to the embedding, and the files hold different tensors for them; "
+            "both are kept, as transformers keeps them, and the config says so from here on"
+        )
+    loaded = {name: tensor for group in shapes if group not in NOT_LOADED for name, tensor in shapes[group].items()}
+    require_complete(model, loaded, where)
     if not any(config.get(key) for key in _DTYPE_KEYS):
         # Without one a model is built in float32; transformers looks at the weights then.
         found = _dtype_of(stored, groups["embeddings"])
         kept |= {_DTYPE_KEYS[0]: found[0]} if found else {}
-    return ConversionPlan(kept, blocks, groups, stored, computed)
+    return ConversionPlan(kept, view, blocks, groups, stored, computed, shapes, notes)
+
+
+def _untied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a `config.json` in which neither the model nor a part of it ties its head."""
+    parts = {key: _untied(value) for key, value in config.items() if isinstance(value, dict) and value.get(_TIE)}
+    return {**config, **parts, _TIE: False}
+
+
+def _shapes(
+    family: ModelFamily,
+    source: SourceCheckpoint,
+    view: Any,
+    groups: Mapping[str, Sequence[str]],
+    stored: Mapping[str, Stored],
+    computed: Mapping[str, tuple[str, ...]],
+) -> dict[str, dict[str, torch.Tensor]]:
+    def shape(name: str) -> torch.Tensor:
+        """Return a tensor on the meta device with the shape and dtype that the conversion will give."""
+        if name in stored:
+            return stored[name].entry.meta()
+        sources = {origin: source.tensors[origin][1].meta() for origin in computed[name]}
+        return family.dequantize_tensor(name, sources, view)
+
+    return {group: {name: shape(name) for name in names} for group, names in groups.items()}
 
 
 def _dtype_of(stored: Mapping[str, Stored], names: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from anyblock.checkpoint.dtypes import safetensors_dtype
+from anyblock.checkpoint.files import open_regular, read_exactly
 from anyblock.checkpoint.header import TensorEntry
 from anyblock.checkpoint.layout import PT, byte_size, header_bytes, ordered
 from anyblock.checkpoint.transfer import STRIDE, ByteRange, Copier, write_all
@@ -72,6 +73,24 @@ class InMemory:
 
 Part = Stored | InMemory
 _WORTH_PLACING: Final = 16 << 20
+_COMPARED: Final = 1 << 20
+
+
+def same_bytes(first: Stored, second: Stored) -> bool:
+    """Return whether two tensors have the same type, shape and bytes; a megabyte of each is in memory at a time.
+
+    Raises:
+        CheckpointError: a file cannot be read.
+    """
+    if (first.dtype, first.shape) != (second.dtype, second.shape):
+        return False
+    with open_regular(first.file) as one, open_regular(second.file) as other:
+        for start in range(0, first.nbytes, _COMPARED):
+            length = min(_COMPARED, first.nbytes - start)
+            bytes_ = read_exactly(one, length, first.entry.start + start, first.file)
+            if bytes_ != read_exactly(other, length, second.entry.start + start, second.file):
+                return False
+    return True
 
 
 def write_safetensors(

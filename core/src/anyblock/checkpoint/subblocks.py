@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anyblock.checkpoint.config import CONFIG, read_config
-from anyblock.checkpoint.dtypes import torch_dtype
 from anyblock.checkpoint.files import inside, plain_directory
 from anyblock.checkpoint.fingerprint import content_fingerprint
 from anyblock.checkpoint.groups import FOLDER, NOT_LOADED, check_groups, group_file, group_of
@@ -161,13 +160,7 @@ class SubblockCheckpoint:
 
     def meta(self, group: str) -> dict[str, torch.Tensor]:
         """Return a group's tensors on the meta device: shapes and types without data."""
-        import torch
-
-        entries = self.header(group).tensors
-        return {
-            name: torch.empty(entry.shape, dtype=torch_dtype(entry.dtype), device="meta")
-            for name, entry in entries.items()
-        }
+        return {name: entry.meta() for name, entry in self.header(group).tensors.items()}
 
     def fingerprint(self, cache: Path | None = None) -> str:
         """Return a hash (hex) of the config, the block configs and every group's bytes, wherever the checkpoint lies.

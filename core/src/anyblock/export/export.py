@@ -56,6 +56,8 @@ def export_child(
         CheckpointError: the child's files are damaged.
         ExecutionError: the output cannot be written.
     """
+    from anyblock.modeling.complete import skeleton_of
+
     target = check_target(output, overwrite=overwrite, sources=[child])
     checkpoint = SubblockCheckpoint.open(child)
     if family is None:
@@ -70,6 +72,7 @@ def export_child(
                 hint=f"python -m pip install {brought}",
             )
         family.one("formats", format_name)
+    skeleton_of(checkpoint, family)  # every tensor of the child is there
     form = formats[format_name](read_settings(formats[format_name].settings, settings or {}, f"format {format_name}"))
     seen = ExportedChild(checkpoint, family)
     if found := form.obstacles(seen):

@@ -23,11 +23,12 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import HALVES, group_name, layer_of
 from anyblock.errors import ExecutionError
 from anyblock.modeling.activation_cache import form_of
+from anyblock.modeling.complete import skeleton_of
 from anyblock.modeling.finite import require_finite_output, require_finite_weights
 from anyblock.modeling.no_op import hidden_states_of
 from anyblock.modeling.placement import move_buffers, moved, place_layers
 from anyblock.modeling.process_memory import give_back
-from anyblock.modeling.skeleton import build_skeleton, load_hf_config
+from anyblock.modeling.skeleton import load_hf_config
 from anyblock.modeling.spool import Spool, SpooledTensors
 from anyblock.modeling.weights import WeightMap
 
@@ -104,7 +105,7 @@ class LayerwiseModel:
         self.block_configs = list(checkpoint.block_configs)
         self.hf_config = load_hf_config(checkpoint.path)
         self.config = family.language_model_config(self.hf_config)
-        self.model = build_skeleton(family, self.hf_config, self.block_configs, dtype=dtype)
+        self.model = skeleton_of(checkpoint, family, self.hf_config, dtype=dtype)
         self.weights = WeightMap(self.model)
         self.layers: list[nn.Module] = [
             self.model.get_submodule(family.layer_block_name(index)) for index in range(len(self.block_configs))

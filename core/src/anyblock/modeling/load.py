@@ -16,6 +16,7 @@ from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.contract.blocks import BlockConfig, block_configs_from_json
 from anyblock.errors import CheckpointError, ConfigError
+from anyblock.modeling.complete import quantisation, quantised, require_complete, skeleton_of
 from anyblock.modeling.device import as_dtype
 from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class, refusing, require_materialised
@@ -82,8 +83,7 @@ def map_model(
     Raises:
         CheckpointError: the files and the config do not agree.
     """
-    config = load_hf_config(checkpoint.path)
-    model = build_skeleton(family, config, checkpoint.block_configs, dtype=dtype)
+    model = skeleton_of(checkpoint, family, dtype=dtype)
     weights = WeightMap(model)
     for group in checkpoint.model_groups:
         tensors = checkpoint.load(group)
@@ -115,22 +115,31 @@ def _from_pretrained(
     layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
     if source is not None and isinstance(layers, int) and layers > len(source.tensors):
         raise ConfigError(f"{path}: {layers:,} layers, and the checkpoint has {len(source.tensors):,} tensors")
+    groups = SubblockCheckpoint.open(path).groups if is_subblock_checkpoint(path) else {}
+    kept = {name for group in NOT_LOADED & groups.keys() for name in groups[group]}
+    method = quantisation(config)
+    if source is not None and method is None:  # what quantised weights need, transformers alone knows
+        tensors = {name: entry.meta() for name, (_, entry) in source.tensors.items() if name not in kept}
+        require_complete(build_skeleton(family, config, block_configs), tensors, str(path))
     scope = nullcontext() if family is None else heterogeneous(family, block_configs)
-    with refusing(path), scope, quiet_loading():
-        model, info = model_class(config).from_pretrained(
-            path,
-            config=config,
-            dtype=dtype or "auto",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # only so that they are named below, where they are an error
-            local_files_only=True,
-            use_safetensors=True,
-            **options,
-        )
-    if is_subblock_checkpoint(path):
-        groups, names = SubblockCheckpoint.open(path).groups, WeightMap(model)
-        kept = {names.target(name)[0] for group in NOT_LOADED & groups.keys() for name in groups[group]}
-        info["unexpected_keys"] = set(info["unexpected_keys"]) - kept
+    try:
+        with refusing(path), scope, quiet_loading():
+            model, info = model_class(config).from_pretrained(
+                path,
+                config=config,
+                dtype=dtype or "auto",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # only so that they are named below, where they are an error
+                local_files_only=True,
+                use_safetensors=True,
+                **options,
+            )
+    except (CheckpointError, ImportError) as error:
+        if method is None:
+            raise
+        raise quantised(str(path), method, str(error.__cause__ or error)) from error
+    names = WeightMap(model)
+    info["unexpected_keys"] = set(info["unexpected_keys"]) - {names.target(name)[0] for name in kept}
     faults = [f"{kind.replace('_', ' ')}: {_listed(info[kind])}" for kind in _LOADING_FAULTS if info.get(kind)]
     if faults:
         raise CheckpointError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,14 +91,14 @@ def model_class(config: Any) -> type[Any]:
 
 
 def build_skeleton(
-    family: ModelFamily, config: Any, block_configs: Sequence[BlockConfig], *, dtype: torch.dtype | None = None
+    family: ModelFamily | None, config: Any, block_configs: Sequence[BlockConfig], *, dtype: torch.dtype | None = None
 ) -> Any:
     """Build the heterogeneous model on the meta device.
 
     Args:
-        family: whose hooks shape the layers.
+        family: whose hooks shape the layers; None builds the stock model.
         config: the model's Hugging Face config; not changed.
-        block_configs: one entry a layer.
+        block_configs: one entry per layer.
         dtype: the parameters' dtype; None takes the config's.
 
     Returns:
@@ -110,10 +110,11 @@ def build_skeleton(
     import copy
 
     own = copy.deepcopy(config)
-    where = getattr(config, "name_or_path", "") or f"the {family.model_type} model"
+    where = getattr(config, "name_or_path", "") or f"the {config.model_type} model"
+    layers = nullcontext() if family is None else heterogeneous(family, block_configs)
     # Some constructors draw their initial values themselves (DiffLlama), also on the meta device.
     drawing = torch.random.fork_rng(devices=[])
-    with drawing, refusing(where), heterogeneous(family, block_configs), torch.device("meta"):
+    with drawing, refusing(where), layers, torch.device("meta"):
         model = model_class(own)._from_config(own, **({} if dtype is None else {"dtype": dtype}))
     keep_precision(model)
     return model.eval()

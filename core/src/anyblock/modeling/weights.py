@@ -7,6 +7,7 @@ experts, splitting projections) is left to transformers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
@@ -69,8 +70,20 @@ class WeightMap:
         owner = self._model.get_submodule(path)
         return (owner, leaf) if leaf in owner._parameters else None
 
+    def ignores(self, name: str) -> bool:
+        """Return whether transformers leaves a tensor (by module name) out that has no place in the model."""
+        patterns = list(self._model._keys_to_ignore_on_load_unexpected or ())
+        buffers = {buffer.rpartition(".")[2] for buffer, _ in self._model.named_buffers()}
+        # Buffers that old files have in every layer, or that were stored once; see transformers'
+        # `_adjust_missing_and_unexpected_keys`.
+        patterns += [r"rotary_emb\.inv_freq"] if "inv_freq" in buffers else []
+        patterns += [r"(^|\.)position_ids$"] if "position_ids" in buffers else []
+        return name not in self._state and any(re.search(pattern, name) for pattern in patterns)
+
     def assign(self, tensors: Mapping[str, torch.Tensor], *, device: torch.device | str, where: str) -> None:
         """Put `tensors` (by checkpoint name) into the model, in the dtype in which the model was built.
+
+        What transformers ignores is left out.
 
         Raises:
             CheckpointError: a tensor has no place in the model, or another shape; names the tensor and `where`.
@@ -80,12 +93,22 @@ class WeightMap:
             target, computes = self.target(name)
             if computes:
                 computed[name] = tensor
-            else:
+            elif not self.ignores(target):
                 set_tensor(self._model, target, tensor, device=device, where=where)
         if computed:
-            self._convert(computed, device=device, where=where)
+            info = self.convert(computed, device=device)
+            faults = [f"{name}: no such tensor in the model" for name in sorted(info.unexpected_keys)]
+            faults += [
+                f"{name}: shape {tuple(found)}, expected {tuple(want)}" for name, found, want in info.mismatched_keys
+            ]
+            faults += [f"{name}: {text}" for name, text in info.conversion_errors.items()]
+            if faults:
+                raise CheckpointError(
+                    f"{where}: {'; '.join(map(str, faults[:6]))}", expected="the tensors of this model"
+                )
 
-    def _convert(self, tensors: Mapping[str, torch.Tensor], *, device: torch.device | str, where: str) -> None:
+    def convert(self, tensors: Mapping[str, torch.Tensor], *, device: torch.device | str) -> Any:
+        """Let transformers put `tensors` (by checkpoint name) into the model, and return what it says of it."""
         from transformers.core_model_loading import convert_and_load_state_dict_in_model
         from transformers.modeling_utils import LoadStateDictConfig
 
@@ -101,13 +124,7 @@ class WeightMap:
         )
         with quiet_loading():
             info, _ = convert_and_load_state_dict_in_model(self._model, dict(tensors), load, **plan)
-        faults = [f"{name}: no such tensor in the model" for name in sorted(info.unexpected_keys)]
-        faults += [
-            f"{name}: shape {tuple(found)}, expected {tuple(want)}" for name, found, want in info.mismatched_keys
-        ]
-        faults += [f"{name}: {text}" for name, text in info.conversion_errors.items()]
-        if faults:
-            raise CheckpointError(f"{where}: {'; '.join(map(str, faults[:6]))}", expected="the tensors of this model")
+        return info
 
 
 def set_tensor(model: nn.Module, name: str, tensor: torch.Tensor, *, device: torch.device | str, where: str) -> None:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.config_view import config_view
-from anyblock.checkpoint.dtypes import torch_dtype
-from anyblock.checkpoint.header import TensorEntry
 from anyblock.checkpoint.plan import plan_conversion
 from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.contract.blocks import BlockConfig
 from anyblock.family import ModelFamily, get_family
+from anyblock.modeling.complete import skeleton_of
+from anyblock.modeling.skeleton import load_hf_config
 
 if TYPE_CHECKING:
     import torch
 
-Shapes = dict[str, dict[str, "torch.Tensor"]]
+Shapes = Mapping[str, Mapping[str, "torch.Tensor"]]
 """`{group: {tensor name: tensor on the meta device}}`."""
 
 
@@ -34,6 +35,7 @@ class Source:
         config: a view of `config.json` with Hugging Face's defaults.
         block_configs: one a layer.
         shapes: every tensor's shape and dtype by group.
+        notes: what a user should hear of the model, a sentence each.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class Source:
     config: Any
     block_configs: list[BlockConfig]
     shapes: Shapes
+    notes: Sequence[str] = ()
 
     @property
     def text_config(self) -> Any:
@@ -58,37 +61,17 @@ def read_source(path: Path, *, trust_remote_code: bool = False) -> Source:
 
     Raises:
         ConfigError: `config.json` is unusable.
-        CheckpointError: the files are damaged, or hold tensors that the adapter does not know.
+        CheckpointError: the files are damaged, or do not hold exactly the tensors of the model.
         UnsupportedModelError: no installed adapter serves the model.
     """
     raw = read_config(path)
     model_type = raw["model_type"]
     adapter = get_family(model_type)
+    if not is_subblock_checkpoint(path):
+        plan = plan_conversion(adapter, SourceCheckpoint.open(path), raw, trust_remote_code=trust_remote_code)
+        return Source(path, model_type, adapter, plan.view, list(plan.block_configs), plan.shapes, plan.notes)
+    checkpoint = SubblockCheckpoint.open(path)
+    skeleton_of(checkpoint, adapter, load_hf_config(path, trust_remote_code=trust_remote_code))
     view = config_view(path, trust_remote_code=trust_remote_code)
-    if is_subblock_checkpoint(path):
-        checkpoint = SubblockCheckpoint.open(path)
-        shapes = {group: checkpoint.meta(group) for group in checkpoint.groups}
-        return Source(path, model_type, adapter, view, checkpoint.block_configs, shapes)
-    blocks, shapes = _planned(adapter, path, raw, view)
-    return Source(path, model_type, adapter, view, blocks, shapes)
-
-
-def _planned(family: ModelFamily, path: Path, raw: dict[str, Any], view: Any) -> tuple[list[BlockConfig], Shapes]:
-    import torch
-
-    source = SourceCheckpoint.open(path)
-    plan = plan_conversion(family, source, raw, view)
-
-    def meta(entry: TensorEntry) -> torch.Tensor:
-        return torch.empty(entry.shape, dtype=torch_dtype(entry.dtype), device="meta")
-
-    def shape(name: str) -> torch.Tensor:
-        """Return a tensor on the meta device with the shape and dtype that the conversion will give."""
-        if name in plan.stored:
-            return meta(plan.stored[name].entry)
-        sources = {origin: meta(source.tensors[origin][1]) for origin in plan.computed[name]}
-        return family.dequantize_tensor(name, sources, view)
-
-    return list(plan.block_configs), {
-        group: {name: shape(name) for name in names} for group, names in plan.groups.items()
-    }
+    shapes = {group: checkpoint.meta(group) for group in checkpoint.groups}
+    return Source(path, model_type, adapter, view, checkpoint.block_configs, shapes)

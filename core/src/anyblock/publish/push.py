@@ -18,6 +18,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.costs.cost_model import Scenario
 from anyblock.errors import InputError
 from anyblock.family import get_family
+from anyblock.modeling.complete import skeleton_of
 from anyblock.pipeline.inspection import inspect_model
 from anyblock.pipeline.run_folder import RunFolder, read_json
 from anyblock.pipeline.stages.child import STAGE as CHILD_STAGE
@@ -63,6 +64,7 @@ def prepare_push(
     path = Path(child)
     checkpoint = SubblockCheckpoint.open(path)
     family = get_family(checkpoint.config["model_type"])
+    skeleton_of(checkpoint, family)  # every tensor of the child is there
     summary = _summary(checkpoint, family, None if run is None else Path(run))
     with _form(path, family, format_name) as folder:
         files = _files(folder)

@@ -1,0 +1,204 @@
+"""Every parameter accounted for: a checkpoint is held to its model by headers alone, before anything is computed with.
+
+A parameter that no file gives would be whatever lay in memory. So each way to a model goes through here: `skeleton_of` opens a
+subblock checkpoint, and `require_complete` is what conversion and `load_model` ask of an ordinary directory.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from anyblock.checkpoint.index import some
+from anyblock.checkpoint.parse import shown
+from anyblock.checkpoint.safetensors_writer import Stored, same_bytes
+from anyblock.errors import CheckpointError
+from anyblock.modeling.skeleton import build_skeleton, load_hf_config
+from anyblock.modeling.weights import WeightMap
+
+if TYPE_CHECKING:
+    from anyblock.checkpoint.subblocks import SubblockCheckpoint
+    from anyblock.family import ModelFamily
+
+Tensors = Mapping[str, torch.Tensor]
+_PACKED: Final = re.compile(
+    r"\.(?:qweight|qzeros|g_idx|weight_packed|weight_scale|weight_scale_inv|weight_shape|absmax|quant_map|SCB)$"
+)
+"""What files hold next to packed weights, or in place of them: GPTQ and AWQ, compressed-tensors and FP8, bitsandbytes."""
+_UNDOING: Final = {
+    "fp8": "FineGrainedFP8Config",
+    "mxfp4": "Mxfp4Config",
+    "compressed-tensors": "CompressedTensorsConfig",
+}
+"""The class of transformers that undoes a method of quantisation."""
+
+
+def skeleton_of(
+    checkpoint: SubblockCheckpoint, family: ModelFamily, config: Any = None, *, dtype: torch.dtype | None = None
+) -> Any:
+    """Build the model of a subblock checkpoint on the meta device, once the checkpoint has proved to hold all of it.
+
+    Args:
+        checkpoint: the checkpoint.
+        family: its adapter.
+        config: its Hugging Face configuration, where that is loaded already.
+        dtype: the parameters' dtype; None takes the config's.
+
+    Raises:
+        CheckpointError: a file is damaged, or its tensors are not those of the model; names them.
+    """
+    config = load_hf_config(checkpoint.path) if config is None else config
+    model = build_skeleton(family, config, checkpoint.block_configs, dtype=dtype)
+    stored = {
+        name: Stored(checkpoint.file(group), entry)
+        for group in checkpoint.model_groups
+        for name, entry in checkpoint.header(group).tensors.items()
+    }
+    if differing_heads(model, stored):
+        raise CheckpointError(
+            f"{checkpoint.path}: config.json ties the head to the embedding, and the files hold different tensors for them",
+            expected="a config.json that says tie_word_embeddings: false",
+            hint=f"convert it again, which writes that: anyblock convert {checkpoint.path} OUT",
+        )
+    tensors = {name: tensor for group in checkpoint.model_groups for name, tensor in checkpoint.meta(group).items()}
+    require_complete(model, tensors, str(checkpoint.path))
+    return model
+
+
+def differing_heads(model: Any, stored: Mapping[str, Stored]) -> bool:
+    """Return whether a checkpoint holds different tensors for parameters that the configuration ties.
+
+    transformers then ties neither, whatever the configuration says (`PreTrainedModel.tie_weights`).
+
+    Args:
+        model: the model on the meta device.
+        stored: where the checkpoint's tensors are, by checkpoint name; their bytes are compared, a little at a time.
+    """
+    if not model.all_tied_weights_keys:
+        return False
+    weights = WeightMap(model)
+    places = {weights.target(name)[0]: place for name, place in stored.items()}
+    pairs = [(places.get(target), places.get(source)) for target, source in model.all_tied_weights_keys.items()]
+    return any(first and second and not same_bytes(first, second) for first, second in pairs)
+
+
+def require_complete(model: Any, tensors: Tensors, where: str) -> None:
+    """Check that a checkpoint holds every parameter and stored buffer of a model in its shape, once, and nothing else.
+
+    What is tied to another tensor may be absent, and what transformers ignores may be there.
+
+    Args:
+        model: the model on the meta device; it is not changed.
+        tensors: the checkpoint's, by checkpoint name, on the meta device.
+        where: names the checkpoint.
+
+    Raises:
+        CheckpointError: names the tensors that are missing, of another shape, left over or stored twice.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    state = model.state_dict(keep_vars=True)
+    tied = set(revert_weight_conversion(model, {name: state[name] for name in model.all_tied_weights_keys}))
+    written = revert_weight_conversion(model, dict(state))
+    as_written = written.keys() - tied <= tensors.keys() <= written.keys()
+    faults = list(_misshapen(tensors, written) if as_written else _faults(model, tensors, written))
+    method = quantisation(model.config, tensors)
+    if not faults and method is not None:  # scales may be in no file at all
+        faults = [_stored_as(name, tensor) for name, tensor in tensors.items() if tensor.dtype.itemsize < 2]
+    if not faults:
+        return
+    if method is not None:
+        raise quantised(where, method, faults[0])
+    raise CheckpointError(
+        f"{where}: {'; '.join(faults[:4])}{f'; and {len(faults) - 4} more faults' if len(faults) > 4 else ''}",
+        expected="exactly the tensors that config.json asks for",
+        hint="the checkpoint is incomplete, or the config.json is another model's: download or write it again",
+    )
+
+
+def quantisation(config: Any, names: Iterable[str] = ()) -> str | None:
+    """Return the method by which weights are quantised (`awq`, `fp8` ...); None of plain ones.
+
+    Args:
+        config: a configuration, or a view of one, which usually says it.
+        names: the tensors' names, which show it otherwise.
+    """
+    found = getattr(config, "quantization_config", None)
+    if found:
+        stated = found if isinstance(found, Mapping) else vars(found)
+        return str(stated.get("quant_method") or "its quantization_config does not say how")
+    return "by the names of its tensors" if any(_PACKED.search(name) for name in names) else None
+
+
+def quantised(where: str, method: str, fault: str) -> CheckpointError:
+    """Return the error for a checkpoint that nothing here can compute with."""
+    hint = "use the model that was quantised; its card usually names it"
+    if method in _UNDOING:
+        hint += (
+            "; or undo it:\n"
+            f'  python -c "from transformers import AutoModelForCausalLM as M, {_UNDOING[method]} as C; '
+            f"M.from_pretrained('{where}', dtype='auto', quantization_config=C(dequantize=True))"
+            f".save_pretrained('{where}-plain')\"\nand copy the tokenizer files next to the result"
+        )
+    return CheckpointError(
+        f"{where} holds quantised weights ({method}): {fault}",
+        expected="weights in float32, bfloat16 or float16",
+        hint=hint,
+    )
+
+
+def _misshapen(tensors: Tensors, written: Tensors) -> Iterator[str]:
+    for name, tensor in tensors.items():
+        want = written[name]
+        if tensor.shape != want.shape:
+            yield f"{shown(name)} has the shape {tuple(tensor.shape)} and not {tuple(want.shape)}"
+        elif want.is_floating_point() and not tensor.is_floating_point():
+            yield _stored_as(name, tensor)
+
+
+def _stored_as(name: str, tensor: torch.Tensor) -> str:
+    return f"{shown(name)} is stored as {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _faults(model: Any, tensors: Tensors, written: Tensors) -> Iterator[str]:
+    """Let transformers load the names and shapes into a copy of the model, and yield what does not go together.
+
+    Args:
+        model, tensors: see `require_complete`.
+        written: the tensors of the model, by the names under which transformers would write them.
+    """
+    own = copy.deepcopy(model)
+    own.tie_weights()
+    state = dict(own.state_dict(keep_vars=True))
+    weights = WeightMap(own)
+    targets = {name: weights.target(name) for name in tensors}
+    known = {name: tensor for name, tensor in tensors.items() if targets[name][0] in state}
+    info = weights.convert(known, device="meta")
+
+    absent: dict[str, list[str]] = {}
+    for name in written.keys() - tensors.keys():
+        absent.setdefault(weights.target(name)[0], []).append(name)
+    failed = {name: f"has the shape {tuple(found)} and not {tuple(want)}" for name, found, want in info.mismatched_keys}
+    failed |= {name: f"cannot be computed: {text}" for name, text in info.conversion_errors.items()}
+    # What is computed from several tensors fails where one of these is missing: an expert, for instance.
+    short = failed.keys() & absent.keys() & {target for target, computes in targets.values() if computes}
+    given = {id(state[name]) for name in state.keys() - info.missing_keys}
+    missing = [name for name, tensor in state.items() if id(tensor) not in given]
+    if missing or short:
+        lacking = [name for target in {*missing, *short} for name in absent.get(target, ())]
+        yield f"it lacks {some(sorted(lacking or missing))}"
+    if left := sorted(n for n in tensors.keys() - known.keys() if not weights.ignores(targets[n][0])):
+        yield f"the model has no place for {some(left)}"
+    yield from (f"{shown(name)} {text}" for name, text in sorted(failed.items()) if name not in short)
+    first: dict[str, str] = {}
+    for name, tensor in known.items():
+        target, computes = targets[name]
+        other = first.setdefault(target, name)
+        if other != name and not (computes and targets[other][1]):
+            yield f"{shown(other)} and {shown(name)} are both {shown(target)}"
+        if state[target].is_floating_point() and not tensor.is_floating_point():
+            yield _stored_as(name, tensor)
