@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.config_view import config_view
-from anyblock.checkpoint.convert import convert_with
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import BlockConfig, block_configs_from_json
+from anyblock.conversion.convert import convert_with
 from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.load import load_model

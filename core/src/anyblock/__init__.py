@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from anyblock.auto_model import extend_auto_classes
 
 if TYPE_CHECKING:
-    from anyblock.checkpoint.convert import convert_model
+    from anyblock.conversion.convert import convert_model
     from anyblock.evaluation.evaluate import evaluate
     from anyblock.export.export import export_child
     from anyblock.family import get_family
@@ -34,7 +34,7 @@ __all__ = [
 
 _HOME = {
     "compress": "anyblock.pipeline.compress",
-    "convert_model": "anyblock.checkpoint.convert",
+    "convert_model": "anyblock.conversion.convert",
     "evaluate": "anyblock.evaluation.evaluate",
     "export_child": "anyblock.export.export",
     "get_family": "anyblock.family",

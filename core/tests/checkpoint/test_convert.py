@@ -16,10 +16,10 @@ import pytest
 from anyblock import convert_model, load_model
 from anyblock.checkpoint import SourceCheckpoint, SubblockCheckpoint, SubblockWriter
 from anyblock.checkpoint.classify import classify
-from anyblock.checkpoint.convert import convert_with
 from anyblock.checkpoint.safetensors_writer import Stored
 from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.contract.hookspecs import hookimpl
+from anyblock.conversion.convert import convert_with
 from anyblock.descriptors import DenseDescriptor
 from anyblock.errors import (
     AnyBlockError,

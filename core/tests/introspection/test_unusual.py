@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from anyblock.checkpoint.convert import convert_with
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.conversion.convert import convert_with
 from anyblock.errors import UnsupportedModelError
 from anyblock.introspection import infer_family, inferred_model_family
 from anyblock.introspection.branches import trace_layer

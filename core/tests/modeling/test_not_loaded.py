@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from anyblock.checkpoint.convert import convert_with
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.hookspecs import hookimpl
+from anyblock.conversion.convert import convert_with
 from anyblock.costs.cost_model import model_costs
 from anyblock.descriptors import DenseDescriptor
 from anyblock.errors import CheckpointError

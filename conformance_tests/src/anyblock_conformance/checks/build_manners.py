@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from anyblock.candidates.candidate_weights import CandidateWeights
-from anyblock.checkpoint.convert import convert_with
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.conversion.convert import convert_with
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.load import load_model
 from anyblock.realize.realize import realize

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from anyblock.checkpoint.convert import convert_with
 from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.conversion.convert import convert_with
 from safetensors import safe_open
 
 from anyblock_conformance.check import check

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: reading what nobody vouches for, converting by copying bytes, writing atomically.
+"""Checkpoints on disk: read suspiciously, written atomically.
 
 Nothing here imports torch or transformers before a tensor or a default value is asked for.
 """
@@ -6,7 +6,6 @@ Nothing here imports torch or transformers before a tensor or a default value is
 from anyblock.checkpoint.atomic import atomic_directory, write_bytes_atomic, write_json_atomic
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.config_view import config_view
-from anyblock.checkpoint.convert import convert_model
 from anyblock.checkpoint.header import Header, TensorEntry, read_header
 from anyblock.checkpoint.hub import resolve_model
 from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
@@ -21,7 +20,6 @@ __all__ = [
     "TensorEntry",
     "atomic_directory",
     "config_view",
-    "convert_model",
     "is_subblock_checkpoint",
     "read_config",
     "read_header",

@@ -19,7 +19,7 @@ def convert(
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Split a checkpoint into one file per subblock. Tensors are copied byte by byte, never through a model."""
-    from anyblock.checkpoint.convert import convert_model
+    from anyblock.conversion.convert import convert_model
     from anyblock.rich_progress import terminal_progress
 
     written = convert_model(

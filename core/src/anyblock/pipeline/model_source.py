@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.config_view import config_view
-from anyblock.checkpoint.plan import plan_conversion
 from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.contract.blocks import BlockConfig
+from anyblock.conversion.plan import plan_conversion
 from anyblock.family import ModelFamily, get_family
 from anyblock.modeling.complete import skeleton_of
 from anyblock.modeling.skeleton import load_hf_config

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from anyblock.checkpoint.atomic import write_json_atomic
-from anyblock.checkpoint.convert import convert_model
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.config.schema import RunConfig
+from anyblock.conversion.convert import convert_model
 from anyblock.pipeline.model_source import Source
 from anyblock.pipeline.run_folder import RunFolder, digest, file_digest, fingerprint_of, read_json
 from anyblock.progress import Progress

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from anyblock.checkpoint.atomic import atomic_directory, check_target
 from anyblock.checkpoint.companions import carry, companions, sizes
-from anyblock.checkpoint.compute import compute_parts
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.files import reading
 from anyblock.checkpoint.hub import origin_of, resolve_model
-from anyblock.checkpoint.plan import ConversionPlan, plan_conversion
 from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 from anyblock.checkpoint.space import require_space
 from anyblock.checkpoint.sync import BackgroundSync
 from anyblock.checkpoint.transfer import Copier
 from anyblock.checkpoint.writer import SubblockWriter
+from anyblock.conversion.compute import compute_parts
+from anyblock.conversion.plan import ConversionPlan, plan_conversion
 from anyblock.errors import UsageError
 from anyblock.progress import SILENT, Advance, Progress
 
