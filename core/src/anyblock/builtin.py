@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from anyblock.contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from anyblock.contract.adaptation import Adaptation
     from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
     from anyblock.contract.scoring_metric import ScoringMetric
@@ -38,3 +39,11 @@ class Builtins:
         from anyblock.modeling.metrics import METRICS
 
         return dict(METRICS)
+
+    @hookimpl
+    def adaptations(self) -> dict[str, type[Adaptation]]:
+        """See `FamilySpec.adaptations`."""
+        from anyblock.pipeline.stages.distill import BlockDistillation, ModelDistillation
+        from anyblock.pipeline.stages.repair import LeastSquaresRepair
+
+        return {"repair": LeastSquaresRepair, "distill-blocks": BlockDistillation, "distill-model": ModelDistillation}

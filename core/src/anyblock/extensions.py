@@ -17,6 +17,7 @@ from anyblock.plugins.settings import PluginSettings
 from anyblock.plugins.status import Origin
 
 if TYPE_CHECKING:
+    from anyblock.contract.adaptation import Adaptation
     from anyblock.contract.evaluation import Evaluation
     from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
@@ -76,6 +77,10 @@ class Extensions:
     def scoring_metrics(self) -> dict[str, type[ScoringMetric]]:
         """See `FamilySpec.scoring_metrics`."""
         return self.named("metrics")
+
+    def adaptations(self) -> dict[str, type[Adaptation]]:
+        """See `FamilySpec.adaptations`."""
+        return self.named("adaptations")
 
     def evaluations(self) -> dict[str, type[Evaluation]]:
         """See `FamilySpec.evaluations`."""

@@ -17,14 +17,16 @@ from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.pipeline.compress import compress
 from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.stages.adapt import read_adaptation
-from anyblock.pipeline.stages.repair import STAGE as REPAIR
+from anyblock.pipeline.stages.adapt import read_adaptation, stage_of
+from anyblock.pipeline.stages.repair import LeastSquaresRepair
 from anyblock.pipeline.stages.scores import read_scores
 from anyblock.pruning.least_squares import RIDGES
 from safetensors.torch import load_file
 
 SITES = {(layer, half): name for layer in range(3) for half, name in (("attention", "self_attn"), ("ffn", "mlp"))}
 ONLY_MAPS = {"attention": {"no_op": False, "linear": True}, "ffn": {"sizes": [], "no_op": False, "linear": True}}
+
+REPAIR = stage_of("repair", LeastSquaresRepair)
 
 
 def config_of(settings: dict[str, Any], **changes: Any) -> RunConfig:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from anyblock.contract.adaptation import Adaptation
     from anyblock.contract.blocks import BlockConfig
     from anyblock.contract.cache_spec import CacheSpec
     from anyblock.contract.capabilities import Capability
@@ -176,6 +177,10 @@ class FamilySpec:
     @hookspec
     def scoring_metrics(self) -> Mapping[str, type[ScoringMetric]]:  # type: ignore[empty-body]
         """Return `{name: metric class}` for further scoring metrics; merged over plugins, clashes are errors. Since 0.2."""
+
+    @hookspec
+    def adaptations(self) -> Mapping[str, type[Adaptation]]:  # type: ignore[empty-body]
+        """Return `{name: adaptation class}` for further stages that adapt a child's weights; merged over plugins. Since 0.2."""
 
     # -- after the child is written ---------------------------------------------------------------------------------
 

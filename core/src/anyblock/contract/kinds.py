@@ -79,6 +79,14 @@ KINDS: Final[dict[str, Kind]] = {
             classes=True,
         ),
         Kind(
+            "adaptations",
+            "adaptations",
+            "anyblock.contract.adaptation:Adaptation",
+            "adapts the weights of a chosen child before it is written",
+            settings="adaptation.{name}",
+            classes=True,
+        ),
+        Kind(
             "evaluations",
             "evaluations",
             "anyblock.contract.evaluation:Evaluation",

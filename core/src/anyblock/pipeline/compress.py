@@ -21,11 +21,10 @@ from anyblock.pipeline.model_source import read_source
 from anyblock.pipeline.narrow import narrowed_source
 from anyblock.pipeline.pinned import pin_model
 from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.stages.adapt import Adapted, Adapting
+from anyblock.pipeline.stages.adapt import Adapted, Adapting, adaptations
 from anyblock.pipeline.stages.candidates import CostedCandidates, keep_candidates, linear_places, plan_candidates
 from anyblock.pipeline.stages.child import run_child
 from anyblock.pipeline.stages.data import TokenData
-from anyblock.pipeline.stages.distill import run_block_distillation, run_model_distillation
 from anyblock.pipeline.stages.evaluation import run_evaluation
 from anyblock.pipeline.stages.further_evaluations import run_further_evaluations
 from anyblock.pipeline.stages.hidden_size import run_hidden_size
@@ -33,7 +32,6 @@ from anyblock.pipeline.stages.importance import hook_plans, linear_maps, run_imp
 from anyblock.pipeline.stages.latency import run_latency
 from anyblock.pipeline.stages.latency_check import run_latency_check
 from anyblock.pipeline.stages.refine import run_refine
-from anyblock.pipeline.stages.repair import run_repair
 from anyblock.pipeline.stages.scores import estimates, run_scores
 from anyblock.pipeline.stages.search import check_reachable, chosen_candidates, run_search
 from anyblock.pipeline.stages.teacher import run_teacher
@@ -150,9 +148,9 @@ def _compress(
     solution = run_refine(context, costed, orders, tokens["scoring"], solutions[0])
     chosen = chosen_candidates(costed, solution)
     adapting = Adapting(context, chosen, orders, tokens["calibration"])
-    adapted = run_repair(adapting, Adapted())
-    adapted = run_block_distillation(adapting, adapted)
-    adapted = run_model_distillation(adapting, adapted)
+    adapted = Adapted()
+    for name, adaptation in adaptations(config, context.family):
+        adapted = adapting.run(name, adaptation, adapted)
     adapting.close()
     child = run_child(context, chosen, orders, adapted, output, overwrite=overwrite)
     run_latency_check(context, child, solution.costs)
@@ -172,5 +170,5 @@ def _write_report(context: RunContext, summary: RunSummary) -> None:
     for name in context.config.report.sections:
         chosen = context.family.report_sections()[name]
         section = chosen(context.config.section(f"report.{name}", chosen.settings))
-        page += added_section(section, str(context.family.origins("sections")[name]), name, data, run.path)
+        page += added_section(section, context.family.origins("sections")[name], name, data, run.path)
     write_bytes_atomic(run.path / "report.md", page.encode())

@@ -137,11 +137,13 @@ class RunFolder:
 
     Attributes:
         ran: the names of stages that this process worked on.
+        used: the names of stages that this process asked for, in order, finished before or not.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.ran: set[str] = set()
+        self.used: list[str] = []
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -159,6 +161,7 @@ class RunFolder:
 
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
         """Return a stage by name; `skipped` says whether its result is there already."""
+        self.used.append(name)
         return Stage(self.path / "stages" / name, inputs, self.ran)
 
     def result(self, stage: str, name: str) -> Path:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from anyblock.checkpoint.hub import recorded_origin
 from anyblock.config.schema import RunConfig
+from anyblock.contract.adaptation import Adaptation
 from anyblock.costs.registry import CandidateCosts
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
-from anyblock.pipeline.stages.adapt import AdaptationResult, read_adaptation
+from anyblock.pipeline.stages.adapt import AdaptationResult, adaptations, read_adaptation, stage_of
 from anyblock.pipeline.stages.candidates import CostedCandidates, scenario_of
-from anyblock.pipeline.stages.distill import BLOCKS, MODEL
 from anyblock.pipeline.stages.latency import latency_scenario, wants_latency
 from anyblock.pipeline.stages.latency_check import read_latency_check
 from anyblock.pipeline.stages.refine import STAGE as REFINE
 from anyblock.pipeline.stages.refine import read_refinement
-from anyblock.pipeline.stages.repair import STAGE as REPAIR
 from anyblock.pipeline.stages.scores import read_agreement
 from anyblock.pipeline.stages.search import resolve_budgets
 from anyblock.report.summary import BudgetLine, RunSummary, SearchLine, StageLine
@@ -29,12 +28,6 @@ if TYPE_CHECKING:
     from anyblock.contract.evaluation import Figure
     from anyblock.evaluation.result import EvaluationResult
     from anyblock.search.solution import Solution
-
-_DID: Final = {
-    REPAIR: ("narrowed subblocks were re-fitted by least squares", "ridge", "plain_error", "error"),
-    BLOCKS: ("changed layers were trained one by one", "epoch", "before", "after"),
-}
-"""What each of these stages did to a line, the figure that says that it helped, and the errors before and after."""
 
 
 def summarise(
@@ -117,33 +110,22 @@ def _notes(context: RunContext) -> Iterator[str]:
         )
         if scenario.generated:
             yield f"Throughput: {scenario.throughput(check.measured):.4g} generated tokens a second, prefill included."
-    used = {
-        REPAIR: context.config.pruning.repair.method != "none",
-        BLOCKS: context.config.distillation.blocks.enabled,
-        MODEL: context.config.distillation.model.enabled,
-    }
-    for stage in (stage for stage, on in used.items() if on):
-        found = read_adaptation(context.run, stage)
+    for name, adaptation in adaptations(context.config, context.family):
+        found = read_adaptation(context.run, stage_of(name, adaptation))
         if found is not None:
-            yield from _adaptation(stage, found)
+            yield from _adaptation(name, adaptation, found)
 
 
-def _adaptation(stage: str, found: AdaptationResult) -> Iterator[str]:
+def _adaptation(name: str, adaptation: Adaptation, found: AdaptationResult) -> Iterator[str]:
     """Say what a stage did to the child's weights, or why it was dropped, and which trainings diverged."""
-    name, lines = stage.partition("-")[2], found.lines
+    lines = found.lines
     if not found.kept and (lines or found.diverged):
         yield (
             f"The stage {name} was {found.outcome} ({_kl(found.before)} to {_kl(found.after)}); the child has the weights from "
             "before it."
         )
-    elif stage in _DID and lines:
-        did, mark, *errors = _DID[stage]
-        known = [line for line in lines if line[errors[0]] is not None]
-        before, after = (sum(line[error] for line in known) / max(1, len(known)) for error in errors)
-        yield (
-            f"{sum(bool(line[mark]) for line in lines)} of {len(lines)} {did}; the relative error of their outputs on held-out "
-            f"tokens went from {before:.3f} to {after:.3f} on average."
-        )
+    elif text := adaptation.describe(lines):
+        yield text
     for line in lines:
         if line.get("diverged"):
             what = f"layer {line['layer']}" if "layer" in line else "the model"
@@ -157,12 +139,8 @@ def _plain(costs: CandidateCosts) -> dict[str, float]:
 
 def _stages(context: RunContext) -> tuple[StageLine, ...]:
     lines = []
-    distillation = context.config.distillation
-    unused = {BLOCKS: not distillation.blocks.enabled, MODEL: not distillation.model.enabled}
-    for done in sorted(context.run.path.glob("stages/*/stage.json")):
-        name, data = done.parent.name, read_json(done)
-        if unused.get(name):
-            continue  # left from an earlier run
+    for name in context.run.used:
+        data = read_json(context.run.result(name, "stage.json"))
         lines.append(
             StageLine(
                 name.partition("-")[2],

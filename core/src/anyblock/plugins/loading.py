@@ -63,7 +63,7 @@ def isolated(origin: Origin, doing: str, package: str) -> Iterator[None]:
     except BaseException as error:
         if type(error) is KeyboardInterrupt:
             raise
-        location = _place(error, package)
+        location = place_of(error, package)
         raise PluginLoadError(
             f"plugin {origin}: {doing} failed: {describe(error)}" + (f" ({location})" if location else ""),
             hint=_advice(error, package, origin),
@@ -77,7 +77,8 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def _place(error: BaseException, package: str) -> str:
+def place_of(error: BaseException, package: str) -> str:
+    """Return `file:line` of the innermost frame inside a package; empty where its code was never reached."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno or 0}"
     place = ""

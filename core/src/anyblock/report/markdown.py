@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anyblock.errors import PluginError
 from anyblock.evaluation.result import EvaluationResult
+from anyblock.plugins.blame import blaming, check_result
 from anyblock.report import format as fmt
 from anyblock.report.rows import budget_row, cost_rows, evaluation_rows, layer_rows, quality_rows, search_rows
 from anyblock.report.summary import RunSummary
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from anyblock.contract.report_section import ReportSection
+    from anyblock.plugins.status import Origin
 
 
 def markdown_report(summary: RunSummary | Mapping[str, Any]) -> str:
@@ -72,19 +73,14 @@ def escape_cell(text: object) -> str:
     return " ".join(str(text).splitlines()).replace("\\", "\\\\").replace("|", "\\|")
 
 
-def added_section(section: ReportSection, origin: str, name: str, summary: Mapping[str, Any], run: Path) -> str:
+def added_section(section: ReportSection, origin: Origin, name: str, summary: Mapping[str, Any], run: Path) -> str:
     """Return the Markdown that an extension's section adds to the report, with its heading; "" when it adds nothing.
 
     Raises:
         PluginError: the section raised, or returned something else than text; the message names its distribution.
     """
-    try:
+    what = f"the report section {name!r}"
+    with blaming(origin, what, section):
         text = section.markdown(summary, run)
-    except Exception as error:
-        raise PluginError(
-            f"the report section {name!r} of {origin} failed: {type(error).__name__}: {error}",
-            hint=f"leave it out of report.sections, or report this to the authors of {origin}",
-        ) from error
-    if not isinstance(text, str):
-        raise PluginError(f"the report section {name!r} of {origin} returned a {type(text).__name__}", expected="text")
+    check_result(origin, what, text, str, "text")
     return f"\n## {section.title}\n\n{text.strip()}\n" if text.strip() else ""

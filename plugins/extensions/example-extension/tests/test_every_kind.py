@@ -22,6 +22,7 @@ scoring: {{metric: softened_kl, softened_kl: {{temperature: 4.0}}}}
 evaluation: {{also: [repetition], repetition: {{prompts: 2, new_tokens: 12}}}}
 report: {{sections: [repetition]}}
 pruning: {{ffn: {{sizes: [0.5]}}}}
+adaptation: {{tune_norms: {{enabled: true, steps: 3}}}}
 """
 
 
@@ -72,6 +73,17 @@ def test_the_evaluation_and_the_section_are_in_the_report(run: Path) -> None:
     assert "## Repetition\n\nThe child repeats itself" in page
 
 
+def test_the_adaptation_runs_in_its_place_and_is_judged(run: Path) -> None:
+    stages = sorted(path.name for path in (run / "child.run" / "stages").glob("7.*"))
+    assert stages == ["7.100-repair", "7.150-tune_norms"]
+    result = json.loads((run / "child.run" / "stages" / stages[1] / "adapted.json").read_text())
+    assert result["kept"] == (result["after"] < result["before"])
+    assert result["lines"][0]["tensors"] > 0
+    page = (run / "child.run" / "report.md").read_text()
+    assert ("norms were tuned" in page) == result["kept"]
+    assert "| tune_norms |" in page
+
+
 def test_a_wrong_setting_is_refused_with_its_line(run: Path) -> None:
     (run / "wrong.yaml").write_text(
         RUN.replace("temperature: 4.0", "temperature: warm").replace("also: [rep", "also: [ref")
@@ -90,6 +102,7 @@ def test_everything_is_listed_with_its_origin() -> None:
         kind: [row["name"] for row in rows if row["from"].startswith("anyblock-example-extension")]
         for kind, rows in found.items()
     }
+    assert mine["adaptations"] == ["tune_norms"]
     assert mine["metrics"] == ["softened_kl"]
     assert mine["evaluations"] == mine["sections"] == ["repetition"]
     assert "WandaChannelContributionHook" in mine["hooks"]

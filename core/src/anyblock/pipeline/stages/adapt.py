@@ -9,36 +9,41 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
+
 from anyblock.calibration.batches import Batches
-from anyblock.candidates.candidate import Candidate
+from anyblock.candidates.candidate import Candidate, child_blocks
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.tensor_files import TensorFiles
+from anyblock.contract.adaptation import Adaptation
+from anyblock.contract.blocks import BlockConfig, layer_of
 from anyblock.errors import NotFiniteError
 from anyblock.modeling.finite import all_finite, finite_or_none, require_finite_child
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, file_digest, read_json
+from anyblock.plugins.blame import blaming, check_result
+from anyblock.progress import Progress
 from anyblock.realize.held_out import held_out_split
 from anyblock.scoring.swaps import Surroundings
 
 if TYPE_CHECKING:
-    import torch
+    from torch import nn
 
     from anyblock.candidates.candidate_weights import CandidateWeights, Orders
+    from anyblock.config.schema import RunConfig
+    from anyblock.family import ModelFamily
 
 _WEIGHTS = "adapted.safetensors"
 _RESULT = "adapted.json"
 
-Work = Callable[
-    ["Adapting", Mapping[str, "torch.Tensor"], Path], tuple[Mapping[str, "torch.Tensor"], list[dict[str, Any]]]
-]
-"""Takes the child, the tensors it was given and the stage's folder; returns tensors, and lines for the report."""
 PARTIAL: Final = ".partial"
 """Scratch in a stage's folder, for partial results."""
 
@@ -99,6 +104,64 @@ class Adapting:
         """The candidates' weights."""
         return self.context.weights(self.orders)
 
+    @property
+    def seed(self) -> int:
+        """See `ChosenChild`."""
+        return self.context.config.seed
+
+    @property
+    def progress(self) -> Progress:
+        """See `ChosenChild`."""
+        return self.context.progress
+
+    @property
+    def teacher_block_configs(self) -> Sequence[BlockConfig]:
+        """See `ChosenChild`."""
+        return self.context.teacher.block_configs
+
+    @property
+    def block_configs(self) -> Sequence[BlockConfig]:
+        """See `ChosenChild`."""
+        return child_blocks(self.context.teacher.block_configs, self.chosen)
+
+    @property
+    def fit_ids(self) -> torch.Tensor:
+        """See `ChosenChild`."""
+        return held_out_split(self.batches)[0].ids
+
+    def model(self, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+        """See `ChosenChild.model`."""
+        from anyblock.modeling.load import load_model
+        from anyblock.realize.realize import realize
+
+        context = self.context
+        with tempfile.TemporaryDirectory(prefix=".child-", dir=context.run.path) as folder:
+            written = realize(context.teacher, self.chosen, self.weights, Path(folder) / "child", repaired=tensors)
+            model: nn.Module = load_model(written, device=context.device, dtype=context.dtype)
+            with torch.no_grad():  # its files are gone in a moment
+                for parameter in model.parameters():
+                    parameter.data = parameter.data.clone()
+        return model
+
+    def teacher(self) -> nn.Module:
+        """See `ChosenChild.teacher`."""
+        from anyblock.modeling.load import load_model
+
+        context = self.context
+        model: nn.Module = load_model(context.original.teacher.path, device=context.device, dtype=context.dtype)
+        return model
+
+    def tensors_of(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """See `ChosenChild.tensors_of`."""
+        from transformers.core_model_loading import revert_weight_conversion
+
+        context = self.context
+        mine = {
+            name for group, names in context.teacher.groups.items() if layer_of(group) is not None for name in names
+        }
+        written = revert_weight_conversion(model, dict(model.state_dict()))
+        return {name: tensor.detach().cpu() for name, tensor in written.items() if name in mine}
+
     @cached_property
     def _judge(self) -> Surroundings:
         _, held_out = held_out_split(self.batches)
@@ -132,18 +195,21 @@ class Adapting:
         """
         return self._judge.divergence(self.chosen, changed=tensors)
 
-    def run(self, name: str, given: Adapted, settings: Mapping[str, Any], work: Work) -> Adapted:
-        """Run a stage, unless it is finished with the same inputs, and return what it hands on.
+    def run(self, name: str, adaptation: Adaptation, given: Adapted) -> Adapted:
+        """Run an adaptation, unless it is finished with the same inputs, and return what it hands on.
 
         Args:
-            name: the stage's.
+            name: the adaptation's.
+            adaptation: what to do.
             given: what the stage before handed on.
-            settings: whatever else the result depends on.
-            work: what the stage does.
 
         Raises:
             NotFiniteError: the child gives NaN or infinite numbers, and the stage did not mend that.
+            PluginError: an adaptation of a plugin raised; the message names its distribution.
         """
+        origin = self.context.family.origins("adaptations")[name]
+        settings: dict[str, Any] = adaptation.settings_given.to_dict() | {"distribution": str(origin)}
+        what, name = f"the adaptation {name!r}", stage_of(name, adaptation)
         context = self.context
         stage = context.run.stage(
             name,
@@ -165,8 +231,9 @@ class Adapting:
             with stage.run() as folder:
                 tensors, finite = given.tensors, False
                 lines: list[dict[str, Any]] = []
-                with suppress(NotFiniteError):
-                    tensors, lines = work(self, given.tensors, folder)
+                with suppress(NotFiniteError), blaming(origin, what, adaptation):
+                    tensors, lines = adaptation.run(self, given.tensors, folder)
+                    check_result(origin, what, tensors, Mapping, "tensors by checkpoint name, and a list of lines")
                     finite = all_finite(tensors.values())
                 before = self._known[given.key] if given.key in self._known else self.divergence(given.tensors)
                 after = self.divergence(tensors) if finite else math.inf
@@ -185,6 +252,41 @@ class Adapting:
         assert done is not None
         self._known[adapted.key] = require_finite_child(done.after if done.kept else done.before, context.engine.dtype)
         return adapted
+
+
+def adaptations(config: RunConfig, family: ModelFamily) -> list[tuple[str, Adaptation]]:
+    """Return the adaptations that a run makes, by name, in their order."""
+    found = []
+    for name, adaptation in sorted(family.adaptations().items(), key=lambda item: (item[1].order, item[0])):
+        path = adaptation.settings_path or f"adaptation.{name}"
+        made = adaptation(config.section(path, adaptation.settings))
+        if made.enabled:
+            found.append((name, made))
+    return found
+
+
+def stage_of(name: str, adaptation: Adaptation | type[Adaptation]) -> str:
+    """Return the name of the stage in which an adaptation runs."""
+    return f"7.{adaptation.order:03d}-{name}"
+
+
+def helped(lines: Sequence[Mapping[str, Any]], did: str, mark: str, before: str, after: str) -> str:
+    """Return a sentence about how many lines an adaptation helped, and the relative errors before and after it.
+
+    Args:
+        lines: what it says of each subblock or layer.
+        did: what was done to those whose `mark` is set.
+        mark: the figure that says that a line was helped.
+        before, after: the names of the errors.
+    """
+    if not lines:
+        return ""
+    known = [line for line in lines if line[before] is not None]
+    first, last = (sum(line[error] for line in known) / max(1, len(known)) for error in (before, after))
+    return (
+        f"{sum(bool(line[mark]) for line in lines)} of {len(lines)} {did}; the relative error of their outputs on held-out "
+        f"tokens went from {first:.3f} to {last:.3f} on average."
+    )
 
 
 def _diverged(after: float, lines: Sequence[Mapping[str, Any]]) -> bool:

@@ -1,14 +1,16 @@
-"""Stages `distill-blocks` and `distill-model`: the child is trained against its teacher, where that is asked for."""
+"""Adaptations `distill-blocks` and `distill-model`: the child is trained against its teacher, where that is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from anyblock.config.distillation import BlockDistillationConfig, ModelDistillationConfig
-from anyblock.pipeline.stages.adapt import PARTIAL, Adapted, Adapting
+from anyblock.contract.adaptation import Adaptation, ChosenChild
+from anyblock.contract.settings import Section
+from anyblock.pipeline.stages.adapt import PARTIAL, Adapting, helped
 from anyblock.realize.distill_blocks import distill_blocks
 from anyblock.realize.distill_model import distill_model
 from anyblock.realize.training import TrainingSettings
@@ -16,57 +18,65 @@ from anyblock.realize.training import TrainingSettings
 if TYPE_CHECKING:
     import torch
 
-BLOCKS = "7b-distill-blocks"
-MODEL = "7c-distill-model"
+
+class BlockDistillation(Adaptation):
+    """Trains every changed layer by itself."""
+
+    summary: ClassVar[str] = "trains every changed layer by itself to give the teacher's output of that layer"
+    order: ClassVar[int] = 200
+    settings: ClassVar[type[Section]] = BlockDistillationConfig
+    settings_path: ClassVar[str] = "distillation.blocks"
+
+    def run(
+        self, child: ChosenChild, given: Mapping[str, torch.Tensor], folder: Path
+    ) -> tuple[Mapping[str, torch.Tensor], list[dict[str, Any]]]:
+        """See `Adaptation.run`."""
+        assert isinstance(child, Adapting)
+        tensors, lines = distill_blocks(
+            child.context.engine,
+            child.chosen,
+            child.weights,
+            child.batches,
+            changed=given,
+            settings=_training(self.settings_given, child.seed),
+            partial=folder / PARTIAL,
+            spool=child.context.spool(folder),
+            progress=child.progress,
+        )
+        return tensors, [asdict(line) for line in lines]
+
+    def describe(self, lines: Sequence[Mapping[str, Any]]) -> str:
+        """See `Adaptation.describe`."""
+        return helped(lines, "changed layers were trained one by one", "epoch", "before", "after")
 
 
-def run_block_distillation(child: Adapting, given: Adapted) -> Adapted:
-    """Return the tensors with every changed layer trained by itself; what was given when that is switched off."""
-    settings = child.context.config.distillation.blocks
-    return child.run(BLOCKS, given, settings.to_dict(), _blocks) if settings.enabled else given
+class ModelDistillation(Adaptation):
+    """Trains all layers together."""
 
+    summary: ClassVar[str] = "trains all layers together against the teacher's predictions and final hidden states"
+    order: ClassVar[int] = 300
+    settings: ClassVar[type[Section]] = ModelDistillationConfig
+    settings_path: ClassVar[str] = "distillation.model"
 
-def run_model_distillation(child: Adapting, given: Adapted) -> Adapted:
-    """Return the tensors with all layers trained together; what was given when that is switched off."""
-    settings = child.context.config.distillation.model
-    return child.run(MODEL, given, settings.to_dict(), _model) if settings.enabled else given
-
-
-def _blocks(
-    child: Adapting, given: Mapping[str, torch.Tensor], folder: Path
-) -> tuple[Mapping[str, torch.Tensor], list[dict[str, Any]]]:
-    context = child.context
-    tensors, lines = distill_blocks(
-        context.engine,
-        child.chosen,
-        child.weights,
-        child.batches,
-        changed=given,
-        settings=_training(context.config.distillation.blocks, context.config.seed),
-        partial=folder / PARTIAL,
-        spool=context.spool(folder),
-        progress=context.progress,
-    )
-    return tensors, [asdict(line) for line in lines]
-
-
-def _model(
-    child: Adapting, given: Mapping[str, torch.Tensor], folder: Path
-) -> tuple[Mapping[str, torch.Tensor], list[dict[str, Any]]]:
-    context, settings = child.context, child.context.config.distillation.model
-    tensors, line = distill_model(
-        context.engine,
-        child.chosen,
-        child.weights,
-        child.batches,
-        changed=given,
-        settings=_training(settings, context.config.seed),
-        cosine_weight=settings.cosine_weight,
-        reference=None if context.before is None else context.before.engine,
-        partial=folder / PARTIAL,
-        progress=context.progress,
-    )
-    return tensors, [asdict(line)]
+    def run(
+        self, child: ChosenChild, given: Mapping[str, torch.Tensor], folder: Path
+    ) -> tuple[Mapping[str, torch.Tensor], list[dict[str, Any]]]:
+        """See `Adaptation.run`."""
+        assert isinstance(child, Adapting)
+        before = child.context.before
+        tensors, line = distill_model(
+            child.context.engine,
+            child.chosen,
+            child.weights,
+            child.batches,
+            changed=given,
+            settings=_training(self.settings_given, child.seed),
+            cosine_weight=self.settings_given.cosine_weight,
+            reference=None if before is None else before.engine,
+            partial=folder / PARTIAL,
+            progress=child.progress,
+        )
+        return tensors, [asdict(line)]
 
 
 def _training(settings: BlockDistillationConfig | ModelDistillationConfig, seed: int) -> TrainingSettings:

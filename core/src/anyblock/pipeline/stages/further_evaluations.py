@@ -11,9 +11,10 @@ from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.evaluation import EvaluationContext, Figure, read_figures
 from anyblock.contract.services import LoadedModel, services
-from anyblock.errors import AnyBlockError, PluginError
+from anyblock.errors import PluginError
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
+from anyblock.plugins.blame import blaming
 
 _STAGE: Final = "9-evaluation-{name}"
 _FILE: Final = "figures.json"
@@ -57,15 +58,8 @@ def run_further_evaluations(
                     context.config.seed,
                     context.progress,
                 )
-                try:
+                with blaming(origins[name], f"the evaluation {name!r}", chosen):
                     figures = list(chosen(settings).run(given))
-                except AnyBlockError:
-                    raise
-                except Exception as error:
-                    raise PluginError(
-                        f"the evaluation {name!r} of {origins[name]} failed: {type(error).__name__}: {error}",
-                        hint=f"leave it out of evaluation.also, or report this to the authors of {origins[name].distribution}",
-                    ) from error
                 if not all(isinstance(figure, Figure) for figure in figures):
                     raise PluginError(
                         f"the evaluation {name!r} of {origins[name]} returned something else than figures",

@@ -1,41 +1,53 @@
-"""Stage `repair`: the weights that remain are re-fitted to make up for what was removed, without training."""
+"""Adaptation `repair`: the weights that remain are re-fitted to make up for what was removed, without training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from anyblock.candidates.candidate import TEACHER
-from anyblock.pipeline.stages.adapt import PARTIAL, Adapted, Adapting
+from anyblock.config.pruning import RepairConfig
+from anyblock.contract.adaptation import Adaptation, ChosenChild
+from anyblock.contract.settings import Section
+from anyblock.pipeline.stages.adapt import PARTIAL, Adapting, helped
 from anyblock.realize.repair import repair
 
 if TYPE_CHECKING:
     import torch
 
-STAGE = "7-repair"
 
+class LeastSquaresRepair(Adaptation):
+    """Re-fits the map after the removed units by least squares."""
 
-def run_repair(child: Adapting, given: Adapted) -> Adapted:
-    """Return the repaired tensors; what was given when the repair is switched off."""
-    if child.context.config.pruning.repair.method == "none":
-        return given
-    return child.run(STAGE, given, {}, _repair)
+    summary: ClassVar[str] = "re-fits the maps after removed units by least squares, without training"
+    order: ClassVar[int] = 100
+    settings: ClassVar[type[Section]] = RepairConfig
+    settings_path: ClassVar[str] = "pruning.repair"
 
+    @property
+    def enabled(self) -> bool:
+        """See `Adaptation.enabled`."""
+        return bool(self.settings_given.method != "none")
 
-def _repair(
-    child: Adapting, _: Mapping[str, torch.Tensor], folder: Path
-) -> tuple[Mapping[str, torch.Tensor], list[dict[str, Any]]]:
-    changed = [candidate for candidate in child.chosen if candidate.kind != TEACHER]
-    context = child.context
-    tensors, lines = repair(
-        context.engine,
-        changed,
-        child.weights,
-        child.batches,
-        partial=folder / PARTIAL,
-        spool=context.spool(folder),
-        progress=context.progress,
-    )
-    return tensors, [asdict(line) for line in lines]
+    def run(
+        self, child: ChosenChild, given: Mapping[str, torch.Tensor], folder: Path
+    ) -> tuple[Mapping[str, torch.Tensor], list[dict[str, Any]]]:
+        """See `Adaptation.run`."""
+        assert isinstance(child, Adapting)  # core's own stages run layer by layer
+        changed = [candidate for candidate in child.chosen if candidate.kind != TEACHER]
+        tensors, lines = repair(
+            child.context.engine,
+            changed,
+            child.weights,
+            child.batches,
+            partial=folder / PARTIAL,
+            spool=child.context.spool(folder),
+            progress=child.progress,
+        )
+        return tensors, [asdict(line) for line in lines]
+
+    def describe(self, lines: Sequence[Mapping[str, Any]]) -> str:
+        """See `Adaptation.describe`."""
+        return helped(lines, "narrowed subblocks were re-fitted by least squares", "ridge", "plain_error", "error")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from anyblock.contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from anyblock.contract.adaptation import Adaptation
     from anyblock.contract.evaluation import Evaluation
     from anyblock.contract.importance_hook import ImportanceHook
     from anyblock.contract.pruning_mixin import PruningMixIn
@@ -61,3 +62,10 @@ class WandaExtension:
         from anyblock_example_extension.evaluation import RepetitionSection
 
         return {"repetition": RepetitionSection}
+
+    @hookimpl
+    def adaptations(self) -> dict[str, type[Adaptation]]:
+        """See `FamilySpec.adaptations`."""
+        from anyblock_example_extension.adaptation import NormTuning
+
+        return {"tune_norms": NormTuning}
