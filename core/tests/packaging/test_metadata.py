@@ -58,12 +58,14 @@ def test_the_suite_is_no_runtime_requirement(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
 def test_a_plugin_registers_itself(folder: Path) -> None:
-    """Each adapter has an entry point in its own package, and a name that tells what it serves."""
+    """Each distribution has an entry point in its own package, which has its name."""
     table = project(folder)
     (name,) = (path.name for path in (folder / "src").iterdir() if (path / "__init__.py").is_file())
     groups = table["entry-points"]
     entries = [
-        target for group in ("anyblock.families", "anyblock.extensions") for target in groups.get(group, {}).values()
+        target
+        for group in ("anyblock.families", "anyblock.extensions", "anyblock.commands")
+        for target in groups.get(group, {}).values()
     ]
     assert table["name"] == name.replace("_", "-")
     assert entries

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-_APP = typer.Typer(add_completion=False)
+_APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @_APP.command()
@@ -55,5 +55,8 @@ def lm_eval(
 
 def main(arguments: list[str]) -> int:
     """Run the command on these arguments and return its exit code."""
-    result = _APP(args=arguments, prog_name="anyblock lm-eval", standalone_mode=False)
-    return result if isinstance(result, int) else 0
+    try:
+        _APP(args=arguments, prog_name="anyblock lm-eval")
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
