@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from anyblock.checkpoint.header import read_header
 from anyblock.checkpoint.safetensors_writer import InMemory, Stored, write_safetensors
@@ -16,12 +16,12 @@ from anyblock.checkpoint.transfer import Copier
 if TYPE_CHECKING:
     import torch
 
-    from anyblock.family import ModelFamily
+    from anyblock.checkpoint.plan import Compute
 
 
 @contextmanager
 def compute_parts(
-    family: ModelFamily, computed: Mapping[str, tuple[str, ...]], source: SourceCheckpoint, view: Any, folder: Path
+    compute: Compute, computed: Mapping[str, tuple[str, ...]], source: SourceCheckpoint, folder: Path
 ) -> Iterator[dict[str, Stored]]:
     """Compute tensors and yield them as parts that are stored in scratch files, which go at the end.
 
@@ -29,10 +29,9 @@ def compute_parts(
     scratch files keep memory at one tensor with its sources.
 
     Args:
-        family: whose `dequantize_tensor` computes.
+        compute: see `ConversionPlan.compute`.
         computed: `{name: source tensors}`.
         source: where the source tensors are.
-        view: the model's configuration.
         folder: an existing directory for the scratch files.
 
     Raises:
@@ -40,11 +39,14 @@ def compute_parts(
     """
     scratch: list[Path] = []
     parts: dict[str, Stored] = {}
+    loaded: dict[str, torch.Tensor] = {}
     try:
         for name, names in computed.items():
             file = folder / temporary_name("computed")
             scratch.append(file)
-            tensor = family.dequantize_tensor(name, _load(source, names), view)
+            if loaded.keys() != set(names):  # several may be parts of one
+                loaded = _load(source, names)
+            tensor = compute(name, loaded)
             with Copier({}, lambda _: None) as copier:
                 write_safetensors(file, {name: InMemory(tensor)}, copier)
             parts[name] = Stored(file, read_header(file).tensors[name])

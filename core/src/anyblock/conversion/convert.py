@@ -109,13 +109,12 @@ def convert_with(
         writer = SubblockWriter(
             work, config=plan.config, block_configs=plan.block_configs, advance=advance, written=disk.submit
         )
-        _write_groups(family, plan, source, writer, advance)
+        _write_groups(plan, source, writer, advance)
         writer.finish(source=origin_of(folder))
     return Path(output_dir)
 
 
 def _write_groups(
-    family: ModelFamily,
     plan: ConversionPlan,
     source: SourceCheckpoint,
     writer: SubblockWriter,
@@ -128,7 +127,7 @@ def _write_groups(
         stored = {name: plan.stored[name] for name in plan.groups[group] if name in plan.stored}
         computed = {name: plan.computed[name] for name in plan.groups[group] if name in plan.computed}
         with (
-            compute_parts(family, computed, source, plan.view, writer.directory) as parts,
+            compute_parts(plan.compute, computed, source, writer.directory) as parts,
             Copier(stamps, advance) as copier,
         ):
             writer.write_parts(group, {**stored, **parts}, copier)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from anyblock.family import ModelFamily
 
+Compute = Callable[[str, Mapping[str, "torch.Tensor"]], "torch.Tensor"]
+"""`(new name, {source tensor's name: source tensor}) -> tensor`."""
 _DTYPE_KEYS: Final = ("torch_dtype", "dtype")
 _DTYPES: Final = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _TIE: Final = "tie_word_embeddings"
@@ -39,6 +41,7 @@ class ConversionPlan:
         groups: `{group: [tensor, ...]}` by new names.
         stored: `{new name: source}` for tensors that are copied.
         computed: `{new name: (source tensor, ...)}` for tensors that are computed.
+        compute: computes one of these, also on the meta device.
         shapes: `{group: {new name: tensor on the meta device}}`.
         notes: what a user should hear of the model, a sentence each.
     """
@@ -49,6 +52,7 @@ class ConversionPlan:
     groups: Mapping[str, Sequence[str]]
     stored: Mapping[str, Stored]
     computed: Mapping[str, tuple[str, ...]]
+    compute: Compute
     shapes: Mapping[str, Mapping[str, torch.Tensor]]
     notes: Sequence[str] = ()
 
@@ -71,6 +75,7 @@ def plan_conversion(
         PluginError: the family names tensors that the checkpoint does not have.
     """
     from anyblock.modeling.complete import differing_heads, quantisation, quantised, require_complete
+    from anyblock.modeling.respelling import Respelling
     from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 
     where = str(source.path)
@@ -89,22 +94,40 @@ def plan_conversion(
         )
     computed = _computed(family, source, view)
     consumed = {name for sources in computed.values() for name in sources}
-    stored = _stored(family, source, consumed, computed)
-    names = [*stored, *computed]
-    try:
-        groups = classify(names, family.layer_name_predicates(layers, view), family=family.model_type)
-        check_groups(groups, blocks, where)
-    except CheckpointError as error:
-        if not computed and (method := quantisation(view, names)) is not None:
-            raise quantised(where, method, error.what) from error
-        raise
-    shapes = _shapes(family, source, view, groups, stored, computed)
+    origins = _origins(family, [name for name in source.tensors if name not in consumed], computed)
     hf_config = load_hf_config(source.path, trust_remote_code=trust_remote_code)
     if computed and hasattr(hf_config, _QUANTISATION):
         del hf_config.quantization_config
     # The stock model is what an ordinary checkpoint has to fill; a child's layers are built by the family.
     builder = family if "block_configs" in config else None
     model = build_skeleton(builder, hf_config, blocks)
+    patterns = family.layer_name_predicates(layers, view)
+    metas = {name: entry.meta() for name, (_, entry) in source.tensors.items()}
+    respelt = Respelling(model, {name: metas[origin] for name, origin in origins.items()}, patterns.values())
+    computed |= {new: (origins[old],) for new, old in respelt.parts.items()}
+    stored = {new: Stored(*source.tensors[origins[old]]) for new, old in respelt.names.items()}
+    names = [*stored, *computed]
+    try:
+        groups = classify(names, patterns, family=family.model_type)
+        check_groups(groups, blocks, where)
+    except CheckpointError as error:
+        if not computed and (method := quantisation(view, names)) is not None:
+            raise quantised(where, method, error.what) from error
+        raise
+
+    def compute(name: str, sources: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """See `ConversionPlan.compute`."""
+        if name in respelt.parts:
+            return respelt.compute(name, *sources.values())
+        return family.dequantize_tensor(name, sources, view)
+
+    def shape(name: str) -> torch.Tensor:
+        """Return a tensor on the meta device with the shape and dtype that the conversion will give."""
+        if name in stored:
+            return stored[name].entry.meta()
+        return compute(name, {origin: metas[origin] for origin in computed[name]})
+
+    shapes = {group: {name: shape(name) for name in members} for group, members in groups.items()}
     kept = {key: value for key, value in config.items() if key not in {"block_configs", _QUANTISATION}}
     notes = []
     if differing_heads(model, stored):
@@ -124,31 +147,13 @@ def plan_conversion(
         # Without one a model is built in float32; transformers looks at the weights then.
         found = _dtype_of(stored, groups["embeddings"])
         kept |= {_DTYPE_KEYS[0]: found[0]} if found else {}
-    return ConversionPlan(kept, view, blocks, groups, stored, computed, shapes, notes)
+    return ConversionPlan(kept, view, blocks, groups, stored, computed, compute, shapes, notes)
 
 
 def _untied(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of a `config.json` in which neither the model nor a part of it ties its head."""
     parts = {key: _untied(value) for key, value in config.items() if isinstance(value, dict) and value.get(_TIE)}
     return {**config, **parts, _TIE: False}
-
-
-def _shapes(
-    family: ModelFamily,
-    source: SourceCheckpoint,
-    view: Any,
-    groups: Mapping[str, Sequence[str]],
-    stored: Mapping[str, Stored],
-    computed: Mapping[str, tuple[str, ...]],
-) -> dict[str, dict[str, torch.Tensor]]:
-    def shape(name: str) -> torch.Tensor:
-        """Return a tensor on the meta device with the shape and dtype that the conversion will give."""
-        if name in stored:
-            return stored[name].entry.meta()
-        sources = {origin: source.tensors[origin][1].meta() for origin in computed[name]}
-        return family.dequantize_tensor(name, sources, view)
-
-    return {group: {name: shape(name) for name in names} for group, names in groups.items()}
 
 
 def _dtype_of(stored: Mapping[str, Stored], names: Sequence[str]) -> list[str]:
@@ -173,21 +178,16 @@ def _computed(family: ModelFamily, source: SourceCheckpoint, view: Any) -> dict[
     return computed
 
 
-def _stored(
-    family: ModelFamily, source: SourceCheckpoint, consumed: set[str], computed: Mapping[str, tuple[str, ...]]
-) -> dict[str, Stored]:
-    stored: dict[str, Stored] = {}
-    origin: dict[str, str] = {}
-    for name, (file, entry) in source.tensors.items():
-        if name in consumed:
-            continue
+def _origins(family: ModelFamily, names: Sequence[str], computed: Mapping[str, object]) -> dict[str, str]:
+    """Return `{new name: source tensor}` of the tensors that are not computed."""
+    origins: dict[str, str] = {}
+    for name in names:
         new = family.convert_weight_name(name) or name
-        if new in origin or new in computed:
-            other = origin.get(new, "a computed tensor")
+        if new in origins or new in computed:
+            other = origins.get(new, "a computed tensor")
             raise CheckpointError(
                 f"{shown(name)} and {shown(other)} would both be stored as {shown(new)}",
                 expected="names that stay apart",
             )
-        origin[new] = name
-        stored[new] = Stored(file, entry)
-    return stored
+        origins[new] = name
+    return origins

@@ -69,9 +69,10 @@ def model_class(config: Any) -> type[Any]:
     """
     import transformers
 
+    headless = transformers.MODEL_MAPPING.get(type(config), None)  # what embedding models are saved as
     for name in getattr(config, "architectures", None) or []:
         found = getattr(transformers, name, None) if isinstance(name, str) else None
-        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel) and found is not headless:
             return found
     for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText):
         found = auto._model_mapping.get(type(config), None)
