@@ -16,7 +16,7 @@ from anyblock.checkpoint.transfer import Copier
 if TYPE_CHECKING:
     import torch
 
-    from anyblock.checkpoint.plan import Compute
+    from anyblock.conversion.plan import Compute
 
 
 @contextmanager
