@@ -20,7 +20,7 @@ from anyblock.config.registry import (
     REFERENCE_MIXINS,
 )
 from anyblock.config.schema import RunConfig
-from anyblock.costs.registry import cost_names
+from anyblock.costs.registry import known_costs
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -144,7 +144,7 @@ def page() -> str:
 
 
 def _costs() -> str:
-    docs = {name: cost.doc for name, cost in cost_names().items()}
+    docs = {name: cost.summary for name, cost in known_costs().items()}
     rows = [(f"`{name}`", unit, docs.get(name, "Generated tokens a second.")) for name, unit in base_units().items()]
     return _table(("cost", "unit", "meaning"), rows)
 

@@ -11,6 +11,7 @@ from anyblock.contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from anyblock.contract.adaptation import Adaptation
+    from anyblock.contract.cost import Cost
     from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
     from anyblock.contract.scoring_metric import ScoringMetric
@@ -47,3 +48,12 @@ class Builtins:
         from anyblock.pipeline.stages.repair import LeastSquaresRepair
 
         return {"repair": LeastSquaresRepair, "distill-blocks": BlockDistillation, "distill-model": ModelDistillation}
+
+    @hookimpl
+    def costs(self) -> dict[str, type[Cost]]:
+        """See `FamilySpec.costs`."""
+        from anyblock.costs.counted import COUNTED
+        from anyblock.costs.registry import LATENCY
+        from anyblock.latency.cost import Latency
+
+        return {**COUNTED, LATENCY: Latency}

@@ -18,6 +18,7 @@ from anyblock.plugins.status import Origin
 
 if TYPE_CHECKING:
     from anyblock.contract.adaptation import Adaptation
+    from anyblock.contract.cost import Cost
     from anyblock.contract.evaluation import Evaluation
     from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
@@ -77,6 +78,10 @@ class Extensions:
     def scoring_metrics(self) -> dict[str, type[ScoringMetric]]:
         """See `FamilySpec.scoring_metrics`."""
         return self.named("metrics")
+
+    def costs(self) -> dict[str, type[Cost]]:
+        """See `FamilySpec.costs`."""
+        return self.named("costs")
 
     def adaptations(self) -> dict[str, type[Adaptation]]:
         """See `FamilySpec.adaptations`."""

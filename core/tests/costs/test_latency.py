@@ -6,10 +6,11 @@ import json
 
 import pytest
 import torch
+from anyblock.contract.cost import Call, LatencyScenario, SubblockCalls
 from anyblock.errors import ExecutionError, UsageError
 from anyblock.latency import timing
-from anyblock.latency.additive_model import LatencyModel, LatencyScenario, SubblockCalls, measure_subblocks
-from anyblock.latency.timing import Call, measure
+from anyblock.latency.additive_model import LatencyModel, measure_subblocks
+from anyblock.latency.timing import measure
 
 
 class Clock:

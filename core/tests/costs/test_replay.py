@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from anyblock.contract.cost import Call, LatencyScenario
 from anyblock.errors import ExecutionError
 from anyblock.latency import timing
-from anyblock.latency.additive_model import FIXED, LatencyScenario, measure_subblocks
+from anyblock.latency.additive_model import FIXED, measure_subblocks
 from anyblock.latency.replay import fixed_calls, layer_calls, model_calls, record
-from anyblock.latency.timing import Call
 from torch.utils.flop_counter import FlopCounterMode
 
 SCENARIO = LatencyScenario(batch_size=2, prefill_length=7, generated=6)

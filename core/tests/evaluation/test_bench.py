@@ -13,8 +13,8 @@ from anyblock.checkpoint.atomic import atomic_directory
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.checkpoint.writer import SubblockWriter
 from anyblock.cli import app
+from anyblock.contract.cost import LatencyScenario
 from anyblock.errors import UsageError
-from anyblock.latency.additive_model import LatencyScenario
 from anyblock.latency.bench import bench
 from anyblock.modeling.load import load_model
 from anyblock.report.speed import speed_table

@@ -26,7 +26,7 @@ def bench(
     With --teacher both take turns within each repetition, so that a slow phase of the machine falls on both.
     """
     from anyblock.checkpoint.hub import resolve_model
-    from anyblock.latency.additive_model import LatencyScenario
+    from anyblock.contract.cost import LatencyScenario
     from anyblock.latency.bench import bench as run_bench
     from anyblock.modeling.device import compute_dtype, resolve_device, stored_dtype
     from anyblock.modeling.load import load_model

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from anyblock.costs.registry import cost_names
+from anyblock.costs.registry import known_costs
 from anyblock.errors import ConfigError, nearest
 
 _NUMBER: Final = r"(?:[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
@@ -77,7 +77,7 @@ def as_latency(bound: Bound, tokens: int) -> Bound:
 
 def base_units() -> dict[str, str]:
     """Return `{cost: base unit}` for every cost that a budget can name: bytes, ms, tokens/s, or what is counted."""
-    return {**{name: cost.unit for name, cost in cost_names().items()}, THROUGHPUT: "tokens/s"}
+    return {**{name: cost.unit for name, cost in known_costs().items()}, THROUGHPUT: "tokens/s"}
 
 
 def parse_bound(cost: str, value: float | str) -> Bound:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from anyblock.contract.blocks import BlockConfig
     from anyblock.contract.cache_spec import CacheSpec
     from anyblock.contract.capabilities import Capability
+    from anyblock.contract.cost import Cost
     from anyblock.contract.evaluation import Evaluation
     from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
@@ -177,6 +178,10 @@ class FamilySpec:
     @hookspec
     def scoring_metrics(self) -> Mapping[str, type[ScoringMetric]]:  # type: ignore[empty-body]
         """Return `{name: metric class}` for further scoring metrics; merged over plugins, clashes are errors. Since 0.2."""
+
+    @hookspec
+    def costs(self) -> Mapping[str, type[Cost]]:  # type: ignore[empty-body]
+        """Return `{name: cost class}` for further costs that budgets can bound; merged over plugins. Since 0.2."""
 
     @hookspec
     def adaptations(self) -> Mapping[str, type[Adaptation]]:  # type: ignore[empty-body]

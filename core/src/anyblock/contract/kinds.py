@@ -79,6 +79,14 @@ KINDS: Final[dict[str, Kind]] = {
             classes=True,
         ),
         Kind(
+            "costs",
+            "costs",
+            "anyblock.contract.cost:Cost",
+            "is what a budget can bound: counted from shapes, or measured on a device",
+            settings="costs.{name}",
+            classes=True,
+        ),
+        Kind(
             "adaptations",
             "adaptations",
             "anyblock.contract.adaptation:Adaptation",

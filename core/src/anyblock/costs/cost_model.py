@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from anyblock.contract.blocks import HALVES, Half, group_name
-from anyblock.costs.active import active_params
-from anyblock.costs.registry import CandidateCosts, cost_names
+from anyblock.contract.cost import CostedSubblock
+from anyblock.contract.settings import Section
+from anyblock.costs.registry import CandidateCosts, counted_costs
 from anyblock.costs.weights import dtype_bytes, is_tied, non_block_cost, tensor_cost
-from anyblock.errors import UsageError
+from anyblock.errors import PluginError, UsageError
+from anyblock.plugins.blame import blaming, check_result
 
 if TYPE_CHECKING:
     import torch
 
     from anyblock.contract.blocks import BlockConfig
     from anyblock.family import ModelFamily
+    from anyblock.plugins.status import Origin
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,14 @@ class Scenario:
         length: tokens of each, prompt and answer together.
         cache_dtype: dtype of the cache.
         weight_dtype: count weights as stored in this dtype; None takes each tensor's own.
+        settings: `((cost, its settings), ...)` of costs whose settings are not the default ones.
     """
 
     batch_size: int = 1
     length: int = 4096
     cache_dtype: str = "bfloat16"
     weight_dtype: str | None = None
+    settings: tuple[tuple[str, Section], ...] = ()
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.length < 1:
@@ -103,17 +108,32 @@ def subblock_costs(
         scenario: see `Scenario`.
     """
     weights = tensor_cost(tensors, dtype=scenario.weight_dtype)
-    attention, ffn = block_config.attention, block_config.ffn
-    if half == "attention":
-        spec = family.cache_spec(config, block_config, layer_index)
-        cache = spec.bytes(scenario.length, dtype_bytes(scenario.cache_dtype)) * scenario.batch_size
-        heads = attention.num_key_value_heads or 0
-        return _costs(
-            weights.params, weights.bytes, cache=cache, kv_heads=heads, attention_layers=not attention.removed
-        )
-    experts = ffn.moe.num_local_experts if ffn.moe else 0
-    active = active_params(tensors, ffn.moe)
-    return _costs(weights.params, weights.bytes, active=active, ffn_layers=not ffn.removed, experts=experts)
+    part = CostedSubblock(
+        layer=layer_index,
+        half=half,
+        block_config=block_config,
+        tensors=tensors,
+        params=weights.params,
+        weight_bytes=weights.bytes,
+        cache=family.cache_spec(config, block_config, layer_index) if half == "attention" else None,
+        cache_width=dtype_bytes(scenario.cache_dtype),
+        batch_size=scenario.batch_size,
+        length=scenario.length,
+    )
+    origins = family.origins("costs")
+    return {
+        name: _number(cost.subblock, origins[name], name, part)
+        for name, cost in counted_costs(family, scenario.settings).items()
+    }
+
+
+def _number(count: Callable[..., float], origin: Origin, name: str, *arguments: Any) -> float:
+    with blaming(origin, f"the cost {name!r}", count.__self__):  # type: ignore[attr-defined]
+        found = count(*arguments)
+    check_result(origin, f"the cost {name!r}", found, (int, float), "a number")
+    if not 0 <= found < float("inf"):
+        raise PluginError(f"the cost {name!r} of {origin} is {found}", expected="a finite number, 0 or above")
+    return float(found)
 
 
 def fixed_costs(
@@ -134,7 +154,11 @@ def fixed_costs(
     """
     tied = is_tied(config, family.language_model_config(config))
     weights = non_block_cost(tensors, tied=tied, num_layers=num_layers, dtype=scenario.weight_dtype)
-    return _costs(weights.params, weights.bytes)
+    origins = family.origins("costs")
+    return {
+        name: _number(cost.outside, origins[name], name, weights.params, weights.bytes)
+        for name, cost in counted_costs(family, scenario.settings).items()
+    }
 
 
 def model_costs(
@@ -169,17 +193,3 @@ def add_costs(parts: Sequence[CandidateCosts]) -> CandidateCosts:
     """Return the sum of costs, name by name; a name that a part lacks counts as 0 there."""
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
-
-
-def _costs(
-    params: int, weight_bytes: int, *, active: float | None = None, cache: int = 0, **counts: float
-) -> CandidateCosts:
-    values = {
-        "params": params,
-        "active_params": params if active is None else active,
-        "weight_memory": weight_bytes,
-        "kv_memory": cache,
-        "memory": weight_bytes + cache,
-        **counts,
-    }
-    return {name: float(values.get(name, 0)) for name, about in cost_names().items() if not about.measured}

@@ -1,51 +1,46 @@
-"""The names by which budgets speak of costs."""
+"""The costs that budgets can bound: core's own and those of the installed extensions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
+from anyblock.contract.cost import Cost, CountedCost
+from anyblock.contract.settings import Section
+from anyblock.extensions import Extensions, installed_extensions, installed_plugins
+
 CandidateCosts = dict[str, float]
-"""What one candidate, or a whole model, uses: values by the names of `cost_names`. Costs of subblocks add up."""
+"""What one candidate, or a whole model, uses: values by the names of `known_costs`. Costs of subblocks add up."""
 
 LATENCY: Final = "latency"
 
 
-@dataclass(frozen=True)
-class CostName:
-    """A cost that a budget can bound.
+def known_costs() -> dict[str, type[Cost]]:
+    """Return every cost by name, core's own first."""
+    return _known(id(installed_plugins()))
 
-    Attributes:
-        unit: `parameters`, `bytes`, `heads`, `layers`, `experts` or `ms`.
-        doc: one sentence.
-        measured: it is there only after a measurement on a device.
+
+@lru_cache(maxsize=4)
+def _known(registry: int) -> dict[str, type[Cost]]:
+    return _ordered(installed_extensions())
+
+
+@lru_cache(maxsize=16)
+def counted_costs(extensions: Extensions, settings: tuple[tuple[str, Section], ...] = ()) -> dict[str, CountedCost]:
+    """Return what is counted for every candidate, by name.
+
+    Args:
+        extensions: the family, or what is installed.
+        settings: `((cost, its settings), ...)`; a cost that is not there has its default ones.
     """
-
-    unit: str
-    doc: str
-    measured: bool = False
-
-
-_NAMES = {
-    "params": CostName("parameters", "Elements of all weights; tied embeddings count once."),
-    "active_params": CostName(
-        "parameters", "Weights that one token uses: of the routed experts only the share a token is sent to."
-    ),
-    "memory": CostName("bytes", "weight_memory and kv_memory together."),
-    "weight_memory": CostName("bytes", "All weights in the dtype they are stored in, or the one asked for."),
-    "kv_memory": CostName(
-        "bytes", "What all layers keep between decoding steps, at the scenario's batch size, length and cache dtype."
-    ),
-    "kv_heads": CostName("heads", "Key-value heads summed over layers."),
-    "attention_layers": CostName("layers", "Layers that keep their attention, or the mixer in its place."),
-    "ffn_layers": CostName("layers", "Layers that keep their ffn."),
-    "experts": CostName("experts", "Routed experts summed over layers."),
-    LATENCY: CostName(
-        "ms", "Time of the scenario's prefill and decoding steps, measured on this device.", measured=True
-    ),
-}
+    given = dict(settings)
+    found = {name: cost for name, cost in _ordered(extensions).items() if issubclass(cost, CountedCost)}
+    return {name: cost(given.get(name)) for name, cost in found.items()}
 
 
-def cost_names() -> dict[str, CostName]:
-    """Return every cost by name, with its unit and a sentence about it."""
-    return dict(_NAMES)
+def _ordered(extensions: Extensions) -> dict[str, type[Cost]]:
+    from anyblock.costs.counted import COUNTED
+
+    found = extensions.costs()
+    first = [*COUNTED, LATENCY]
+    return {name: found[name] for name in [*first, *(name for name in found if name not in first)] if name in found}

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from anyblock.contract.cost import LatencyScenario, SubblockCalls
 from anyblock.errors import UsageError
-from anyblock.latency.timing import Call, measure
+from anyblock.latency.timing import measure
 from anyblock.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -15,48 +16,6 @@ if TYPE_CHECKING:
 
 FIXED = "fixed"
 """The key of what is outside the subblocks: embedding, final norm and head."""
-
-
-@dataclass(frozen=True)
-class LatencyScenario:
-    """What is timed: one prefill of a batch, then so many decoding steps.
-
-    Attributes:
-        batch_size: sequences at a time.
-        prefill_length: tokens of each prompt.
-        generated: decoding steps after it; 0 measures the prefill alone.
-    """
-
-    batch_size: int = 1
-    prefill_length: int = 512
-    generated: int = 128
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.prefill_length < 1 or self.generated < 0:
-            raise UsageError(
-                f"batch size {self.batch_size}, prefill {self.prefill_length}, generated {self.generated}",
-                expected="a batch and a prompt of at least 1, and 0 or more generated tokens",
-            )
-
-    @property
-    def past_length(self) -> int:
-        """The past length at which one decoding step is timed.
-
-        A step's time grows linearly with the past, so the step in the middle stands for the mean over all of them.
-        """
-        return self.prefill_length + self.generated // 2
-
-    def throughput(self, latency: float) -> float:
-        """Return generated tokens a second for a latency in ms."""
-        return self.batch_size * self.generated / latency * 1000.0
-
-
-@dataclass(frozen=True)
-class SubblockCalls:
-    """A subblock's work in a scenario: `prefill` on all of the prompts, `decode` on one token after `past_length`."""
-
-    prefill: Call
-    decode: Call | None = None
 
 
 @dataclass(frozen=True)

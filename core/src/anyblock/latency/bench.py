@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from anyblock.contract.cost import Call, LatencyScenario
 from anyblock.costs.probed_cache import cache_argument
 from anyblock.errors import ExecutionError, UsageError
-from anyblock.latency.additive_model import LatencyScenario
 from anyblock.latency.replay import new_cache_of, restorer
-from anyblock.latency.timing import Call, Timing, measure
+from anyblock.latency.timing import Timing, measure
 from anyblock.modeling.runner import Runner
 from anyblock.progress import SILENT, Progress
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.checkpoint.atomic import write_json_atomic
-from anyblock.latency.additive_model import FIXED, LatencyModel, LatencyScenario, SubblockCalls, measure_subblocks
+from anyblock.contract.cost import LatencyScenario, MeasuredCost, SubblockCalls
+from anyblock.latency.additive_model import FIXED, LatencyModel
 from anyblock.latency.replay import Recording, fixed_calls, layer_calls, model_calls, record
 from anyblock.modeling.device import describe_device
 from anyblock.modeling.variants import LayerVariants
@@ -75,6 +76,7 @@ class ShapeTimes:
 
     Args:
         engine: the teacher.
+        cost: what is measured.
         scenario: what is timed.
         conditions: everything else that decides about times (versions, dtype); JSON data.
         path: the file; times of other conditions in it are kept.
@@ -86,6 +88,7 @@ class ShapeTimes:
     def __init__(
         self,
         engine: LayerwiseModel,
+        cost: MeasuredCost,
         scenario: LatencyScenario,
         *,
         conditions: Mapping[str, Any],
@@ -95,6 +98,7 @@ class ShapeTimes:
         progress: Progress,
     ) -> None:
         self._engine = engine
+        self._cost = cost
         self._scenario = scenario
         self._path = path
         self._together = together
@@ -166,8 +170,7 @@ class ShapeTimes:
     def _time(self, calls: Mapping[str, SubblockCalls]) -> None:
         if not calls:
             return
-        model = measure_subblocks(calls, self._scenario, **self._options)
-        self._known.update(model.subblocks)
+        self._known.update(self._cost.measure(calls, self._scenario, **self._options))
         write_json_atomic(self._path, self._all)
 
 

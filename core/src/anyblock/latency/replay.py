@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from anyblock.contract.cost import Call, LatencyScenario, SubblockCalls
 from anyblock.costs.probed_cache import cache_argument
 from anyblock.errors import ExecutionError
-from anyblock.latency.additive_model import LatencyScenario, SubblockCalls
-from anyblock.latency.timing import Call
 
 
 @dataclass(frozen=True)

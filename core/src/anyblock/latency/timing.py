@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from anyblock.contract.cost import Call
 from anyblock.errors import ExecutionError, UsageError
 from anyblock.modeling.device import synchronize
 from anyblock.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class Call:
-    """Something to be timed.
-
-    Attributes:
-        run: does the work once; timed.
-        reset: puts back what `run` changed (a cache that grew by one token); not timed.
-    """
-
-    run: Callable[[], object]
-    reset: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from anyblock.calibration.batches import Batches
 from anyblock.checkpoint.atomic import write_bytes_atomic, write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
-from anyblock.costs.registry import LATENCY
 from anyblock.errors import OutputExistsError
 from anyblock.modeling.device import resolve_devices
 from anyblock.pipeline.context import RunContext
@@ -29,8 +28,8 @@ from anyblock.pipeline.stages.evaluation import run_evaluation
 from anyblock.pipeline.stages.further_evaluations import run_further_evaluations
 from anyblock.pipeline.stages.hidden_size import run_hidden_size
 from anyblock.pipeline.stages.importance import hook_plans, linear_maps, run_importance, stream_order
-from anyblock.pipeline.stages.latency import run_latency
 from anyblock.pipeline.stages.latency_check import run_latency_check
+from anyblock.pipeline.stages.measured_costs import measured_bounds, run_measured_costs
 from anyblock.pipeline.stages.refine import run_refine
 from anyblock.pipeline.stages.scores import estimates, run_scores
 from anyblock.pipeline.stages.search import check_reachable, chosen_candidates, run_search
@@ -92,7 +91,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     linear = linear_places(config, source)
     model = (source,) if narrow is None else (narrow, source)
     costed = plan_candidates(config, *model, linear=linear)
-    check_reachable(costed, config.search.bounds(), later=(LATENCY,))
+    check_reachable(costed, config.search.bounds(), later=measured_bounds(config))
     plans = hook_plans(config, source)
     data = TokenData(config, source.path, run)
     require_run_space(run.path, output, source, narrow, config.search.bounds(), costed.teacher)
@@ -103,12 +102,12 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
         teacher = run_teacher(config, run, source, progress)
         context = RunContext(config, run, source, teacher, source.family, progress, linear=linear)
         if narrow is None:
-            costed = _timed(context, costed)
+            costed = _with_measured(context, costed)
         orders = run_importance(context, plans, tokens["calibration"])
         context.linear = linear_maps(context)
         if narrow is not None:
             context = run_hidden_size(context, narrow, stream_order(context))
-            costed = _timed(context, costed)
+            costed = _with_measured(context, costed)
         return _compress(context, costed, orders, tokens, overwrite=overwrite)
 
 
@@ -127,9 +126,9 @@ def run_path(config: RunConfig) -> Path:
     return Path(config.run_dir) if config.run_dir else output.with_name(output.name + ".run")
 
 
-def _timed(context: RunContext, costed: CostedCandidates) -> CostedCandidates:
-    """Add measured times where a budget asks for them, and refuse one that no choice of candidates keeps."""
-    costed = run_latency(context, costed)
+def _with_measured(context: RunContext, costed: CostedCandidates) -> CostedCandidates:
+    """Add measured costs where a budget bounds them, and refuse one that no choice of candidates keeps."""
+    costed = run_measured_costs(context, costed)
     check_reachable(costed, context.config.search.bounds())
     return costed
 

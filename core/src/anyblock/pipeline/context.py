@@ -12,7 +12,8 @@ from anyblock.candidates.candidate_weights import CandidateWeights, Orders
 from anyblock.candidates.linear import LinearMaps
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
-from anyblock.costs.registry import LATENCY
+from anyblock.contract.cost import MeasuredCost
+from anyblock.costs.registry import known_costs
 from anyblock.modeling.device import compute_dtype, resolve_devices, stored_dtype
 from anyblock.pipeline.model_source import Source
 from anyblock.pipeline.run_folder import RunFolder, digest
@@ -110,8 +111,8 @@ class RunContext:
         model_class(self.hf_config)  # so that what the process takes already includes transformers
         layers, outside = weight_sizes(self.teacher, self.dtype)
         device, *others = resolve_devices(self.config.device)
-        if any(bound.cost == LATENCY for bound in self.config.search.bounds()):
-            others = []  # times are of one device
+        if any(issubclass(known_costs()[bound.cost], MeasuredCost) for bound in self.config.search.bounds()):
+            others = []  # what is measured is of one device
         plan = plan_memory(
             layers,
             outside,

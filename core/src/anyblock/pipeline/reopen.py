@@ -12,7 +12,7 @@ from anyblock.config.load import load_config
 from anyblock.config.schema import SearchConfig
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.candidates import CostedCandidates, read_candidates
-from anyblock.pipeline.stages.latency import with_latency
+from anyblock.pipeline.stages.measured_costs import with_measured_costs
 from anyblock.pipeline.stages.scores import read_scores, scores_belong_to
 from anyblock.pipeline.stages.search import build_problem
 from anyblock.search.problem import Problem
@@ -34,7 +34,7 @@ def open_search(
     """
     run = RunFolder.open(path)
     settings = search_settings(path, overrides)
-    costed = with_latency(run, read_candidates(run))
+    costed = with_measured_costs(run, read_candidates(run))
     scores = read_scores(run)
     if not scores_belong_to(run, costed):
         raise run.unfinished("the scores are those of other candidates")

@@ -15,8 +15,8 @@ from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
 from anyblock.pipeline.stages.adapt import AdaptationResult, adaptations, read_adaptation, stage_of
 from anyblock.pipeline.stages.candidates import CostedCandidates, scenario_of
-from anyblock.pipeline.stages.latency import latency_scenario, wants_latency
 from anyblock.pipeline.stages.latency_check import read_latency_check
+from anyblock.pipeline.stages.measured_costs import latency_scenario, wants_latency
 from anyblock.pipeline.stages.refine import STAGE as REFINE
 from anyblock.pipeline.stages.refine import read_refinement
 from anyblock.pipeline.stages.scores import read_agreement

@@ -38,7 +38,7 @@ def duration(seconds: float) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """Return a value in one of the units of `anyblock.costs.registry.CostName`."""
+    """Return a value in one of the units of `anyblock.contract.cost.Cost`."""
     if unit == "bytes":
         return size(value)
     if unit == "parameters":

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from anyblock.contract.blocks import BlockConfig
 from anyblock.costs.cost_model import Costs, Scenario
-from anyblock.costs.registry import cost_names
+from anyblock.costs.registry import known_costs
 from anyblock.report import format as fmt
 from anyblock.report.table import attention_text, ffn_text
 
@@ -77,7 +77,7 @@ def inspection_view(found: Inspection) -> Group:
     costs = Table(title="Costs", title_justify="left", header_style="bold")
     costs.add_column("cost")
     costs.add_column("value", justify="right")
-    for name, about in cost_names().items():
+    for name, about in known_costs().items():
         if name in found.costs.total:
             costs.add_row(name, fmt.quantity(found.costs.total[name], about.unit))
     return Group(head, blocks, costs)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from anyblock.contract.blocks import block_configs_from_json
 from anyblock.contract.evaluation import read_figures
-from anyblock.costs.registry import cost_names
+from anyblock.costs.registry import known_costs
 from anyblock.evaluation.result import EvaluationResult
 from anyblock.report import format as fmt
 from anyblock.report.summary import BudgetLine, RunSummary
@@ -60,7 +60,7 @@ def quality_rows(run: RunSummary) -> Iterator[Row]:
 def cost_rows(run: RunSummary) -> Iterator[Row]:
     """Yield cost, teacher, child, share of the teacher's, of those that either has."""
     child, teacher = run.costs or {}, run.teacher_costs or {}
-    for name, about in cost_names().items():
+    for name, about in known_costs().items():
         before = teacher.get(name)
         if child.get(name) or before:
             text = "–" if before is None else fmt.quantity(before, about.unit)
@@ -69,7 +69,7 @@ def cost_rows(run: RunSummary) -> Iterator[Row]:
 
 def budget_row(line: BudgetLine) -> Row:
     """Return cost, bound, used, share of the bound."""
-    about = cost_names().get(line.cost)
+    about = known_costs().get(line.cost)
     unit = about.unit if about else ""
     bounds = [
         f"{sign} {fmt.quantity(value, unit)}"

@@ -13,7 +13,7 @@ from anyblock.errors import ConfigError
 
 @dataclass(frozen=True)
 class BudgetLine:
-    """One budget: the cost's name, its bounds, and what the child uses of it; units are those of `cost_names`."""
+    """One budget: the cost's name, its bounds, and what the child uses of it; units are those of `anyblock list costs`."""
 
     cost: str
     used: float
@@ -71,7 +71,7 @@ class RunSummary:
         model_type: its family.
         block_configs, teacher_block_configs: `BlockConfig.to_dict()` of every layer.
         budgets: what was asked for and what is used.
-        costs, teacher_costs: values by the names of `cost_names`.
+        costs, teacher_costs: values by the names of `anyblock list costs`.
         search: how the search ended; None when the child was given.
         quality: `EvaluationResult.to_dict()` of the child with its teacher; None when nothing was evaluated.
         evaluations: `{name: figures}` of evaluations that extensions made, see `anyblock.contract.evaluation.Figure`.

@@ -17,7 +17,10 @@ RUN = f"""
 model: {TRAINED}
 output: child
 data: {{path: {TEXT}, block_size: 64, calibration_tokens: 512, scoring_tokens: 128, evaluation_tokens: 512}}
-search: {{budget: {{params: 0.9x}}, refine_rounds: 0}}
+search:
+  budget: {{params: 0.9x, matrices: 26}}
+  refine_rounds: 0
+costs: {{matrices: {{smallest: 1000}}}}
 scoring: {{metric: softened_kl, softened_kl: {{temperature: 4.0}}}}
 evaluation: {{also: [repetition], repetition: {{prompts: 2, new_tokens: 12}}}}
 report: {{sections: [repetition]}}
@@ -73,6 +76,31 @@ def test_the_evaluation_and_the_section_are_in_the_report(run: Path) -> None:
     assert "## Repetition\n\nThe child repeats itself" in page
 
 
+def test_the_counted_cost_is_bounded_and_reported(run: Path) -> None:
+    summary = json.loads((run / "child.run" / "summary.json").read_text())
+    kept = sum(
+        4 * (not block["attention"]["no_op"]) + 3 * (not block["ffn"]["no_op"]) for block in summary["block_configs"]
+    )
+    assert summary["costs"]["matrices"] == kept <= 26
+    assert summary["teacher_costs"]["matrices"] == 7 * len(summary["block_configs"])
+
+
+def test_the_measured_cost_is_bounded_from_the_command_line(run: Path) -> None:
+    settings = [
+        "search.length=24",
+        "search.generated=4",
+        "search.timing_rounds=1",
+        "evaluation.also=[]",
+        "report.sections=[]",
+    ]
+    settings += ["~adaptation", "scoring.metric=kl", "search.budget.processor_time=100x"]
+    anyblock(run, "compress", "run.yaml", "output=measured", *settings)
+    summary = json.loads((run / "measured.run" / "summary.json").read_text())
+    assert summary["costs"]["processor_time"] > 0
+    (bounded,) = [line for line in summary["budgets"] if line["cost"] == "processor_time"]
+    assert bounded["used"] <= bounded["upper"]
+
+
 def test_the_adaptation_runs_in_its_place_and_is_judged(run: Path) -> None:
     stages = sorted(path.name for path in (run / "child.run" / "stages").glob("7.*"))
     assert stages == ["7.100-repair", "7.150-tune_norms"]
@@ -89,10 +117,10 @@ def test_a_wrong_setting_is_refused_with_its_line(run: Path) -> None:
         RUN.replace("temperature: 4.0", "temperature: warm").replace("also: [rep", "also: [ref")
     )
     said = anyblock(run, "compress", "wrong.yaml", code=2)
-    assert "wrong.yaml:6: scoring.softened_kl.temperature: input should be a valid number" in said
+    assert "wrong.yaml:9: scoring.softened_kl.temperature: input should be a valid number" in said
     (run / "unknown.yaml").write_text(RUN.replace("also: [rep", "also: [ref"))
     said = anyblock(run, "compress", "unknown.yaml", code=2)
-    assert "unknown.yaml:7: evaluation.also[0]: there is no evaluation 'refetition'" in said
+    assert "unknown.yaml:10: evaluation.also[0]: there is no evaluation 'refetition'" in said
     assert "did you mean 'repetition'?" in said
 
 
@@ -102,6 +130,7 @@ def test_everything_is_listed_with_its_origin() -> None:
         kind: [row["name"] for row in rows if row["from"].startswith("anyblock-example-extension")]
         for kind, rows in found.items()
     }
+    assert mine["costs"] == ["matrices", "processor_time"]
     assert mine["adaptations"] == ["tune_norms"]
     assert mine["metrics"] == ["softened_kl"]
     assert mine["evaluations"] == mine["sections"] == ["repetition"]

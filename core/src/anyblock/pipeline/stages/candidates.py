@@ -152,7 +152,10 @@ def scenario_of(config: RunConfig, source: Source) -> Scenario:
         if stated is None:  # as transformers does: what the weights are stored in
             stated = next(tensor.dtype for tensor in source.shapes["embeddings"].values() if tensor.is_floating_point())
         cache_dtype = str(stated).removeprefix("torch.")
-    return Scenario(batch_size=config.search.batch, length=config.search.length, cache_dtype=cache_dtype)
+    settings = tuple(
+        (name, config.section(f"costs.{name}", cost.settings)) for name, cost in source.family.costs().items()
+    )
+    return Scenario(config.search.batch, config.search.length, cache_dtype, settings=settings)
 
 
 def _check_requested(config: RunConfig, source: Source) -> None:

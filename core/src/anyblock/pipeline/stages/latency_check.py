@@ -15,7 +15,7 @@ from anyblock.latency.replay import model_calls
 from anyblock.modeling.device import describe_device
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
-from anyblock.pipeline.stages.latency import read_latency, wants_latency
+from anyblock.pipeline.stages.measured_costs import read_measured, wants_latency
 
 CHECK: Final = "8.5-latency-check"
 _FILE: Final = "latency.json"
@@ -47,7 +47,7 @@ def run_latency_check(
     context: RunContext, child: SubblockCheckpoint, predicted: Mapping[str, float]
 ) -> LatencyCheck | None:
     """Time the realised child as a whole and compare; None when nothing was timed, or models do not fit into memory."""
-    found = read_latency(context.run)
+    found = read_measured(context.run, LATENCY)
     if not wants_latency(context.config) or found is None or not context.memory.whole:
         return None
     model = found[0]

@@ -9,6 +9,7 @@ from anyblock.contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from anyblock.contract.adaptation import Adaptation
+    from anyblock.contract.cost import Cost
     from anyblock.contract.evaluation import Evaluation
     from anyblock.contract.importance_hook import ImportanceHook
     from anyblock.contract.pruning_mixin import PruningMixIn
@@ -69,3 +70,10 @@ class WandaExtension:
         from anyblock_example_extension.adaptation import NormTuning
 
         return {"tune_norms": NormTuning}
+
+    @hookimpl
+    def costs(self) -> dict[str, type[Cost]]:
+        """See `FamilySpec.costs`."""
+        from anyblock_example_extension.cost import Matrices, ProcessorTime
+
+        return {"matrices": Matrices, "processor_time": ProcessorTime}

@@ -1,7 +1,7 @@
-"""Stage `latency`: how long each distinct subblock takes on this device.
+"""Stages `latency` and of other measured costs: what each distinct subblock takes on this device.
 
-It runs only when a budget asks for latency or throughput. Times are measured, so they differ from run to run; within a run
-folder they are kept by content, and searches of other budgets use the same ones.
+A cost is measured only where a budget bounds it (`throughput` bounds `latency`). Measurements differ from run to run; within a
+run folder they are kept by content, and searches of other budgets use the same ones.
 """
 
 from __future__ import annotations
@@ -15,23 +15,30 @@ from anyblock.candidates.candidate_weights import CandidateWeights, candidate_sh
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.schema import RunConfig, SearchConfig
 from anyblock.contract.blocks import HALVES, group_name, layer_of
-from anyblock.costs.registry import LATENCY
+from anyblock.contract.cost import LatencyScenario, MeasuredCost
+from anyblock.costs.registry import LATENCY, known_costs
 from anyblock.errors import UnsupportedModelError
-from anyblock.latency.additive_model import FIXED, LatencyModel, LatencyScenario
+from anyblock.latency.additive_model import FIXED, LatencyModel
 from anyblock.latency.cache import TOGETHER, WHOLE, Shape, ShapeTimes, shape_key
 from anyblock.modeling.device import describe_device
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, digest, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
 
-STAGE: Final = "2.5-latency"
-_FILE: Final = "latency.json"
-_TIMES: Final = "latency-times.json"
+_STAGE: Final = "2.5-{name}"
+_FILE: Final = "{name}.json"
+_TIMES: Final = "{name}-times.json"
 
 
 def wants_latency(config: RunConfig) -> bool:
-    """Say whether a budget needs times."""
-    return any(bound.cost == LATENCY for bound in config.search.bounds())
+    """Return whether a budget needs times."""
+    return LATENCY in measured_bounds(config)
+
+
+def measured_bounds(config: RunConfig) -> list[str]:
+    """Return the measured costs that the run's budgets bound."""
+    known = known_costs()
+    return [bound.cost for bound in config.search.bounds() if issubclass(known[bound.cost], MeasuredCost)]
 
 
 def latency_scenario(settings: SearchConfig) -> LatencyScenario:
@@ -40,21 +47,28 @@ def latency_scenario(settings: SearchConfig) -> LatencyScenario:
     return LatencyScenario(settings.batch, settings.length - generated, generated)
 
 
-def run_latency(context: RunContext, costed: CostedCandidates) -> CostedCandidates:
-    """Return the candidates with their measured latency among the costs; as they are when no budget asks for it.
+def run_measured_costs(context: RunContext, costed: CostedCandidates) -> CostedCandidates:
+    """Return the candidates with what budgets bound and has to be measured among their costs.
 
     Raises:
         UnsupportedModelError: halves cannot be timed alone, since the family cannot remove the other one.
     """
-    if not wants_latency(context.config):
-        return costed
+    for name in measured_bounds(context.config):
+        _measure(context, costed, name)
+        costed = with_measured_costs(context.run, costed)
+    return costed
+
+
+def _measure(context: RunContext, costed: CostedCandidates, name: str) -> None:
+    cost = _cost(context, name)
     keys, shapes = _shapes(context, costed)
     # A teacher that does not fit into memory is not timed as a whole; the sum of its parts then stands for it.
     plan, before = context.memory, context.before
     fixed, whole = _outside(context), digest(context.teacher.fingerprint()) if plan.whole else None
     stage = context.run.stage(
-        STAGE,
+        _STAGE.format(name=name),
         {
+            "cost": [str(context.family.origins("costs")[name]), cost.settings_given.to_dict()],
             "keys": keys,
             "fixed": fixed,
             "whole": whole,
@@ -67,52 +81,56 @@ def run_latency(context: RunContext, costed: CostedCandidates) -> CostedCandidat
     )
     if not stage.skipped:
         with stage.run() as folder:
-            model = _times(context).measure(shapes, fixed=fixed, whole=whole)
+            model = _times(context, cost, name).measure(shapes, fixed=fixed, whole=whole)
             if whole is not None:
                 parts = [key for key in (keys[c.key] for c in costed.candidates if c.kind == TEACHER) if key]
                 model = model.calibrated(parts, model.subblocks[WHOLE])
             told = (
                 "does not fit into memory" if whole is None else f"takes {model.factor:.3f} times the sum of its parts"
             )
-            context.progress.note(f"{len(shapes)} distinct subblocks timed; the teacher {told}")
-            original = None if before is None else _original(before)
-            write_json_atomic(folder / _FILE, {"model": model.to_dict(), "keys": keys, "original": original})
-    return with_latency(context.run, costed)
+            context.progress.note(f"{name}: {len(shapes)} distinct subblocks measured; the teacher {told}")
+            original = None if before is None else _original(before, cost, name)
+            write_json_atomic(
+                folder / _FILE.format(name=name), {"model": model.to_dict(), "keys": keys, "original": original}
+            )
 
 
-def with_latency(run: RunFolder, costed: CostedCandidates) -> CostedCandidates:
-    """Add the latency of the finished stage to the costs; candidates that it did not see leave them as they are."""
-    found = read_latency(run)
-    if found is None or any(candidate.key not in found[1] for candidate in costed.candidates):
-        return costed
-    model, keys, original = found
-    costs = {
-        key: {**values, LATENCY: model.latency(keys[key]) if keys[key] else 0.0} for key, values in costed.costs.items()
-    }
-    before = costed.original
-    if before is not None and original is not None:
-        before = {**before, LATENCY: original}
-    return replace(costed, costs=costs, fixed={**costed.fixed, LATENCY: model.latency(FIXED)}, original=before)
+def with_measured_costs(run: RunFolder, costed: CostedCandidates) -> CostedCandidates:
+    """Add what finished stages measured to the costs; a stage that did not see all candidates leaves them as they are."""
+    for name, cost in known_costs().items():
+        found = read_measured(run, name) if issubclass(cost, MeasuredCost) else None
+        if found is None or any(candidate.key not in found[1] for candidate in costed.candidates):
+            continue
+        model, keys, original = found
+        costs = {
+            key: {**values, name: model.latency(keys[key]) if keys[key] else 0.0}
+            for key, values in costed.costs.items()
+        }
+        before = costed.original
+        if before is not None and original is not None:
+            before = {**before, name: original}
+        costed = replace(costed, costs=costs, fixed={**costed.fixed, name: model.latency(FIXED)}, original=before)
+    return costed
 
 
-def read_latency(run: RunFolder) -> tuple[LatencyModel, dict[str, str], float | None] | None:
-    """Return what was timed; None when nothing was.
+def read_measured(run: RunFolder, name: str) -> tuple[LatencyModel, dict[str, str], float | None] | None:
+    """Return what was measured; None when nothing was.
 
     Returns:
-        The additive model, `{candidate key: key of its shape}`, and the latency in ms of the model as it was given where its
-        hidden size was cut.
+        The additive model, `{candidate key: key of its shape}`, and the cost of the model as it was given where its hidden
+        size was cut.
     """
-    path = run.path / "stages" / STAGE / _FILE
+    path = run.path / "stages" / _STAGE.format(name=name) / _FILE.format(name=name)
     if not path.is_file():
         return None
     data = read_json(path)
     return LatencyModel.from_dict(data["model"]), data["keys"], data.get("original")
 
 
-def _original(context: RunContext) -> float:
-    """Return the latency in ms of the model as it was given, which shares are shares of, in the same scenario."""
+def _original(context: RunContext, cost: MeasuredCost, name: str) -> float:
+    """Return the cost of the model as it was given, which shares are shares of, in the same scenario."""
     if context.memory.whole:
-        return _times(context).whole(digest(context.teacher.fingerprint()))
+        return _times(context, cost, name).whole(digest(context.teacher.fingerprint()))
     blocks = context.source.block_configs
     parts = [
         Candidate(layer, half, TEACHER, 0, block)
@@ -121,16 +139,24 @@ def _original(context: RunContext) -> float:
         if not block.half(half).no_op
     ]
     keys, shapes = _shapes(context, CostedCandidates(blocks, parts, {}, {}))
-    return _times(context).measure(shapes, fixed=_outside(context), whole=None).predict(keys.values())
+    return _times(context, cost, name).measure(shapes, fixed=_outside(context), whole=None).predict(keys.values())
 
 
-def _times(context: RunContext) -> ShapeTimes:
+def _cost(context: RunContext, name: str) -> MeasuredCost:
+    chosen = context.family.costs()[name]
+    made = chosen(context.config.section(f"costs.{name}", chosen.settings))
+    assert isinstance(made, MeasuredCost)
+    return made
+
+
+def _times(context: RunContext, cost: MeasuredCost, name: str) -> ShapeTimes:
     plan = context.memory
     return ShapeTimes(
         context.engine,
+        cost,
         latency_scenario(context.config.search),
         conditions=context.execution,
-        path=context.run.path / _TIMES,
+        path=context.run.path / _TIMES.format(name=name),
         repeats=context.config.search.timing_rounds,
         together=TOGETHER if plan.max_resident is None else min(TOGETHER, 2 * plan.max_resident),
         progress=context.progress,
