@@ -18,6 +18,7 @@ from anyblock.plugins.status import Origin
 
 if TYPE_CHECKING:
     from anyblock.contract.adaptation import Adaptation
+    from anyblock.contract.config_dialect import ConfigDialect
     from anyblock.contract.cost import Cost
     from anyblock.contract.evaluation import Evaluation
     from anyblock.contract.export_format import ExportFormat
@@ -78,6 +79,10 @@ class Extensions:
     def scoring_metrics(self) -> dict[str, type[ScoringMetric]]:
         """See `FamilySpec.scoring_metrics`."""
         return self.named("metrics")
+
+    def config_dialects(self) -> dict[str, type[ConfigDialect]]:
+        """See `FamilySpec.config_dialects`."""
+        return self.named("dialects")
 
     def costs(self) -> dict[str, type[Cost]]:
         """See `FamilySpec.costs`."""

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from anyblock.config.interpolation import resolve
-from anyblock.config.tree import Tree
+from anyblock.contract.config_tree import Tree
 from anyblock.errors import ConfigError
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer

@@ -173,7 +173,7 @@ def test_a_hook_can_be_named_by_its_path(write, registry: NameRegistry) -> None:
 @pytest.mark.parametrize("form", ["hook: {}", "hook: '${{get_object:{}}}'", "extra_hooks: [{}]"])
 def test_a_hook_that_nobody_registered_is_refused(write, registry: NameRegistry, name: str, form: str) -> None:
     path = write(f"model: a\noutput: b\npruning:\n  ffn:\n    {form.format(name)}\n")
-    with pytest.raises(ConfigError, match=f"{path}:5.*{name}.* is no registered"):
+    with pytest.raises(ConfigError, match=f"{path}:5.*{name}.* is not a registered"):
         load_config(path, registry=registry)
 
 
@@ -213,3 +213,11 @@ def test_the_model_says_which_family_a_name_belongs_to(write) -> None:
 def test_an_override_needs_a_value(key: str) -> None:
     with pytest.raises(UsageError):
         load_config(None, [key], BASE)
+
+
+@pytest.mark.parametrize("text", ["defaults: [base]\n", "mip: {}\n", "pruning_mixin: {_target_: A}\n"])
+def test_a_file_in_a_dialect_that_is_missing_says_what_to_install(write, monkeypatch, text: str) -> None:
+    monkeypatch.setattr("anyblock.config.dialects.dialects", lambda extensions: [])
+    with pytest.raises(ConfigError, match="a key of another tool's files") as caught:
+        load_config(write(f"model: a\noutput: b\n{text}"))
+    assert caught.value.hint == "python -m pip install anyblock-puzzletron-config"

@@ -7,7 +7,7 @@ import json
 import pytest
 from anyblock.config import load_config
 from anyblock.config.overrides import apply_override
-from anyblock.config.tree import Tree, dotted
+from anyblock.contract.config_tree import Tree, dotted
 from anyblock.errors import ConfigError, UsageError
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from anyblock.config.tree import dotted, split_key
 from anyblock.config.yaml_source import MAX_BYTES, MAX_DEPTH, parse_yaml, read_yaml
+from anyblock.contract.config_tree import dotted, split_key
 from anyblock.errors import ConfigError
 from hypothesis import given, settings
 from hypothesis import strategies as st

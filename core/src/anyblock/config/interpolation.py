@@ -12,7 +12,7 @@ from typing import Any, Final
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from anyblock.config.tree import KeyPath, Tree, dotted, split_key
+from anyblock.contract.config_tree import KeyPath, Tree, dotted, split_key
 from anyblock.errors import ConfigError, nearest
 
 Resolver = Callable[..., Any]

@@ -9,15 +9,14 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from anyblock.config.budget import merge_entries
-from anyblock.config.compose import compose
+from anyblock.config.dialects import Tools
 from anyblock.config.extension_sections import sections_of, with_sections
-from anyblock.config.guide import has_guide_keys, translate
 from anyblock.config.interpolation import resolve
 from anyblock.config.overrides import apply_override
 from anyblock.config.problems import configuration_error, section_class
-from anyblock.config.registry import NameRegistry, registry_for
+from anyblock.config.registry import NameRegistry
 from anyblock.config.schema import RunConfig
-from anyblock.config.tree import KeyPath, Tree
+from anyblock.contract.config_tree import KeyPath, Tree
 from anyblock.errors import ConfigError, UsageError
 from anyblock.extensions import Extensions, installed_extensions
 from anyblock.progress import SILENT, Progress
@@ -37,7 +36,7 @@ def load_config(
     """Read the configuration of one run.
 
     Args:
-        path: a YAML file, AnyBlock's own or one of the guide's; None when `base` and `overrides` say everything.
+        path: a YAML file, AnyBlock's own or of an installed dialect; None when `base` and `overrides` say everything.
         overrides: `KEY=VALUE` or `~KEY`, applied in order on top of everything else.
         base: what the caller has settled, such as command-line options: `{"model": ..., "output": ...}`; it wins over
             the file.
@@ -52,7 +51,8 @@ def load_config(
         ConfigError: the file cannot be used; one message lists every wrong key with its line.
         UsageError: an override has another form.
     """
-    tree = Tree() if path is None else compose(Path(path), progress)
+    tools = Tools(registry, progress)
+    tree = Tree() if path is None else tools.read(Path(path))
     _name_budgets(tree)
     given = Tree(_plain(base or {}))
     given.origins = dict.fromkeys(_paths(given.data), OPTION)
@@ -62,14 +62,12 @@ def load_config(
         apply_override(tree, override)
         _name_budgets(tree)
 
-    def names() -> NameRegistry:
-        nonlocal registry
-        registry = registry or registry_for(tree.data)
-        return registry
-
-    if has_guide_keys(tree):
-        tree = translate(tree, names, progress)
-    else:
+    tools.tree = tree
+    names = tools.names
+    foreign = [dialect for dialect in tools.dialects if dialect.matches(tree, tools)]
+    for dialect in foreign:
+        tree = dialect.translate(tree, tools)
+    if not foreign:
         tree = Tree(resolve(tree, resolvers={"get_object": lambda name: names().any(str(name))}), tree.origins)
     _shorten_hooks(tree, names)
     schema = RunConfig

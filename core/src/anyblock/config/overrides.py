@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from anyblock.config.tree import KeyPath, Tree, dotted, split_key
 from anyblock.config.yaml_source import parse_yaml
+from anyblock.contract.config_tree import KeyPath, Tree, dotted, split_key
 from anyblock.errors import ConfigError, UsageError, nearest
 
 _KEY: Final = r"[A-Za-z_][\w-]*(?:\.[\w-]+|\[\d+\])*"

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from anyblock.config.tree import KeyPath, Tree
+from anyblock.contract.config_tree import KeyPath, Tree
 from anyblock.errors import ConfigError, nearest
 
 

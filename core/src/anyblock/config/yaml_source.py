@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from anyblock.config.tree import KeyPath, Tree, dotted
+from anyblock.contract.config_tree import KeyPath, Tree, dotted
 from anyblock.errors import ConfigError
 
 MAX_BYTES: Final = 256 * 1024

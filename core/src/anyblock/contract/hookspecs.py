@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from anyblock.contract.blocks import BlockConfig
     from anyblock.contract.cache_spec import CacheSpec
     from anyblock.contract.capabilities import Capability
+    from anyblock.contract.config_dialect import ConfigDialect
     from anyblock.contract.cost import Cost
     from anyblock.contract.evaluation import Evaluation
     from anyblock.contract.export_format import ExportFormat
@@ -178,6 +179,10 @@ class FamilySpec:
     @hookspec
     def scoring_metrics(self) -> Mapping[str, type[ScoringMetric]]:  # type: ignore[empty-body]
         """Return `{name: metric class}` for further scoring metrics; merged over plugins, clashes are errors. Since 0.2."""
+
+    @hookspec
+    def config_dialects(self) -> Mapping[str, type[ConfigDialect]]:  # type: ignore[empty-body]
+        """Return `{name: dialect class}` for the configuration files of other tools; merged over plugins. Since 0.2."""
 
     @hookspec
     def costs(self) -> Mapping[str, type[Cost]]:  # type: ignore[empty-body]

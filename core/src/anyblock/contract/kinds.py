@@ -95,6 +95,13 @@ KINDS: Final[dict[str, Kind]] = {
             classes=True,
         ),
         Kind(
+            "dialects",
+            "config_dialects",
+            "anyblock.contract.config_dialect:ConfigDialect",
+            "reads the configuration files of another tool",
+            classes=True,
+        ),
+        Kind(
             "evaluations",
             "evaluations",
             "anyblock.contract.evaluation:Evaluation",

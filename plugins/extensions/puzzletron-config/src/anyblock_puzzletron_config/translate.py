@@ -3,50 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any, Final
 
-from anyblock.config.guide.keys import GUIDE_KEYS
-from anyblock.config.guide.pruning import translate_pruning
-from anyblock.config.guide.tables import FIXED, PRUNING_ONLY, SWITCHED_OFF
-from anyblock.config.guide.translation import Translation
-from anyblock.config.guide.values import CONVERSIONS, budgets, check_family, lengths, scenario, tokens
-from anyblock.config.guide.walk import below_pruning, leaves, texts
-from anyblock.config.problems import gathered
-from anyblock.config.pruning import PruningConfig
-from anyblock.config.registry import NameRegistry, is_ignored_reference
-from anyblock.config.schema import RunConfig, ScoringConfig
-from anyblock.config.tree import KeyPath, Tree, dotted, split_key
+from anyblock.contract.config_dialect import DialectTools
+from anyblock.contract.config_tree import KeyPath, Tree, dotted, split_key
 from anyblock.errors import ConfigError, nearest
-from anyblock.progress import Progress
+
+from anyblock_puzzletron_config.aliases import is_ignored_reference
+from anyblock_puzzletron_config.keys import GUIDE_KEYS
+from anyblock_puzzletron_config.pruning import translate_pruning
+from anyblock_puzzletron_config.tables import FIXED, PRUNING_ONLY, SWITCHED_OFF
+from anyblock_puzzletron_config.translation import Translation
+from anyblock_puzzletron_config.values import CONVERSIONS, budgets, check_family, lengths, scenario, tokens
+from anyblock_puzzletron_config.walk import below_pruning, leaves, texts
 
 _REFERENCE: Final = re.compile(r"\$\{\s*get_object\s*:([^}]*)\}?")
-_MIXED: Final[dict[str | int, frozenset[str]]] = {
-    "pruning": frozenset(PruningConfig.model_fields),
-    "scoring": frozenset(ScoringConfig.model_fields),
-}
-"""Sections in which the guide's keys and AnyBlock's own can both stand, with the own ones."""
+_MIXED: Final = ("pruning", "scoring")
+"""Sections in which the guide's keys and AnyBlock's own can both stand."""
 
 
-def has_guide_keys(tree: Tree) -> bool:
+def has_guide_keys(tree: Tree, tools: DialectTools) -> bool:
     """Whether any key or section of the guide's files is there."""
-    sections = {key.partition(".")[0] for key in GUIDE_KEYS} - RunConfig.model_fields.keys()
+    sections = {key.partition(".")[0] for key in GUIDE_KEYS} - tools.schema.model_fields.keys()
     return bool((PRUNING_ONLY | sections) & tree.data.keys()) or any(key for _, key in leaves(tree.data))
 
 
-def translate(tree: Tree, names: Callable[[], NameRegistry], progress: Progress) -> Tree:
+def translate(tree: Tree, tools: DialectTools) -> Tree:
     """Return a tree that has only AnyBlock's own keys, with every interpolation replaced.
 
     Args:
         tree: a configuration with keys of the guide, and perhaps own ones.
-        names: gives the registry in which class names are looked up; called only when there is one to look up.
-        progress: is told which keys have no effect.
+        tools: what core lends.
 
     Raises:
         ConfigError: one message for every key that is unknown, asks for what AnyBlock does not do, or contradicts
             another one.
     """
-    guide = Translation(below_pruning(tree), names)
+    guide = Translation(below_pruning(tree, tools.schema), tools)
     for path, text in texts(guide.tree.data):
         for reference in _REFERENCE.findall(text):
             guide.attempt(_refuse_unregistered, guide, path, reference.strip())
@@ -59,8 +52,8 @@ def translate(tree: Tree, names: Callable[[], NameRegistry], progress: Progress)
     for step in (check_family, tokens, lengths, scenario, budgets, translate_pruning):
         guide.attempt(step, guide)
     if guide.faults:
-        raise gathered(list(dict.fromkeys(guide.faults)))
-    _report(guide, progress)
+        raise tools.gathered(list(dict.fromkeys(guide.faults)))
+    _report(guide)
     return guide.result
 
 
@@ -74,13 +67,18 @@ def _keep(guide: Translation, path: KeyPath) -> None:
     """Take over an own key; refuse one that neither vocabulary knows."""
     section = path[0]
     known = [key for key in GUIDE_KEYS if key.startswith(f"{section}.")]
-    own = _MIXED.get(section, frozenset())
+    own = _own_keys(guide, str(section)) if section in _MIXED else frozenset()
     if known and len(path) == 1 and section not in _MIXED:
         raise ConfigError(f"{guide.tree.place(path)} is {guide.raw(str(section))!r}", expected="a mapping")
     if known and len(path) > 1 and path[1] not in own:
         names = {*known, *(f"{section}.{name}" for name in own)}
         raise ConfigError(f"{guide.tree.place(path)}: unknown key", hint=nearest(dotted(path), names))
     guide.keep(path)
+
+
+def _own_keys(guide: Translation, section: str) -> frozenset[str]:
+    annotation: Any = guide.tools.schema.model_fields[section].annotation
+    return frozenset(annotation.model_fields)
 
 
 def _translate(guide: Translation, key: str) -> None:
@@ -101,7 +99,7 @@ def _translate(guide: Translation, key: str) -> None:
             guide.default(("output",), f"{guide.get(key)}/child")
 
 
-def _report(guide: Translation, progress: Progress) -> None:
+def _report(guide: Translation) -> None:
     """Say which keys had no effect, one line a reason."""
     reasons: dict[str, dict[str, dict[str, None]]] = {}
     for _, key in leaves(guide.tree.data):
@@ -112,4 +110,4 @@ def _report(guide: Translation, progress: Progress) -> None:
         keys = (
             f"{section}.{{{', '.join(names)}}}" if section else ", ".join(names) for section, names in sections.items()
         )
-        progress.note(f"no effect, since {reason}: {', '.join(keys)}")
+        guide.tools.note(f"no effect, since {reason}: {', '.join(keys)}")

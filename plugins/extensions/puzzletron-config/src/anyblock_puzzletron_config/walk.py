@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from anyblock.config.guide.keys import GUIDE_KEYS
-from anyblock.config.guide.tables import PRUNING_ONLY
-from anyblock.config.schema import RunConfig
-from anyblock.config.tree import KeyPath, Tree, dotted
+from anyblock.contract.config_tree import KeyPath, Tree, dotted
+from anyblock.contract.settings import Section
+
+from anyblock_puzzletron_config.keys import GUIDE_KEYS
+from anyblock_puzzletron_config.tables import PRUNING_ONLY
 
 
 def leaves(data: dict[str, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
@@ -36,11 +37,11 @@ def texts(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
             yield from texts(inner, (*path, part))
 
 
-def below_pruning(tree: Tree) -> Tree:
+def below_pruning(tree: Tree, schema: type[Section]) -> Tree:
     """Put the keys of a file that is a `pruning` section by itself below `pruning`; return any other tree as it is."""
     if not PRUNING_ONLY & tree.data.keys():
         return tree
-    outside = {*RunConfig.model_fields, *(key.partition(".")[0] for key in GUIDE_KEYS)}
+    outside = {*schema.model_fields, *(key.partition(".")[0] for key in GUIDE_KEYS)}
     # The reference's `pruning_defaults` says `descriptor: ${descriptor}`, which refers to the key outside.
     moved = {key for key, value in tree.data.items() if key not in outside or value == f"${{{key}}}"}
     parts = [Tree(), Tree()]

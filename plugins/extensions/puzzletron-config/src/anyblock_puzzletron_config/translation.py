@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from anyblock.config.guide.walk import assign, lookup
-from anyblock.config.interpolation import Resolver, resolve
-from anyblock.config.registry import NameRegistry
-from anyblock.config.tree import KeyPath, Tree, split_key
+from anyblock.contract.config_dialect import DialectTools
+from anyblock.contract.config_tree import KeyPath, Tree, split_key
 from anyblock.errors import ConfigError
+
+from anyblock_puzzletron_config.walk import assign, lookup
 
 
 class Translation:
@@ -17,15 +17,16 @@ class Translation:
 
     Args:
         tree: the configuration to translate.
-        names: gives the registry in which class names are looked up; called only when there is one.
+        tools: what core lends.
     """
 
-    def __init__(self, tree: Tree, names: Callable[[], NameRegistry]) -> None:
+    def __init__(self, tree: Tree, tools: DialectTools) -> None:
         self.tree = tree
-        self.names = names
+        self.tools = tools
+        self.names = tools.names
         self.result = Tree()
         self.faults: list[str] = []
-        self.resolvers: dict[str, Resolver] = {
+        self.resolvers: dict[str, Callable[..., Any]] = {
             "get_object": lambda name: self.names().any(str(name)),
             "to_path": lambda text: str(text),
         }
@@ -43,7 +44,9 @@ class Translation:
 
     def get(self, key: str) -> Any:
         """Return the value of a guide key with its interpolations replaced; None when it is not there."""
-        return None if self.raw(key) is None else resolve(self.tree, split_key(key), resolvers=self.resolvers)
+        return (
+            None if self.raw(key) is None else self.tools.resolve(self.tree, split_key(key), resolvers=self.resolvers)
+        )
 
     def text(self, key: str) -> str | None:
         """Return a value that has to be text.
@@ -110,6 +113,6 @@ class Translation:
 
     def keep(self, path: KeyPath) -> None:
         """Take over an own key as it is."""
-        assign(self.result.data, path, resolve(self.tree, path, resolvers=self.resolvers))
+        assign(self.result.data, path, self.tools.resolve(self.tree, path, resolvers=self.resolvers))
         below = {key: place for key, place in self.tree.origins.items() if key[: len(path)] == path}
         self.result.origins.update(below)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from anyblock.config.tree import Tree
-from anyblock.config.yaml_source import read_yaml
+from anyblock.contract.config_dialect import DialectTools
+from anyblock.contract.config_tree import Tree
 from anyblock.errors import ConfigError
-from anyblock.progress import SILENT, Progress
 
 MAX_FILES: Final = 64
 """Most files that one configuration is put together from."""
@@ -22,7 +21,7 @@ _HEADER: Final = re.compile(r"#\s*@package\s+(\S+)")
 _ENTRY: Final = re.compile(r"(?:(?P<modifier>optional|override)\s+)?(?P<path>[\w./-]+)(?:@(?P<package>[\w.]+))?")
 
 
-def compose(path: Path, progress: Progress = SILENT) -> Tree:
+def compose(path: Path, tools: DialectTools) -> Tree:
     """Read a file together with the files that its `defaults` list names.
 
     The list has entries `NAME`, `GROUP: NAME` and `_self_` (last when it is not there), with or without `@PACKAGE`;
@@ -32,7 +31,7 @@ def compose(path: Path, progress: Progress = SILENT) -> Tree:
     Raises:
         ConfigError: an entry has another form, includes itself, is missing, or lies outside the main file's folder.
     """
-    return _Composer(path.parent, progress).read(path, group="", package=(), above=())
+    return _Composer(path.parent, tools).read(path, group="", package=(), above=())
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,9 @@ class _Entry:
 
 
 class _Composer:
-    def __init__(self, root: Path, progress: Progress) -> None:
+    def __init__(self, root: Path, tools: DialectTools) -> None:
         self.root = root
-        self.progress = progress
+        self.tools = tools
         self.files = 0
 
     def read(self, file: Path, *, group: str, package: Package, above: tuple[Path, ...]) -> Tree:
@@ -62,7 +61,7 @@ class _Composer:
             raise ConfigError(
                 f"{file}: includes itself or more than {MAX_FILES} files", expected="a defaults list that ends"
             )
-        own = read_yaml(file)
+        own = self.tools.read_yaml(file)
         entries = own.data.pop("defaults", None) or []
         if not isinstance(entries, list):
             raise ConfigError(f"{own.place(('defaults',))} is a {type(entries).__name__}", expected="a list")
@@ -84,7 +83,7 @@ class _Composer:
         if match is None or not all(isinstance(name, str | None) for name in _listed(names)):
             raise ConfigError(f"{place}: the defaults entry {entry!r}", expected="NAME, GROUP: NAME, or _self_")
         if match["modifier"] == "override":
-            self.progress.note(f"{place}: accepted without effect: override {match['path']}")
+            self.tools.note(f"{place}: accepted without effect: override {match['path']}")
             return
         for name in _listed(names):
             if name is None:

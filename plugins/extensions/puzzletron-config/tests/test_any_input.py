@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from anyblock.config import load_config
-from anyblock.config.guide.keys import GUIDE_KEYS
 from anyblock.config.registry import NameRegistry
 from anyblock.config.schema import RunConfig
-from anyblock.config.tree import Tree, split_key
+from anyblock.contract.config_tree import Tree, split_key
 from anyblock.errors import ConfigError
+from anyblock_puzzletron_config.keys import GUIDE_KEYS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

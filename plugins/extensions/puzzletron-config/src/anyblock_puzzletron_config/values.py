@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from anyblock.config.budget import merge_entries
-from anyblock.config.guide.budget import constraint_entries
-from anyblock.config.guide.tables import OBJECTIVES
-from anyblock.config.guide.translation import Translation
-from anyblock.config.guide.walk import lookup
-from anyblock.config.registry import REFERENCE_FAMILIES, local_model_type
-from anyblock.config.schema import DataConfig
-from anyblock.config.tree import split_key
+from anyblock.contract.config_tree import split_key
 from anyblock.errors import ConfigError, nearest
+
+from anyblock_puzzletron_config.aliases import REFERENCE_FAMILIES
+from anyblock_puzzletron_config.budget import constraint_entries
+from anyblock_puzzletron_config.tables import OBJECTIVES
+from anyblock_puzzletron_config.translation import Translation
+from anyblock_puzzletron_config.walk import lookup
 
 _DTYPES: Final = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _SAMPLES: Final = {
@@ -28,7 +27,7 @@ _SCENARIO: Final = "mip.subblock_stats_args"
 def tokens(guide: Translation) -> None:
     """Turn numbers of samples into numbers of tokens."""
     own = lookup(guide.result.data, ("data", "block_size"))[1]
-    sizes = (own, guide.get("pruning.block_size"), DataConfig().block_size)
+    sizes = (own, guide.get("pruning.block_size"), _default_block_size(guide))
     size = next(found for found in sizes if isinstance(found, int))
     for key, target in _SAMPLES.items():
         samples = guide.get(key)
@@ -37,6 +36,11 @@ def tokens(guide: Translation) -> None:
         if not isinstance(samples, int):
             raise ConfigError(f"{guide.place(key)} is {samples!r}", expected="a number of samples")
         guide.put(("data", target), samples * size, key)
+
+
+def _default_block_size(guide: Translation) -> int:
+    data: Any = guide.tools.schema.model_fields["data"].annotation
+    return int(data().block_size)
 
 
 def lengths(guide: Translation) -> None:
@@ -86,7 +90,7 @@ def budgets(guide: Translation) -> None:
     for key in given:
         entries = list(constraint_entries(guide.get(key), split_key(key), guide.tree))
         places = {guide.tree.place(path): path for _, path in entries}
-        merged = merge_entries((entry, guide.tree.place(path)) for entry, path in entries)
+        merged = guide.tools.merge_budgets((entry, guide.tree.place(path)) for entry, path in entries)
         for cost, (value, place) in merged.items():
             guide.put(("search", "budget", cost), value, places[place])
 
@@ -106,7 +110,7 @@ def check_family(guide: Translation) -> None:
     Raises:
         ConfigError: it names another one.
     """
-    named, own = guide.text("descriptor"), local_model_type(lookup(guide.result.data, ("model",))[1])
+    named, own = guide.text("descriptor"), guide.tools.local_model_type(lookup(guide.result.data, ("model",))[1])
     if named is not None and own is not None and REFERENCE_FAMILIES.get(named, named) != own:
         raise ConfigError(
             f"{guide.place('descriptor')} is {named!r}, and the model's config.json has the model_type {own!r}",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from anyblock.config.guide.tables import INIT_MODES, METHODS, REFUSED_MODES, SIZE_LISTS
-from anyblock.config.guide.translation import Translation
-from anyblock.config.pruning import CORE_KINDS
-from anyblock.config.tree import KeyPath
+from anyblock.contract.config_tree import KeyPath
 from anyblock.errors import ConfigError, nearest
+
+from anyblock_puzzletron_config.tables import INIT_MODES, METHODS, REFUSED_MODES, SIZE_LISTS
+from anyblock_puzzletron_config.translation import Translation
 
 _HOOK: Final = "pruning.activation_hooks_kwargs"
 _MIXIN: Final = "pruning.pruning_mixin._target_"
@@ -57,19 +57,19 @@ def _family_of_kinds(kind: str) -> str:
     return "heads" if kind in ("kv_heads", "query_groups") else kind
 
 
-def _section(kind: str) -> KeyPath:
-    return ("pruning", CORE_KINDS[kind]) if kind in CORE_KINDS else ("pruning", "other", kind)
+def _section(guide: Translation, kind: str) -> KeyPath:
+    return guide.tools.kind_paths.get(kind, ("pruning", "other", kind))
 
 
 def _sizes(guide: Translation, name: str, kind: str | None) -> None:
-    own = kind if kind in SIZE_LISTS[name] or kind not in CORE_KINDS else None
+    own = kind if kind in SIZE_LISTS[name] or kind not in guide.tools.kind_paths else None
     if kind is not None and own is None:
         raise ConfigError(
             f"{guide.place(f'pruning.{name}')}: sizes for {SIZE_LISTS[name][0]}, and the mixin is {kind}",
             expected="the list of sizes that belongs to the mixin",
         )
     target = "heads_per_group" if name == "n_heads_in_group_list" else "sizes"
-    guide.put((*_section(own or SIZE_LISTS[name][0]), target), guide.get(f"pruning.{name}"), f"pruning.{name}")
+    guide.put((*_section(guide, own or SIZE_LISTS[name][0]), target), guide.get(f"pruning.{name}"), f"pruning.{name}")
 
 
 def _mode(guide: Translation, kind: str) -> None:
@@ -85,7 +85,7 @@ def _mode(guide: Translation, kind: str) -> None:
             expected=" or ".join(sorted(modes)),
             hint=REFUSED_MODES.get(mode) or nearest(mode, modes),
         )
-    guide.put((*_section(kind), "init"), modes[mode], f"pruning.{key}")
+    guide.put((*_section(guide, kind), "init"), modes[mode], f"pruning.{key}")
 
 
 def _hook(guide: Translation, kind: str | None) -> None:
@@ -121,7 +121,7 @@ def _hook(guide: Translation, kind: str | None) -> None:
             f"{guide.place('pruning.hook_class' if hook else _HOOK)}: a hook for several kinds of pruning",
             expected="pruning_mixin._target_, which says for which kind",
         )
-    section = _section(kind)
+    section = _section(guide, kind)
     if hook:
         guide.put((*section, "hook"), hook, "pruning.hook_class")
         guide.default((*section, "extra_hooks"), [])

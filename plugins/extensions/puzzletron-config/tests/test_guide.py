@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from anyblock.config import load_config
 from anyblock.config.budget import Bound, parse_bound
-from anyblock.config.guide.keys import GUIDE_KEYS
-from anyblock.config.guide.tables import CONSTRAINTS, FIXED, SWITCHED_OFF
 from anyblock.config.registry import NameRegistry
 from anyblock.config.schema import RunConfig
 from anyblock.errors import ConfigError
+from anyblock_puzzletron_config.keys import GUIDE_KEYS
+from anyblock_puzzletron_config.tables import CONSTRAINTS, FIXED, SWITCHED_OFF
 from omegaconf import OmegaConf
 
 BASE = {"model": "m", "output": "o"}
@@ -249,7 +249,7 @@ def test_the_guides_kv_heads_example(write, registry: NameRegistry) -> None:
 
 
 def test_an_experts_file(write, registry: NameRegistry) -> None:
-    known = NameRegistry(registry.hooks, registry.mixins, "nemotron_h")
+    known = NameRegistry(registry.hooks, registry.mixins, "nemotron_h", dialects=registry.dialects)
     config = pruning(
         write,
         known,
@@ -298,7 +298,7 @@ def test_lists_of_sizes_alone_are_enough(write, registry: NameRegistry) -> None:
 
 def test_a_plugins_own_mixin_goes_under_other(write, registry: NameRegistry) -> None:
     mixin = type("MambaHeadsMixIn", (), {"__module__": "a_plugin"})
-    known = NameRegistry(registry.hooks, {**registry.mixins, "state_size": mixin})
+    known = NameRegistry(registry.hooks, {**registry.mixins, "state_size": mixin}, dialects=registry.dialects)
     text = "pruning_mixin: {_target_: a_plugin.MambaHeadsMixIn}\nhook_class: L2NormHook\nintermediate_size_list: [4]\n"
     other = pruning(write, known, text).pruning.other
     assert other["state_size"].sizes == (4,)
@@ -394,10 +394,10 @@ REFUSED = [
     ("hook_class: [L2NormHook]\nintermediate_size_list: [1]", "hook_class is \\['L2NormHook'\\]"),
     (
         "hook_class: ${get_object:FFNIntermediatePruningMixIn}\nintermediate_size_list: [1]",
-        "no registered importance hook",
+        "not a registered importance hook",
     ),
     ("pruning_mixin: {_target_: KVHeadsPruningMixIn}\nintermediate_size_list: [1]", "the mixin is kv_heads"),
-    ("pruning_mixin: {_target_: L2NormHook}", "'L2NormHook' is no registered pruning mixin"),
+    ("pruning_mixin: {_target_: L2NormHook}", "'L2NormHook' is not a registered pruning mixin"),
     ("pruning_mixin: {_target_: FFNIntermediatePruningMixIn, _args_: [1]}", "_args_: unknown key"),
     ("pruning_mixin: {_target_: FFNIntermediatePruningMixIn, _partial_: true}", "_partial_: unknown key"),
     (
@@ -411,7 +411,7 @@ REFUSED = [
     (
         "pruning_mixin: {_target_: FFNIntermediatePruningMixIn, layer_descriptor: {_target_: "
         "models.qwen3.qwen3_model_descriptor.Qwen3FFNIntermediateLayerDescriptor}}",
-        "describes the layers of qwen3, and the family is llama|no registered layer descriptor",
+        "describes the layers of qwen3, and the family is llama|not a registered layer descriptor",
     ),
 ]
 

@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 from anyblock.config import load_config
-from anyblock.config.compose import compose
+from anyblock.config.dialects import Tools
+from anyblock.contract.config_tree import Tree
 from anyblock.errors import ConfigError
+from anyblock.progress import SILENT, Progress
+from anyblock_puzzletron_config.compose import compose as compose_with
+
+
+def compose(path: Path, progress: Progress = SILENT) -> Tree:
+    return compose_with(path, Tools(None, progress))
 
 
 def test_files_go_below_the_keys_of_their_group(write) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from anyblock.config.budget import THROUGHPUT
-from anyblock.config.guide.tables import CONSTRAINTS
-from anyblock.config.tree import KeyPath, Tree
+from anyblock.contract.config_tree import KeyPath, Tree
 from anyblock.errors import ConfigError, nearest
+
+from anyblock_puzzletron_config.tables import CONSTRAINTS
 
 
 def constraint_entries(values: Any, path: KeyPath, tree: Tree) -> Iterator[tuple[str, KeyPath]]:
@@ -49,7 +49,7 @@ def constraint_entries(values: Any, path: KeyPath, tree: Tree) -> Iterator[tuple
 def _bound(value: Any, cost: str, unit: str) -> str:
     """Return an operator and a value; a list is `[low, high]`, and null in it no bound."""
     if not isinstance(value, list):
-        return f"={value}{unit}" if cost == THROUGHPUT else f"<={value}{unit}"
+        return f"={value}{unit}" if cost == "throughput" else f"<={value}{unit}"
     low, high = [*value, None, None][:2]
     if low is None or high is None:
         return f">={low}{unit}" if high is None else f"<={high}{unit}"
