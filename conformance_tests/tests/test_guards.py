@@ -37,7 +37,7 @@ def test_other_threads_and_local_sockets_are_left_alone_and_everything_is_put_ba
     reached = []
 
     def other():
-        with socket.create_connection(server.getsockname(), timeout=5):
+        with socket.create_connection(server.getsockname(), timeout=120):
             reached.append(True)
 
     with no_network() as tried:

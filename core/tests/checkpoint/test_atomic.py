@@ -157,7 +157,7 @@ class TestDirectory:
             with atomic_directory(work / "sub") as inner:
                 write_json_atomic(inner / "b.json", 2)
                 code = "import sys; from anyblock.checkpoint import write_json_atomic as w; w(sys.argv[1], 3)"
-                subprocess.run([sys.executable, "-c", code, str(inner / "c.json")], check=True, timeout=60)
+                subprocess.run([sys.executable, "-c", code, str(inner / "c.json")], check=True, timeout=120)
         assert names(tmp_path / "out") == ["a.json", "sub"]
         assert names(tmp_path / "out" / "sub") == ["b.json", "c.json"]
 

@@ -258,7 +258,7 @@ def app(args):
 anyblock.cli.app = app
 anyblock.cli.main([])
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith("anyblock: stopped; ")
     assert "Traceback" not in done.stderr
@@ -275,7 +275,7 @@ def test_signals_keep_what_is_finished(
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     ) as process:
-        for _ in range(3000):
+        for _ in range(9000):
             if (tmp_path / "out.run" / "stages").is_dir() or process.poll() is not None:
                 break
             time.sleep(0.02)

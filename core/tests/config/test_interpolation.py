@@ -95,10 +95,10 @@ def test_interpolations_cannot_explode(shape: str) -> None:
         return {"list": [reference] * 2, "dict": {"x": reference, "y": reference}}.get(shape, shape.format(reference))
 
     data: dict[str, object] = {"a0": "laugh"} | {f"a{level}": value(f"a{level - 1}") for level in range(1, 60)}
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ConfigError, match=r"expand to too much text"):
         resolve(Tree(data))
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_resolvers_are_there_only_for_the_load() -> None:

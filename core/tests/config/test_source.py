@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 
 def refused(path: Path, message: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ConfigError, match=message) as caught:
         read_yaml(path)
     assert str(path) in caught.value.what
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_every_key_knows_its_line(write) -> None:

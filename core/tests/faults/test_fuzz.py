@@ -24,7 +24,7 @@ def test_fuzzed(tmp_path: Path, reached: Callable[[str], None], reader: str) -> 
         "-seed=1",
         f"-runs={RUNS}",
         "-max_len=2048",
-        "-timeout=10",
+        "-timeout=120",
         "-rss_limit_mb=1024",
         f"-artifact_prefix={tmp_path}/",
     ]

@@ -122,7 +122,7 @@ def test_refinement_keeps_away_from_children_that_overflow(brink: dict[str, Any]
     brink["search"] = {"budget": {"params": "0.8x"}, "refine_rounds": 2}
     path = run(brink)
     choices = json.loads((path / "stages" / "6-refine" / "refinement.json").read_text())["choices"]
-    assert {choices["block_0_attention"], choices["block_1_attention"]} != {"no_op"}
+    assert [choices[f"block_{layer}_attention"] for layer in range(3)].count("no_op") == 1
 
 
 @pytest.mark.parametrize("repair", ["least_squares", "none"])

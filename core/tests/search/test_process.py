@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 
 PREAMBLE = """
 import sys
@@ -80,14 +79,19 @@ with ThreadPoolExecutor(4) as pool:
 def test_ctrl_c_ends_a_long_search() -> None:
     # A process in the background of a shell ignores SIGINT, and so do its children.
     code = """
-import signal
+import signal, threading, time
 import anyblock.search.proof.engine as engine
 signal.signal(signal.SIGINT, signal.default_int_handler)
 engine._PROOF_WIDTHS = ()
 problem = tangled(80, 40, 4)
-print("ready", flush=True)
+def tell():  # not before it has worked for a while
+    begin = time.process_time()
+    while time.process_time() < begin + 2:
+        time.sleep(0.02)
+    print("ready", flush=True)
 try:
-    solve(problem, time_limit=100)
+    threading.Thread(target=tell, daemon=True).start()
+    solve(problem, time_limit=1000)
 except KeyboardInterrupt:
     print("interrupted")
 """
@@ -96,10 +100,9 @@ except KeyboardInterrupt:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        time.sleep(4)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     assert out == "interrupted\n"
     assert err == ""
     assert process.returncode == 0

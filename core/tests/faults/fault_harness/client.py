@@ -42,7 +42,7 @@ class Background:
     pid: int
     folder: Path
 
-    def reached(self, seconds: float = 60.0) -> Any:
+    def reached(self, seconds: float = 300.0) -> Any:
         """Wait until it tells something, and return that."""
         told = self.folder / "told"
         end = time.monotonic() + seconds

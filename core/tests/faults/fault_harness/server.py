@@ -68,7 +68,7 @@ def wait(request: dict[str, Any], pid: int, begin: float, before: int) -> dict[s
     if not ready:
         hung = wanted is None
         os.kill(pid, request.get("signal", signal.SIGKILL))
-        if not select.select([descriptor], [], [], 20)[0]:
+        if not select.select([descriptor], [], [], 120)[0]:
             os.kill(pid, signal.SIGKILL)
     os.close(descriptor)
     _, code, usage = os.wait4(pid, 0)

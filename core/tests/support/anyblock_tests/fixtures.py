@@ -98,16 +98,16 @@ def teacher_dir(llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def brink_dir(llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A converted Llama that float16 holds without the attention of layer 0 or that of layer 1, and not without both.
+    """A converted Llama that float16 holds without the attention of one layer, and not without those of two.
 
-    The attentions of both layers take 4e4 off the hidden state, and their ffns add it again.
+    The attention of each layer takes 4e4 off the hidden state, and its ffn adds them again.
     """
     from anyblock import convert_model
     from transformers import LlamaForCausalLM
 
     model = LlamaForCausalLM.from_pretrained(llama_dir)
     with torch.no_grad():
-        for layer in model.model.layers[:2]:
+        for layer in model.model.layers:
             layer.self_attn.o_proj.bias[0] = -4e4
             layer.mlp.down_proj.bias[0] = 4e4
     folder = tmp_path_factory.mktemp("brink")
