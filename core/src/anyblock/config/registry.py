@@ -90,11 +90,10 @@ class NameRegistry:
         if family is not None:
             return cls(family.importance_hooks(), family.pruning_mixins(), family.model_type, family)
         from anyblock.extensions import installed_extensions
-        from anyblock.pruning.layouts import dense_mixins, hidden_mixins, sparse_mixins
+        from anyblock.pruning.layouts import dense_mixins, sparse_mixins
 
         extensions = installed_extensions()
-        mixins = {**dense_mixins(), **sparse_mixins(), **hidden_mixins()}
-        return cls(extensions.importance_hooks(), mixins, source=extensions)
+        return cls(extensions.importance_hooks(), {**dense_mixins(), **sparse_mixins()}, source=extensions)
 
     def hook(self, name: str) -> str:
         """Return the registered name of an importance hook.
