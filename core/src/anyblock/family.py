@@ -292,9 +292,9 @@ class ModelFamily(Extensions):
         """See `FamilySpec.residual_stream`."""
         from anyblock.contract.residual_pruning import ResidualPruning
 
-        check = results.optional(ResidualPruning, "a ResidualPruning, or None")
-        found: ResidualPruning | None = self._relay.call("residual_stream", check)
-        return found
+        found = self._relay.raw("residual_stream")
+        check = results.instance(ResidualPruning, "a ResidualPruning, or None")  # type: ignore[type-abstract]
+        return None if found is None else self._relay.check("residual_stream", check, found)
 
     # -- conformance ------------------------------------------------------------------------------------------------
 

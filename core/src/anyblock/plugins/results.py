@@ -32,12 +32,6 @@ def instance(wanted: type[_T], phrase: str) -> Callable[[Any], _T]:
     return check
 
 
-def optional(wanted: type[Any], phrase: str) -> Callable[[Any], Any]:
-    """Return a check that a result is of this class, or None."""
-    check = instance(wanted, phrase)
-    return lambda result: None if result is None else check(result)
-
-
 def anything(result: Any) -> Any:
     """Check that there is a result at all."""
     if result is None:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import torch
 
     from anyblock.calibration.sweep import HookPlan
-    from anyblock.family import ModelFamily
 
 STAGE = "3b-hidden-size"
 NARROWED = "narrowed"
@@ -39,10 +38,7 @@ _FILE = "narrowed.json"
 
 
 def narrowed_source(config: RunConfig, source: Source) -> Source:
-    """Return the teacher as far as config and shapes go: `source` with the hidden size that the run asks for.
-
-    Returns:
-        `source` itself where the run asks for none.
+    """Return the teacher as far as config and shapes go; `source` itself where the run asks for no other hidden size.
 
     Raises:
         UnsupportedModelError: the family cannot change its hidden size.
@@ -52,9 +48,15 @@ def narrowed_source(config: RunConfig, source: Source) -> Source:
     sizes = settings.absolute_sizes(int(source.text_config.hidden_size)) if settings else ()
     if not sizes:
         return source
-    stream = residual_stream(source.family)
+    stream = source.family.residual_stream()
+    if stream is None:
+        raise UnsupportedModelError(
+            f"the adapter of {source.model_type} cannot change the hidden size",
+            expected=f"a family whose `anyblock conformance` table lists {HIDDEN_SIZE}",
+            hint=f"leave out pruning.{HIDDEN_SIZE}",
+        )
     stream.check_size(sizes[0], source.text_config)
-    view = config_view(_config(source.config.to_dict(), source, sizes[0]))
+    view = config_view(_config(source.config.to_dict(), source, stream, sizes[0]))
     shapes = {group: stream.narrow(tensors, sizes[0]) for group, tensors in source.shapes.items()}
     return replace(source, config=view, shapes=shapes)
 
@@ -69,8 +71,8 @@ def narrow_teacher(context: RunContext, narrow: Source, plans: Sequence[HookPlan
         narrow: from `narrowed_source`.
         plans: the hooks of the finished importance stage.
     """
-    given, run = context.reference, context.run
-    if narrow is given.source:
+    given, run, stream = context.reference, context.run, context.family.residual_stream()
+    if narrow is given.source or stream is None:
         return given, given
     order = channel_order(context, plans)
     channels = order[: int(narrow.text_config.hidden_size)].tolist()
@@ -85,53 +87,37 @@ def narrow_teacher(context: RunContext, narrow: Source, plans: Sequence[HookPlan
     output = run.path / NARROWED
     if not stage.skipped or fingerprint_of(output) != read_json(run.result(STAGE, _FILE))["fingerprint"]:
         with stage.run() as folder:
-            _write(context, order, len(channels), output)
+            _write(given, stream, order, len(channels), output)
             fingerprint = SubblockCheckpoint.open(output).fingerprint()
             write_json_atomic(folder / _FILE, {"fingerprint": fingerprint, "channels": channels})
     return replace(given, source=narrow, checkpoint=SubblockCheckpoint.open(output), channels=tuple(channels)), given
 
 
-def residual_stream(family: ModelFamily) -> ResidualPruning:
-    """Return how the family's residual stream is pruned.
-
-    Raises:
-        UnsupportedModelError: it cannot be.
-    """
-    found = family.residual_stream()
-    if found is None:
-        raise UnsupportedModelError(
-            f"the adapter of {family.model_type} cannot change the hidden size",
-            expected=f"a family whose `anyblock conformance` table lists {HIDDEN_SIZE}",
-            hint=f"leave out pruning.{HIDDEN_SIZE}",
-        )
-    return found
-
-
-def _config(raw: Mapping[str, Any], source: Source, size: int) -> dict[str, Any]:
+def _config(raw: Mapping[str, Any], source: Source, stream: ResidualPruning, size: int) -> dict[str, Any]:
     """Return the content of a `config.json` of `source` with this hidden size of the language model."""
     text = source.text_config
-    changes = residual_stream(source.family).child_config(text, size)
+    changes = stream.child_config(text, size)
     if text == source.config:
         return {**raw, **changes}
     key = next(key for key, value in raw.items() if isinstance(value, dict) and getattr(source.config, key) == text)
     return {**raw, key: {**raw[key], **changes}}
 
 
-def _write(context: RunContext, order: torch.Tensor, size: int, output: Path) -> None:
-    given, stream = context.reference.checkpoint, residual_stream(context.family)
+def _write(given: RunModel, stream: ResidualPruning, order: torch.Tensor, size: int, output: Path) -> None:
+    whole = given.checkpoint
     with (
-        atomic_directory(output, overwrite=True, sources=[given.path]) as work,
-        context.progress.task("Narrowing", total=len(given.groups), unit="groups") as advance,
+        atomic_directory(output, overwrite=True, sources=[whole.path]) as work,
+        given.progress.task("Narrowing", total=len(whole.groups), unit="groups") as advance,
     ):
         with Copier({}, lambda _: None) as copier:
-            carry(companions(given.path), work, copier)
-        config = _config(given.config, context.reference.source, size)
-        writer = SubblockWriter(work, config=config, block_configs=given.block_configs)
-        for group in given.groups:
-            tensors = given.load(group)
+            carry(companions(whole.path), work, copier)
+        config = _config(whole.config, given.source, stream, size)
+        writer = SubblockWriter(work, config=config, block_configs=whole.block_configs)
+        for group in whole.groups:
+            tensors = whole.load(group)
             if stream.axes(tensors):
                 writer.write(group, stream.narrow(stream.sort(tensors, order), size))
             else:
-                writer.copy_group(given, group)
+                writer.copy_group(whole, group)
             advance(1)
         writer.finish()
