@@ -30,7 +30,7 @@ from anyblock.config import RunConfig, load_config
 from anyblock.contract.blocks import HALVES
 from anyblock.modeling.load import load_model
 from anyblock.modeling.process_memory import peak_memory, reset_peak_memory
-from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.context import RunContext, RunModel
 from anyblock.pipeline.model_source import read_source
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.candidates import keep_candidates, plan_candidates
@@ -165,7 +165,7 @@ class Benchmark:
     @cached_property
     def teacher(self) -> Remembered:
         """The teacher, which keeps what it said on the evaluation text."""
-        return Remembered(load_model(self.base.context.teacher.path, dtype=self.base.context.dtype))
+        return Remembered(load_model(self.base.context.teacher.checkpoint.path, dtype=self.base.context.teacher.dtype))
 
     def rows(self, shares: Sequence[float], methods: Sequence[str]) -> list[Row]:
         """Measure the rows that are not there yet, and return all that are, by share and method."""
@@ -201,9 +201,9 @@ class Benchmark:
             compress(self.config(path.name, share, *RECIPES[method], run=run), overwrite=True)
         else:
             chosen, orders = BASELINE[method](base, share)
-            realize(base.context.teacher, chosen, base.weights(orders), path, overwrite=True)
+            realize(base.context.teacher.checkpoint, chosen, base.weights(orders), path, overwrite=True)
         cpu, memory = None if unfinished and method in RECIPES else time.process_time() - begin, peak_memory() or 0
-        result = evaluate(path, data=base.tokens["evaluation"], teacher=self.teacher, dtype=base.context.dtype)
+        result = evaluate(path, data=base.tokens["evaluation"], teacher=self.teacher, dtype=base.context.teacher.dtype)
         shutil.rmtree(path)
         assert result.kl_per_token is not None
         assert result.top1 is not None
@@ -238,31 +238,33 @@ class Base:
     def __init__(self, config: RunConfig) -> None:
         source = read_source(Path(config.model))
         run = RunFolder(Path(config.run_dir or ""))
-        self.costed = plan_candidates(config, source)
+        self.costed = plan_candidates(config, source, source)
         plans = hook_plans(config, source)
         data = TokenData(config, source.path, run)
         with run.locked():
             keep_candidates(run, self.costed)
             self.tokens: Mapping[str, Batches] = data.batches()
-            teacher = run_teacher(config, run, source, SILENT)
-            self.context = RunContext(config, run, source, teacher, source.family, SILENT)
+            teacher = RunModel(config, source, run_teacher(config, run, source, SILENT), SILENT)
+            self.context = RunContext(config, run, SILENT, teacher, teacher)
             self.orders: Orders = run_importance(self.context, plans, self.tokens["calibration"])
         self.mixin = source.family.pruning_mixins()[KIND]
-        self.total = self.costed.teacher["params"]
+        self.total = self.costed.reference["params"]
 
     def weights(self, orders: Orders) -> CandidateWeights:
         """Return the weights of candidates whose units are sorted like this."""
-        return CandidateWeights(self.context.teacher, self.context.family, self.context.text_config, orders)
+        return CandidateWeights(
+            self.context.teacher.checkpoint, self.context.family, self.context.teacher.text_config, orders
+        )
 
     def narrowed(self, width: int) -> list[Candidate]:
         """Return the child whose ffns all have this width."""
-        blocks = enumerate(self.context.teacher.block_configs)
-        config = self.context.text_config
+        blocks = enumerate(self.context.teacher.checkpoint.block_configs)
+        config = self.context.teacher.text_config
         return [Candidate(i, "ffn", KIND, width, self.mixin.resize(block, width, config)) for i, block in blocks]
 
     def uniform(self, share: float) -> list[Candidate]:
         """Return the child with the widest ffns of one width that keep the budget."""
-        blocks = self.context.teacher.block_configs
+        blocks = self.context.teacher.checkpoint.block_configs
         full = self.mixin.size(blocks[0])
         weights = self.weights({})
         one, two = (sum(t.numel() for c in self.narrowed(w) for t in weights.subblock(c).values()) for w in (1, 2))
@@ -278,9 +280,9 @@ def uniform_width(base: Base, share: float) -> tuple[list[Candidate], Orders]:
 def magnitude(base: Base, share: float) -> tuple[list[Candidate], Orders]:
     """All ffns are cut to one width; the channels with the largest weights stay."""
     orders = {}
-    for index in range(len(base.context.teacher.block_configs)):
-        tensors = base.context.teacher.load(f"block_{index}_ffn")
-        size = base.mixin.size(base.context.teacher.block_configs[index])
+    for index in range(len(base.context.teacher.checkpoint.block_configs)):
+        tensors = base.context.teacher.checkpoint.load(f"block_{index}_ffn")
+        size = base.mixin.size(base.context.teacher.checkpoint.block_configs[index])
         score = torch.zeros(size, dtype=torch.float64)
         for tensor in tensors.values():
             if tensor.dim() == 2:  # the axis of channels is the first of gate and up, the last of down
@@ -303,7 +305,7 @@ def random_choice(base: Base, share: float) -> tuple[list[Candidate], Orders]:
 @torch.no_grad()
 def depth(base: Base, share: float) -> tuple[list[Candidate], Orders]:
     """Whole layers go, those first that turn their input least (ShortGPT, Men et al. 2024); as few as the budget allows."""
-    engine = base.context.engine
+    engine = base.context.teacher.engine
     far = [0.0] * engine.num_layers
     for ids in base.tokens["scoring"]:
         batch = engine.prepare(ids)

@@ -142,7 +142,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     spread = candidates[:: max(1, count // max(arguments.naive, 1))][: arguments.naive]
     whole = Measured(lambda: [naive.score(candidate) for candidate in spread])
     each = {part: seconds / max(len(spread), 1) for part, seconds in naive.seconds.items()}
-    surroundings = Surroundings(engine, weights, batches, probes=1, seed=0)
+    surroundings = Surroundings(engine, engine, weights, batches, probes=1, seed=0)
     chosen = {name: case.best(scores, arguments.share) for name, scores in (("exact", exact), ("estimates", corrected))}
     final = {name: surroundings.divergence(choice) for name, choice in chosen.items()}
     with_sample = estimating.cpu + scoring.cpu / count * len(sample)

@@ -11,9 +11,9 @@ from anyblock.contract.capabilities import CAPABILITIES
 
 from anyblock_conformance.subject import Subject
 
-_NOT_PRUNING: Final = {"convert", "build", "attention_no_op", "ffn_no_op", "search"}
+_NOT_PRUNING: Final = {"convert", "build", "attention_no_op", "ffn_no_op", "hidden_size", "search"}
 KINDS: Final = tuple(name for name in CAPABILITIES if name not in _NOT_PRUNING)
-"""The pruning kinds that core has a capability for."""
+"""The pruning kinds of one half of a layer that core has a capability for."""
 
 
 def pruning_cases(subject: Subject) -> Sequence[str]:
@@ -35,20 +35,12 @@ def works_on(subject: Subject, kind: str) -> list[int]:
 def smaller_sizes(subject: Subject, kind: str, layer: int) -> list[int]:
     """Return the legal sizes below the layer's own, ascending."""
     mixin, block = subject.mixins[kind], subject.blocks[layer]
-    if mixin.half == "model":
-        own = int(subject.text_config.hidden_size)
-    else:
-        own = mixin.size(block)
-    return [size for size in mixin.legal_sizes(block, subject.text_config) if size < own]
+    return [size for size in mixin.legal_sizes(block, subject.text_config) if size < mixin.size(block)]
 
 
 def claimed_kinds(subject: Subject) -> list[str]:
-    """Return the kinds that shrink one half of a block and that the adapter stands for."""
-    return [
-        kind
-        for kind, mixin in subject.mixins.items()
-        if mixin.half != "model" and (kind not in CAPABILITIES or subject.family.supports(kind))
-    ]
+    """Return the kinds that the adapter stands for."""
+    return [kind for kind in subject.mixins if kind not in CAPABILITIES or subject.family.supports(kind)]
 
 
 def resized(subject: Subject, kind: str, layer: int, size: int) -> BlockConfig:

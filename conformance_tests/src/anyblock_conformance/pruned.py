@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,8 +12,6 @@ from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.errors import UnsupportedModelError
 from anyblock.importance.router import silenced_experts
 from anyblock.importance.voting import RankedChoiceVotingHook
-from anyblock.modeling.skeleton import build_skeleton
-from anyblock.modeling.weights import WeightMap
 
 from anyblock_conformance.children import assign, stock_copy
 from anyblock_conformance.expect import NotApplicableError
@@ -39,9 +36,7 @@ def mixin_for(subject: Subject, kind: str) -> PruningMixIn:
 
 def candidate(subject: Subject, kind: str, layer: int, size: int) -> Candidate:
     """Return the candidate of one layer with `size` units of a kind."""
-    mixin = subject.mixins[kind]
-    assert mixin.half != "model"
-    return Candidate(layer, mixin.half, kind, size, resized(subject, kind, layer, size))
+    return Candidate(layer, subject.mixins[kind].half, kind, size, resized(subject, kind, layer, size))
 
 
 def candidates(subject: Subject, kind: str, *, smallest: bool = False) -> list[Candidate]:
@@ -98,45 +93,3 @@ def router_of(subject: Subject, model: Any, mixin: PruningMixIn, layer: int) -> 
     """Return the router of a sparse layer."""
     path = f"{subject.family.layer_block_name(layer)}.{mixin.hook_target(layer, RankedChoiceVotingHook)}"
     return model.get_submodule(path)  # type: ignore[no-any-return]
-
-
-# -- the residual stream: its size is the model's, so the whole checkpoint is pruned at once ------------------------
-
-
-def narrower_model(subject: Subject, mixin: PruningMixIn, size: int, order: torch.Tensor) -> Any:
-    """Return the child with `size` channels of the residual stream."""
-    config = narrower_config(subject, mixin, size)
-    model = build_skeleton(subject.family, config, subject.blocks)
-    weights = WeightMap(model)
-    text = subject.family.language_model_config(config)
-    for group, tensors in sorted_groups(subject, mixin, order).items():
-        block = subject.blocks[0]
-        weights.assign(mixin.narrow(0, tensors, block, block, text), device="cpu", where=f"the narrower group {group}")
-    model.tie_weights()
-    subject.family.init_rotary_embedding(model, torch.device("cpu"), model.dtype)
-    return model
-
-
-def masked_stream(subject: Subject, mixin: PruningMixIn, size: int, order: torch.Tensor) -> Any:
-    """Return the stock model in which the same channels are silenced."""
-    model, text = stock_copy(subject), subject.family.language_model_config(narrower_config(subject, mixin, size))
-    for tensors in sorted_groups(subject, mixin, order).values():
-        assign(model, mixin.mask(0, tensors, subject.blocks[0], subject.blocks[0], text))
-    return model
-
-
-def sorted_groups(subject: Subject, mixin: PruningMixIn, order: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
-    """Return all groups of the checkpoint with the channels of the residual stream in this order."""
-    checkpoint, block = subject.converted, subject.blocks[0]
-    return {
-        group: mixin.sort(0, checkpoint.load(group), block, order, subject.text_config) for group in checkpoint.groups
-    }
-
-
-def narrower_config(subject: Subject, mixin: PruningMixIn, size: int) -> Any:
-    """Return the child's configuration."""
-    config = copy.deepcopy(subject.config)
-    text = subject.family.language_model_config(config)
-    for name, value in mixin.resize_config(text, size).items():  # type: ignore[attr-defined]
-        setattr(text, name, value)
-    return config

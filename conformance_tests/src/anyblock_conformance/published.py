@@ -145,7 +145,7 @@ def _check_plan(model: Published, source: Source, folder: Path) -> None:
             "search": {"budget": dict(model.budget), "batch": model.batch, "length": model.length},
         },
     )
-    costed = plan_candidates(config, source)
+    costed = plan_candidates(config, source, source)
     # A candidate hurts the more the more it removes, and in some layers more than in others.
     scores = {
         candidate.key: (1 + zlib.crc32(candidate.group.encode()) % 7) * (2 if candidate.size == 0 else 1)
@@ -155,7 +155,7 @@ def _check_plan(model: Published, source: Source, folder: Path) -> None:
     blocks = child_blocks(source.block_configs, chosen_candidates(costed, solution))
     that(blocks != source.block_configs, f"the plan for {model.name} removes nothing")
     for name, share in model.budget.items():
-        limit = float(share.removesuffix("x")) * costed.teacher[name]
+        limit = float(share.removesuffix("x")) * costed.reference[name]
         that(
             solution.costs[name] <= limit,
             f"{name} of the plan for {model.name} is {solution.costs[name]}, over {limit}",
@@ -174,7 +174,7 @@ def _half_sizes(source: Source) -> dict[str, list[int]]:
     """Return, for every kind that shrinks one half of a block, the largest legal sizes up to half of the teacher's."""
     found: dict[str, list[int]] = {}
     for kind, mixin in source.family.pruning_mixins().items():
-        blocks = {block for block in source.block_configs if mixin.half != "model" and mixin.applies_to(block)}
+        blocks = {block for block in source.block_configs if mixin.applies_to(block)}
         legal = {block: mixin.legal_sizes(block, source.text_config) for block in blocks}
         halves = {max((s for s in sizes if 2 * s <= mixin.size(block)), default=None) for block, sizes in legal.items()}
         if kind in CORE_KINDS and (sizes := sorted(size for size in halves if size is not None)):

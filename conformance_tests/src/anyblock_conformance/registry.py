@@ -24,6 +24,7 @@ MODULES: Final = (
     "prune_weights",
     "prune_ranking",
     "prune_costs",
+    "prune_residual",
     "search",
 )
 

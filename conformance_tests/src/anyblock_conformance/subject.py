@@ -25,6 +25,7 @@ from anyblock_conformance.tiny import random_tokens, save_tiny
 
 if TYPE_CHECKING:
     from anyblock.contract.pruning_mixin import PruningMixIn
+    from anyblock.contract.residual_pruning import ResidualPruning
     from anyblock.family import ModelFamily
 
 T = TypeVar("T")
@@ -144,6 +145,11 @@ class Subject:
     def mixins(self) -> dict[str, PruningMixIn]:
         """The adapter's pruning mixins by kind."""
         return self.family.pruning_mixins()
+
+    @cached_property
+    def stream(self) -> ResidualPruning | None:
+        """How the adapter prunes the residual stream."""
+        return self.family.residual_stream()
 
     # -- models -----------------------------------------------------------------------------------------------------
 

@@ -109,8 +109,18 @@ class Instead:
 
 def changed_mixin(mixins, kind, **methods):
     """Return the mixins with some methods of one of them replaced; each takes the original mixin first."""
-    original = mixins[kind]
+    return {**mixins, kind: _changed(mixins[kind], methods)}
+
+
+def changed_stream(stream, **methods):
+    """Return how the residual stream is pruned with some methods replaced; each takes the original first."""
+    return _changed(stream, methods)
+
+
+def _changed(original, methods):
     body = {
         name: (lambda self, *args, _do=do, **options: _do(original, *args, **options)) for name, do in methods.items()
     }
-    return {**mixins, kind: type(type(original).__name__, (type(original),), body)(original.layer_descriptor)}
+    changed = object.__new__(type(type(original).__name__, (type(original),), body))
+    changed.__dict__.update(original.__dict__)
+    return changed

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 from anyblock.family import ModelFamily
 
-MODULES = ("structure", "structure_shapes", "convert", "build", "build_manners", "prune", "prune_sparse", "search")
+MODULES = (
+    "structure",
+    "structure_shapes",
+    "convert",
+    "build",
+    "build_manners",
+    "prune",
+    "prune_sparse",
+    "prune_residual",
+    "search",
+)
 
 
 @dataclass(frozen=True)

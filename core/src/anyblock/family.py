@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from anyblock.contract.cache_spec import CacheSpec
+    from anyblock.contract.residual_pruning import ResidualPruning
 
 
 INFERRED: Final = "auto:"
@@ -286,6 +287,14 @@ class ModelFamily(Extensions):
     def uses_autocast(self) -> bool:
         """See `FamilySpec.uses_autocast`; True where the family does not say."""
         return self._flag("uses_autocast", default=True)
+
+    def residual_stream(self) -> ResidualPruning | None:
+        """See `FamilySpec.residual_stream`."""
+        from anyblock.contract.residual_pruning import ResidualPruning
+
+        found = self._relay.raw("residual_stream")
+        check = results.instance(ResidualPruning, "a ResidualPruning, or None")  # type: ignore[type-abstract]
+        return None if found is None else self._relay.check("residual_stream", check, found)
 
     # -- conformance ------------------------------------------------------------------------------------------------
 

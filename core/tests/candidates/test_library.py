@@ -54,5 +54,5 @@ def test_a_candidate_survives_json(llama_dir: Path) -> None:
 def test_a_kind_that_changes_every_layer_at_once_is_refused(llama_dir: Path) -> None:
     config = load_hf_config(llama_dir)
     blocks = FAMILY.create_block_configs(config)
-    with pytest.raises(UnsupportedModelError, match="hidden_size changes every layer at once"):
+    with pytest.raises(UnsupportedModelError, match="llama has no pruning kind 'hidden_size'"):
         list_candidates(FAMILY, config, blocks, {"hidden_size": lambda full: [16]}, [])

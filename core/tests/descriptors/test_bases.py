@@ -88,7 +88,7 @@ def test_mixins_take_names_from_the_attributes() -> None:
     nested = family(Nested)
     block = nested.create_block_configs(SimpleNamespace(text_config=TEXT))[0]
     mixins = nested.pruning_mixins()
-    assert set(mixins) == {"ffn_intermediate", "kv_heads", "hidden_size"}
+    assert set(mixins) == {"ffn_intermediate", "kv_heads"}
     ffn = mixins["ffn_intermediate"].axes(1, block, TEXT)
     assert [axis.name.rpartition(".layers.1.")[2] for axis in ffn if axis.required] == [
         "feed_forward.down.weight",
@@ -103,7 +103,7 @@ def test_mixins_take_names_from_the_attributes() -> None:
         "text.model.layers.0.norm_2.weight": 0,
         "text.model.norm.weight": 0,
     }
-    found = mixins["hidden_size"].axes_of([*stream, "vision.norm.weight"])
+    found = nested.residual_stream().axes([*stream, "vision.norm.weight"])
     assert {axis.name: axis.dim for axis in found} == stream
 
 
@@ -136,9 +136,8 @@ def test_a_sparse_family_has_dense_layers_where_it_says_so() -> None:
         "experts.0.w1.weight",
         "experts.0.w3.weight",
     ]
-    reads = mixins["hidden_size"].axes_of(
-        ["model.layers.1.mlp.router.weight", "model.layers.1.mlp.experts.3.w1.weight"]
-    )
+    names = ["model.layers.1.mlp.router.weight", "model.layers.1.mlp.experts.3.w1.weight"]
+    reads = sparse.residual_stream().axes(names)
     assert [axis.dim for axis in reads] == [1, 1]
     assert sparse.supports("ffn_intermediate")
     assert sparse.supports("experts_removal")

@@ -11,8 +11,8 @@ from anyblock.config.pruning import CORE_KINDS
 from anyblock.errors import AnyBlockError, ConfigError, UnsupportedModelError, UsageError
 from anyblock.family import get_family
 from anyblock.pipeline.model_source import Source, read_source
-from anyblock.pipeline.narrow import narrowed_source
 from anyblock.pipeline.stages.candidates import CostedCandidates, plan_candidates
+from anyblock.pipeline.stages.narrow_teacher import narrowed_source
 from anyblock_conformance.tiny import save_tiny
 
 
@@ -33,8 +33,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Source]:
 def planned(source: Source, pruning: dict[str, Any]) -> CostedCandidates:
     """What a run with this `pruning` section does before anything is written."""
     config = RunConfig.model_validate({"model": str(source.path), "output": "child", "pruning": pruning})
-    narrow = narrowed_source(config, source)
-    return plan_candidates(config, *((source,) if narrow is None else (narrow, source)))
+    return plan_candidates(config, narrowed_source(config, source), source)
 
 
 # tiny models: 4 query and 2 key-value heads, 48 channels, 32 hidden; 4 experts with a top-k of 2, of 16 channels
@@ -89,7 +88,9 @@ def test_a_kind_that_is_asked_for_and_lacking_is_an_error_that_says_what_there_i
     with pytest.raises(UnsupportedModelError, match=f"(?s){text}") as caught:
         planned(source(model_type), pruning)
     error: AnyBlockError = caught.value
-    assert set(error.expected.removeprefix("one of ").split(", ")) <= set(get_family(model_type).pruning_mixins())
+    family = get_family(model_type)
+    offered = {*family.pruning_mixins(), *(["hidden_size"] if family.residual_stream() else [])}
+    assert set(error.expected.removeprefix("one of ").split(", ")) <= offered
 
 
 def test_a_default_that_does_not_apply_is_left_out(source: Callable[[str], Source]) -> None:

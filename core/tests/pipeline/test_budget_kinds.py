@@ -60,13 +60,15 @@ class Children:
 
 
 def every_child(config: RunConfig, source: Source) -> Children:
-    costed = plan_candidates(config, source)
+    costed = plan_candidates(config, source, source)
     # As if they had been timed: no two candidates of a group take equally long, and none is free.
     times = {
         c.key: 0.25 + costed.costs[c.key]["params"] / 1000 + index / 64 for index, c in enumerate(costed.candidates)
     }
     costs = {key: {**values, "latency": times[key]} for key, values in costed.costs.items()}
-    costed = replace(costed, costs=costs, fixed={**costed.fixed, "latency": 1.5})
+    whole = 1.5 + sum(times[c.key] for c in costed.candidates if c.kind == "teacher")
+    fixed, reference = {**costed.fixed, "latency": 1.5}, {**costed.reference, "latency": whole}
+    costed = replace(costed, costs=costs, fixed=fixed, reference=reference)
     by_group: dict[str, list[Any]] = {}
     for candidate in costed.candidates:
         by_group.setdefault(candidate.group, []).append(candidate)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -57,27 +56,29 @@ def masked_logits(run: Path, child: Path, ids: torch.Tensor) -> torch.Tensor:
     family, model = get_family("llama"), load_model(run / "teacher")
     kept = json.loads((child / "anyblock.json").read_text())["kept_units"]
     blocks = SubblockCheckpoint.open(child).block_configs
+    stream = family.residual_stream()
+    assert stream is not None
+    assert kept["model"]["kind"] == "hidden_size"
     tensors: dict[str, torch.Tensor] = {}
     for group in teacher.groups:
         found = teacher.load(group)
-        for key in (group, "model"):
-            if key not in kept:
-                continue
-            mixin = family.pruning_mixins()[kept[key]["kind"]]
-            layer = int(group.split("_")[1]) if key == group else 0
+        if group in kept:
+            mixin, layer = family.pruning_mixins()[kept[group]["kind"]], int(group.split("_")[1])
             full = teacher.block_configs[layer]
-            units = HIDDEN if key == "model" else mixin.size(full)
-            order = torch.tensor(kept[key]["units"] + sorted(set(range(units)) - set(kept[key]["units"])))
-            found = mixin.sort(layer, found, full, order, model.config)
-            narrow = SimpleNamespace(hidden_size=NARROW) if key == "model" else model.config
-            found = mixin.mask(layer, found, full, blocks[layer], narrow)
-        tensors.update(found)
+            found = mixin.sort(layer, found, full, order_of(kept[group], mixin.size(full)), model.config)
+            found = mixin.mask(layer, found, full, blocks[layer], model.config)
+        tensors.update(stream.mask(stream.sort(found, order_of(kept["model"], HIDDEN)), NARROW))
     state = {**model.state_dict(), **tensors}
     if model.config.tie_word_embeddings:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.load_state_dict(state, strict=True, assign=True)
     with torch.no_grad():
         return model(ids).logits  # type: ignore[no-any-return]
+
+
+def order_of(record: dict[str, Any], units: int) -> torch.Tensor:
+    """The kept units of a record, then the others."""
+    return torch.tensor(record["units"] + sorted(set(range(units)) - set(record["units"])))
 
 
 @pytest.mark.parametrize(

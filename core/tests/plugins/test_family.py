@@ -20,6 +20,7 @@ from anyblock.family import ModelFamily, get_family
 from anyblock.importance import HOOKS
 from anyblock.plugins import PluginLoadError, PluginRegistry
 from anyblock.plugins.contract import SPECS
+from anyblock.pruning.residual import RMSNormStream
 from torch import nn
 
 BLOCK = BlockConfig(attention=AttentionConfig(num_key_value_heads=2), ffn=FFNConfig(intermediate_size=8))
@@ -46,6 +47,7 @@ CALLS = {
     "requires_trust_remote_code": {},
     "uses_autocast": {},
     "pruning_mixins": {},
+    "residual_stream": {},
     "importance_hooks": {},
     "export_formats": {},
     "infer_family": {"model_type": "odd", "model": None},
@@ -60,6 +62,7 @@ DEFAULTS = {
     "requires_trust_remote_code": False,
     "uses_autocast": True,
     "pruning_mixins": {},
+    "residual_stream": None,
     "importance_hooks": dict(sorted(HOOKS.items())),
     "export_formats": Builtins().export_formats(),
     "infer_family": None,
@@ -130,6 +133,7 @@ GOOD = {
     "cache_spec": CacheSpec(),
     "conformance_config": object(),
     "dequantize_tensor": torch.zeros(2),
+    "residual_stream": RMSNormStream(),
 }
 
 
@@ -185,6 +189,7 @@ BAD = [
     ("pruning_mixins", [], "returned a list"),
     ("pruning_mixins", {"kv_heads": object()}, "'kv_heads'"),
     ("pruning_mixins", {"": object()}, "''"),
+    ("residual_stream", {"hidden_size": RMSNormStream()}, "returned a dict"),
     ("importance_hooks", {"New": object()}, "'New'"),
     ("importance_hooks", {"New": dict}, "<class 'dict'>"),
     ("capabilities", {"convrt": Capability(Support.FULL)}, "did you mean 'convert'"),

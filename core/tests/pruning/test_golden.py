@@ -12,11 +12,11 @@ import torch
 from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import UsageError
 from anyblock.pruning import (
+    RMSNormStream,
     attention_mixins,
     best_first,
     dense_mixins,
     fused_sparse_mixins,
-    hidden_mixins,
 )
 from anyblock.pruning.heads import pool_heads
 from safetensors.torch import load_file
@@ -130,12 +130,10 @@ def test_hidden_size_child_equals_the_reference(name: str, shared_dir: Path) -> 
     golden = _Golden(shared_dir / "golden" / "families" / "llama" / "fp32")
     child = golden.children[name]
     changed = load_file(golden.folder / f"child_{name}.safetensors")
-    mixin = hidden_mixins()["hidden_size"]
     ranked = child["hidden_size_init_mode"] == "PruneByChannelRanking"
     order = torch.tensor(child["channel_importance_ranking"] if ranked else range(golden.config.hidden_size))
-    ordered = mixin.sort(0, golden.parent, golden.blocks[0], order, golden.config)
-    smaller = SimpleNamespace(**{**vars(golden.config), "hidden_size": child["overrides"]["hidden_size"]})
-    built = mixin.narrow(0, ordered, golden.blocks[0], golden.blocks[0], smaller)
+    stream = RMSNormStream()
+    built = stream.narrow(stream.sort(golden.parent, order), child["overrides"]["hidden_size"])
     different = [key for key in built if not torch.equal(built[key], changed.get(key, golden.parent[key]))]
     assert different == []
 

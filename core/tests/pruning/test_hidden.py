@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from anyblock.errors import CheckpointError, UsageError
-from anyblock.pruning import HiddenSizePruningMixIn, hidden_mixins
+from anyblock.errors import CheckpointError, PluginError, UsageError
+from anyblock.pruning import RMSNormStream
 
 _SIZES: dict[str, Any] = {
     "vocab_size": 96,
@@ -41,16 +40,14 @@ def _config(name: str) -> Any:
 @pytest.mark.parametrize("size", [48, 32, 16])
 def test_child_is_the_masked_teacher(name: str, size: int, make_teacher: Any, ids: Any, tools: Any) -> None:
     teacher = make_teacher(_config(name), sparse=name == "qwen3_moe")
-    mixin = hidden_mixins()["hidden_size"]
-    assert isinstance(mixin, HiddenSizePruningMixIn)
+    stream = RMSNormStream()
     wanted = tools.logits(teacher.load(), ids)
     order = torch.randperm(48, generator=torch.Generator().manual_seed(1))
-    ordered = mixin.sort(0, teacher.tensors, teacher.block, order, teacher.config)
+    ordered = stream.sort(teacher.tensors, order)
     tools.assert_close(tools.logits(teacher.load(ordered), ids), wanted)
-    changes = mixin.resize_config(teacher.config, size)
-    config = SimpleNamespace(hidden_size=size)
-    masked = tools.logits(teacher.load(mixin.mask(0, ordered, teacher.block, teacher.block, config)), ids)
-    narrowed = mixin.narrow(0, ordered, teacher.block, teacher.block, config)
+    changes = stream.child_config(teacher.config, size)
+    masked = tools.logits(teacher.load(stream.mask(ordered, size)), ids)
+    narrowed = stream.narrow(ordered, size)
     tools.assert_close(tools.logits(teacher.load(narrowed, **changes), ids), masked, 5e-5)
     if size < 48:
         assert (masked - wanted).abs().max() > 1e-2
@@ -58,11 +55,10 @@ def test_child_is_the_masked_teacher(name: str, size: int, make_teacher: Any, id
 
 def test_groups_can_be_done_one_at_a_time(make_teacher: Any) -> None:
     teacher = make_teacher(_config("qwen3"))
-    mixin = hidden_mixins()["hidden_size"]
-    config = SimpleNamespace(hidden_size=32)
-    whole = mixin.narrow(0, teacher.tensors, teacher.block, teacher.block, config)
+    stream = RMSNormStream()
+    whole = stream.narrow(teacher.tensors, 32)
     for name, tensor in teacher.tensors.items():
-        alone = mixin.narrow(0, {name: tensor}, teacher.block, teacher.block, config)
+        alone = stream.narrow({name: tensor}, 32)
         assert torch.equal(alone[name], whole[name])
         if "q_norm" in name or "k_norm" in name:
             assert alone[name] is tensor, "norms over a head have nothing to do with the hidden size"
@@ -72,11 +68,21 @@ def test_groups_can_be_done_one_at_a_time(make_teacher: Any) -> None:
 
 def test_sizes_that_do_not_fit_are_refused(make_teacher: Any) -> None:
     teacher = make_teacher(_config("qwen3"))
-    mixin = hidden_mixins()["hidden_size"]
-    with pytest.raises(UsageError, match="64 is not possible"):
-        mixin.narrow(0, teacher.tensors, teacher.block, teacher.block, SimpleNamespace(hidden_size=64))
+    stream = RMSNormStream()
+    for size in (64, 0):
+        for refuses in (stream.narrow, stream.mask):
+            with pytest.raises(UsageError, match=f"{size} is not possible"):
+                refuses(teacher.tensors, size)
     with pytest.raises(CheckpointError):
-        mixin.sort(0, teacher.tensors, teacher.block, torch.arange(40), SimpleNamespace(hidden_size=40))
-    assert mixin.resize(teacher.block, 32, teacher.config) == teacher.block
+        stream.sort(teacher.tensors, torch.arange(40))
+    with pytest.raises(UsageError, match="a permutation of 48 units"):
+        stream.sort(teacher.tensors, torch.zeros(48, dtype=torch.int64))
+    stream.check_size(32, teacher.config)
     with pytest.raises(UsageError, match="49"):
-        mixin.resize(teacher.block, 49, teacher.config)
+        stream.check_size(49, teacher.config)
+
+
+def test_a_stream_without_a_norm_to_watch_is_the_adapters_fault() -> None:
+    with pytest.raises(PluginError, match="no norm whose output ranks the channels") as caught:
+        RMSNormStream(norms=())
+    assert 'not_implemented = ("hidden_size",)' in caught.value.hint

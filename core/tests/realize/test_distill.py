@@ -59,10 +59,11 @@ class Child:
     def model(self, **options: Any) -> tuple[dict[str, torch.Tensor], Any]:
         default = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 2, "cosine_weight": 1.0, "changed": {}}
         settings, given = _split({**default, **options})
-        return distill_model(self.engine, self.chosen, self.weights, self.batches, settings=settings, **given)
+        engine = self.engine
+        return distill_model(engine, engine, self.chosen, self.weights, self.batches, settings=settings, **given)
 
     def divergence(self, tensors: Mapping[str, torch.Tensor]) -> float:
-        judge = Surroundings(self.engine, self.weights, held_out_split(self.batches)[1], probes=1, seed=0)
+        judge = Surroundings(self.engine, self.engine, self.weights, held_out_split(self.batches)[1], probes=1, seed=0)
         return judge.divergence(self.chosen, changed=tensors)
 
 

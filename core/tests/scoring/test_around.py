@@ -32,7 +32,7 @@ class Setup:
         self.candidates = list_candidates(FAMILY, self.engine.config, blocks, SIZES, ["attention", "ffn"])
         self.weights = CandidateWeights(self.teacher, FAMILY, self.engine.config, {})
         self.batches = Batches(torch.randint(0, 96, (6, 20), generator=torch.Generator().manual_seed(5)), 4)
-        self.around = Surroundings(self.engine, self.weights, self.batches, probes=16, seed=0)
+        self.around = Surroundings(self.engine, self.engine, self.weights, self.batches, probes=16, seed=0)
 
     def choice(self, *labels: str) -> list[Candidate]:
         """The teacher, but for these candidates."""

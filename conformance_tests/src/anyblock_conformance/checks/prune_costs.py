@@ -8,7 +8,6 @@ import torch
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import candidate_shapes
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.costs.cost_model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
 from anyblock.costs.probed_cache import Kept, kept_by_layers
 from anyblock.errors import UnsupportedModelError
@@ -17,8 +16,8 @@ from anyblock.modeling.load import load_model
 from anyblock_conformance.check import check
 from anyblock_conformance.children import child_model, write_child
 from anyblock_conformance.expect import NotApplicableError, equal
-from anyblock_conformance.kinds import claimed_kinds, pruning_cases, smaller_sizes
-from anyblock_conformance.pruned import candidates, mixin_for, narrower_config, narrower_model, random_orders
+from anyblock_conformance.kinds import claimed_kinds, pruning_cases
+from anyblock_conformance.pruned import candidates, mixin_for, random_orders
 from anyblock_conformance.subject import Subject
 
 _SCENARIO = Scenario(batch_size=2, length=12, cache_dtype="float32")
@@ -33,21 +32,18 @@ def check_costs(subject: Subject, kind: str) -> None:
     How to fix: `narrow` has to work on tensors on the meta device as on real ones, and tensors must not be stored that the
     model does not have.
     """
-    mixin = mixin_for(subject, kind)
-    teacher = model_costs(subject.family, subject.config, subject.blocks, _meta(subject.converted), _SCENARIO)
+    mixin_for(subject, kind)
+    teacher = model_costs(subject.family, subject.config, subject.blocks, meta_tensors(subject.converted), _SCENARIO)
     equal(
-        teacher.params, _counted(subject.stock), "the predicted parameters of the teacher (counted in the stock model)"
+        teacher.params, counted(subject.stock), "the predicted parameters of the teacher (counted in the stock model)"
     )
-    if mixin.half == "model":
-        _check_narrower(subject, mixin, kind)
-        return
     chosen = candidates(subject, kind)
     path = write_child(subject, chosen, random_orders(subject, kind))
     child = SubblockCheckpoint.open(path)
     found = _predicted(subject, chosen)
     model = load_model(path, family=subject.family)
     what = f"with {kind} {[wanted.size for wanted in chosen]}"
-    equal(found["params"], _counted(model), f"the predicted parameters of a child {what} (counted in the model)")
+    equal(found["params"], counted(model), f"the predicted parameters of a child {what} (counted in the model)")
     stored = sum(child.entry(name).nbytes for names in child.groups.values() for name in names)
     equal(found["weight_memory"], stored, f"the predicted weight bytes of a child {what} (stored in its files)")
 
@@ -83,22 +79,9 @@ def check_cache_costs(subject: Subject) -> None:
                 )
 
 
-def _check_narrower(subject: Subject, mixin: PruningMixIn, kind: str) -> None:
-    """The residual stream is pruned in all groups at once; each is narrowed on the meta device."""
-    size, block = smaller_sizes(subject, kind, 0)[-1], subject.blocks[0]
-    config = narrower_config(subject, mixin, size)
-    text = subject.family.language_model_config(config)
-    narrowed = {
-        group: mixin.narrow(0, tensors, block, block, text) for group, tensors in _meta(subject.converted).items()
-    }
-    model = narrower_model(subject, mixin, size, torch.arange(int(subject.text_config.hidden_size)))
-    found = model_costs(subject.family, config, subject.blocks, narrowed, _SCENARIO)
-    equal(found.params, _counted(model), f"the predicted parameters with {kind} {size} (counted in the model)")
-
-
 def _predicted(subject: Subject, chosen: list[Candidate]) -> dict[str, float]:
     """Return the costs of a child as a run predicts them: of the chosen candidates, and the teacher's own for the rest."""
-    shapes, family = _meta(subject.converted), subject.family
+    shapes, family = meta_tensors(subject.converted), subject.family
     own = model_costs(family, subject.config, subject.blocks, shapes, _SCENARIO)
     parts = dict(own.subblocks)
     for wanted in chosen:
@@ -115,11 +98,12 @@ def _predicted(subject: Subject, chosen: list[Candidate]) -> dict[str, float]:
     return add_costs([fixed, *parts.values()])
 
 
-def _meta(checkpoint: SubblockCheckpoint) -> dict[str, dict[str, torch.Tensor]]:
+def meta_tensors(checkpoint: SubblockCheckpoint) -> dict[str, dict[str, torch.Tensor]]:
+    """Return every tensor on the meta device, by group and name."""
     return {group: checkpoint.meta(group) for group in checkpoint.groups}
 
 
-def _counted(model: Any) -> int:
+def counted(model: Any) -> int:
     """Return the elements of all parameters and stored buffers, shared ones once."""
     return sum(tensor.numel() for tensor in {id(t): t for t in model.state_dict(keep_vars=True).values()}.values())
 

@@ -11,6 +11,7 @@ from anyblock.calibration.sweep import HookPlan, sweep_importance
 from anyblock.contract.blocks import group_name
 from anyblock.contract.importance_hook import ImportanceHook
 from anyblock.contract.pruning_mixin import PruningMixIn
+from anyblock.contract.residual_pruning import ResidualPruning
 from anyblock.contract.tensor_axis import Silence
 from anyblock.importance.router import silenced_experts
 
@@ -34,20 +35,10 @@ def check_hook_targets(subject: Subject, kind: str) -> None:
     decision (a router) the hook scores; give own hooks in `importance_hooks` under their class names.
     """
     mixin = mixin_for(subject, kind)
-    registered = subject.family.importance_hooks()
-    supported = mixin.supported_hooks()
-    that(bool(supported), f"the mixin of {kind} supports no importance hook")
-    faults = [
-        f"{hook.__name__} is {'another class' if hook.__name__ in registered else 'not registered'} in importance_hooks"
-        for hook in supported
-        if not inspect.isabstract(hook) and registered.get(hook.__name__) is not hook
-    ]
-    nothing(faults, f"importance hooks of {kind}")
-    for hook in _usable(mixin):
+    for hook in usable_hooks(subject, mixin, kind):
         for (layer, _), scores in ranking(subject, mixin, kind, hook).items():
             what = f"the scores of {hook.__name__} for {kind} in layer {layer}"
-            units = subject.text_config.hidden_size if mixin.half == "model" else mixin.size(subject.blocks[layer])
-            equal(scores.shape[-1], units, f"the number of units in {what}")
+            equal(scores.shape[-1], mixin.size(subject.blocks[layer]), f"the number of units in {what}")
             equal(scores.dtype, torch.float32, f"the dtype of {what}")
             that(bool(torch.isfinite(scores).all()), f"{what} are not finite: {scores.tolist()}")
 
@@ -69,8 +60,6 @@ def check_kept_units(subject: Subject, kind: str) -> None:
     """
     mixin = mixin_for(subject, kind)
     _check_composition(subject, mixin, kind)
-    if mixin.half == "model":
-        return
     planted = planted_subject(subject, kind) if subject.scope == "tiny" else None
     if planted is not None:
         for hook in _usable(mixin):
@@ -83,8 +72,6 @@ def ranking(
     subject: Subject, mixin: PruningMixIn, kind: str, hook: type[ImportanceHook]
 ) -> dict[tuple[int, str], torch.Tensor]:
     """Return `{(layer, kind): scores}` that a hook gives on random tokens, for all layers with such units."""
-    if mixin.half == "model" and any(block.attention.no_op or block.ffn.no_op for block in subject.blocks):
-        raise NotApplicableError("a layer whose half was removed has no norm that could be watched")
     target = mixin.hook_target(0, hook)
     plan = HookPlan(kind, hook.__name__, hook, mixin, target)
     found = sweep_importance(subject.engine, [plan], Batches(_tokens(subject), batch_size=4))
@@ -96,7 +83,20 @@ def orders_by(scores: Orders) -> dict[tuple[int, str], torch.Tensor]:
     return {key: (-values).argsort(dim=-1, stable=True) for key, values in scores.items()}
 
 
-def _usable(mixin: PruningMixIn) -> list[type[ImportanceHook]]:
+def usable_hooks(subject: Subject, units: PruningMixIn | ResidualPruning, kind: str) -> list[type[ImportanceHook]]:
+    """Return the hook classes that can rank units; fails where there is none, or one is not registered."""
+    registered, supported = subject.family.importance_hooks(), units.supported_hooks()
+    that(bool(supported), f"the units of {kind} have no importance hook")
+    faults = [
+        f"{hook.__name__} is {'another class' if hook.__name__ in registered else 'not registered'} in importance_hooks"
+        for hook in _usable(units)
+        if registered.get(hook.__name__) is not hook
+    ]
+    nothing(faults, f"importance hooks of {kind}")
+    return _usable(units)
+
+
+def _usable(mixin: PruningMixIn | ResidualPruning) -> list[type[ImportanceHook]]:
     return [hook for hook in mixin.supported_hooks() if not inspect.isabstract(hook)]
 
 
@@ -106,10 +106,8 @@ def _check_composition(subject: Subject, mixin: PruningMixIn, kind: str) -> None
         return
     layer = works_on(subject, kind)[0]
     block, config = subject.blocks[layer], subject.text_config
-    whole = mixin.half == "model"
-    group = "embeddings" if whole else group_name(layer, mixin.half)
+    group, units = group_name(layer, mixin.half), mixin.size(block)
     tensors = subject.converted.load(group)
-    units = int(config.hidden_size) if whole else mixin.size(block)
     generator = torch.Generator().manual_seed(11)
     p, q = torch.randperm(units, generator=generator), torch.randperm(units, generator=generator)
     twice = mixin.sort(layer, mixin.sort(layer, tensors, block, p, config), block, q, config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.errors import CheckpointError, UsageError
@@ -13,7 +12,7 @@ from anyblock_conformance.check import check
 from anyblock_conformance.children import tensors_of
 from anyblock_conformance.expect import equal, fail, nothing, that
 from anyblock_conformance.kinds import pruning_cases, resized, smaller_sizes, without, works_on
-from anyblock_conformance.pruned import candidate, mixin_for, narrower_model, random_orders, sorted_half
+from anyblock_conformance.pruned import candidate, mixin_for, random_orders, sorted_half
 from anyblock_conformance.subject import Subject
 
 
@@ -28,11 +27,6 @@ def check_sizes(subject: Subject, kind: str) -> None:
     kind's half, and `check_size` (which the base implements) raise a `UsageError` for any other size.
     """
     mixin = mixin_for(subject, kind)
-    if mixin.half == "model":
-        sizes = list(mixin.legal_sizes(subject.blocks[0], subject.text_config))
-        equal(sizes, sorted(set(sizes)), f"the legal sizes of {kind}")
-        equal(sizes[-1], subject.text_config.hidden_size, f"the largest legal size of {kind}")
-        return
     for layer in works_on(subject, kind):
         _check_layer(subject, mixin, kind, layer)
 
@@ -75,13 +69,6 @@ def check_shapes(subject: Subject, kind: str) -> None:
     overrides set every attribute from which their shapes follow.
     """
     mixin = mixin_for(subject, kind)
-    if mixin.half == "model":
-        sizes = smaller_sizes(subject, kind, 0)
-        for size in sorted({sizes[0], sizes[-1]}):
-            model = narrower_model(subject, mixin, size, torch.arange(int(subject.text_config.hidden_size)))
-            left = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
-            nothing(left, f"the model with {size} {kind}: narrow gives no tensor for")
-        return
     for layer in works_on(subject, kind):
         sizes, block = smaller_sizes(subject, kind, layer), subject.blocks[layer]
         for size in sorted({*sizes[:1], *sizes[-1:]}):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from anyblock.contract.capabilities import CAPABILITIES
+from anyblock.contract.residual_pruning import HIDDEN_SIZE
 from anyblock.errors import AnyBlockError
 from anyblock.modeling.skeleton import load_hf_config, model_class
 
@@ -67,6 +68,7 @@ def check_hooks(subject: Subject) -> None:
         "dequantize": lambda: family.dequantize(list(subject.tensors), subject.view),
         "convert_weight_name": lambda: [family.convert_weight_name(name) for name in subject.tensors],
         "pruning_mixins": family.pruning_mixins,
+        "residual_stream": family.residual_stream,
         "importance_hooks": family.importance_hooks,
         "export_formats": family.export_formats,
         "capabilities": family.capabilities,
@@ -86,8 +88,9 @@ def check_claims(subject: Subject) -> None:
     Why: `inspect` and the search believe the declaration. A claim without anything behind it makes candidates that cannot
     be built, and a claim that the tiny model cannot show is never tested.
 
-    How to fix: add the mixin to `pruning_mixins` under the capability's name, give the tiny model two units at least, or
-    declare the capability as `unsupported` (the architecture has no such thing) or `not implemented`.
+    How to fix: add the mixin to `pruning_mixins` under the capability's name (for `hidden_size` return something from
+    `residual_stream`), give the tiny model two units at least, or declare the capability as `unsupported` (the
+    architecture has no such thing) or `not implemented`.
     """
     faults = []
     hooks = {"attention_no_op": "attn_no_op_post_init", "ffn_no_op": "mlp_no_op_post_init"}
@@ -97,6 +100,9 @@ def check_claims(subject: Subject) -> None:
         if name in hooks:
             if not subject.family.implements(hooks[name]):
                 faults.append(f"{name} is declared as {capability.support}, but {hooks[name]} is not implemented")
+        elif name == HIDDEN_SIZE:
+            if subject.stream is None or len(subject.stream.legal_sizes(subject.text_config)) < 2:
+                faults.append(f"{name} is declared as {capability.support}, but residual_stream gives no smaller size")
         elif name not in subject.mixins:
             known = ", ".join(subject.mixins) or "none"
             faults.append(

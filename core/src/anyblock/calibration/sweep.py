@@ -11,6 +11,7 @@ import torch
 
 from anyblock.calibration.batches import Batches
 from anyblock.contract.importance_hook import ActivationStatistic, HookContext, ImportanceHook
+from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.errors import ExecutionError, UsageError
 from anyblock.importance.statistics import LinearFitStatistic
 from anyblock.modeling.spool import IN_MEMORY, Spool
@@ -21,7 +22,7 @@ HELD_OUT_EVERY: Final = 4
 """Every so-manieth batch judges a fit instead of taking part in it; of two or three batches, the last."""
 
 if TYPE_CHECKING:
-    from anyblock.contract.pruning_mixin import PruningMixIn
+    from anyblock.contract.residual_pruning import ResidualPruning
     from anyblock.modeling.layerwise import LayerwiseModel
 
 
@@ -33,15 +34,15 @@ class HookPlan:
         kind: the pruning kind.
         name: the hook's registered name.
         hook: its class.
-        mixin: the kind's mixin, which knows the module that the hook watches.
-        target: a module inside the layer to watch instead; None takes the mixin's.
+        units: the kind's mixin, or the residual stream's: it knows the module that the hook watches.
+        target: a module inside the layer to watch instead; None takes that one.
         options: passed to the hook's constructor.
     """
 
     kind: str
     name: str
     hook: type[ImportanceHook]
-    mixin: PruningMixIn
+    units: PruningMixIn | ResidualPruning
     target: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -150,9 +151,9 @@ def _attach(
     context = HookContext(engine.config, block, index, num_batches)
     attached: dict[str, ImportanceHook] = {}
     for plan in plans:
-        if not plan.mixin.applies_to(block):
+        if isinstance(plan.units, PruningMixIn) and not plan.units.applies_to(block):
             continue
-        target = plan.target or plan.mixin.hook_target(index, plan.hook)
+        target = plan.target or plan.units.hook_target(index, plan.hook)
         try:
             module = layer.get_submodule(target)
         except AttributeError as error:

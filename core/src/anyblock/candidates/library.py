@@ -41,12 +41,6 @@ def list_candidates(
             raise UnsupportedModelError(
                 f"{family.model_type} has no pruning kind {kind!r}", expected=", ".join(sorted(mixins)) or "none"
             )
-        if mixins[kind].half == "model":
-            raise UnsupportedModelError(
-                f"{kind} changes every layer at once, and a run chooses subblock by subblock",
-                expected="pruning kinds of one half of a layer",
-                hint=f"leave out pruning.{kind}; its mixin can be used from Python",
-            )
     largest = {
         kind: max((mixins[kind].size(block) for block in block_configs if mixins[kind].applies_to(block)), default=0)
         for kind in sizes

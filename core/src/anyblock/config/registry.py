@@ -58,10 +58,10 @@ class NameRegistry:
         """
         if family is not None:
             return cls(family.importance_hooks(), family.pruning_mixins(), family.model_type, family, dialects(family))
-        from anyblock.pruning.layouts import dense_mixins, hidden_mixins, sparse_mixins
+        from anyblock.pruning.layouts import dense_mixins, sparse_mixins
 
         extensions = installed_extensions()
-        mixins = {**dense_mixins(), **sparse_mixins(), **hidden_mixins()}
+        mixins = {**dense_mixins(), **sparse_mixins()}
         return cls(extensions.importance_hooks(), mixins, source=extensions, dialects=dialects(extensions))
 
     def hook(self, name: str) -> str:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from anyblock.contract.importance_hook import ImportanceHook
     from anyblock.contract.pruning_mixin import PruningMixIn
     from anyblock.contract.report_section import ReportSection
+    from anyblock.contract.residual_pruning import ResidualPruning
     from anyblock.contract.scoring_metric import ScoringMetric
 
 PROJECT: Final = "anyblock"
@@ -162,10 +163,17 @@ class FamilySpec:
 
     @hookspec
     def pruning_mixins(self) -> Mapping[str, PruningMixIn]:  # type: ignore[empty-body]
-        """Return `{kind: mixin}` for every way in which this family can be made smaller; merged over plugins.
+        """Return `{kind: mixin}` for every way in which one half of a layer can be made smaller; merged over plugins.
 
         Kinds of core: `ffn_intermediate`, `kv_heads`, `query_groups`, `experts_removal`, `expert_intermediate`,
-        `mamba_heads`, `hidden_size`. Two plugins that give the same kind are a clash.
+        `mamba_heads`. Two plugins that give the same kind are a clash.
+        """
+
+    @hookspec(firstresult=True)
+    def residual_stream(self) -> ResidualPruning | None:
+        """Return how channels of the residual stream are removed from the whole model; None where they cannot be.
+
+        It stands behind the capability `hidden_size`. Since 0.2.
         """
 
     @hookspec

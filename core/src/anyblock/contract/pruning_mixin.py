@@ -14,7 +14,7 @@ from anyblock.contract.tensor_axis import TensorAxis, UnitTensors
 from anyblock.contract.tensor_select import Chosen, Tensors, select, silence
 from anyblock.errors import UsageError
 
-Half = Literal["attention", "ffn", "model"]
+Half = Literal["attention", "ffn"]
 
 
 class PruningMixIn(ABC):
@@ -25,7 +25,7 @@ class PruningMixIn(ABC):
 
     Class attributes:
         kind: the name in `pruning_mixins()`, for instance `ffn_intermediate`.
-        half: the half of the block that shrinks, or `model` for the residual stream.
+        half: the half of the block that shrinks.
 
     Args:
         layer_descriptor: names the tensors of one layer.
@@ -73,16 +73,8 @@ class PruningMixIn(ABC):
         if not self.applies_to(block):
             raise UsageError(f"{self.kind}: the block has no such units", expected="a block that `applies_to` accepts")
         legal = self.legal_sizes(block, config)
-        if size in legal:
-            return
-        below = max((value for value in legal if value < size), default=None)
-        above = min((value for value in legal if value > size), default=None)
-        near = " or ".join(str(value) for value in (below, above) if value is not None)
-        raise UsageError(
-            f"{self.kind}: a size of {size} is not possible" + (f", the teacher has {max(legal)}" if legal else ""),
-            expected=self.size_rule(block, config),
-            hint=near and f"the nearest possible size is {near}",
-        )
+        if size not in legal:
+            raise illegal_size(self.kind, size, legal, self.size_rule(block, config))
 
     @abstractmethod
     def size_rule(self, block: BlockConfig, config: Any) -> str:
@@ -195,15 +187,33 @@ class PruningMixIn(ABC):
         return select(self.axes(layer_index, block, config), tensors, self.size(block), chosen, named)
 
     def _check_order(self, order: torch.Tensor, block: BlockConfig) -> None:
-        self._check_permutation(order, self.size(block))
+        require_permutation(self.kind, order, self.size(block))
 
-    def _check_permutation(self, order: torch.Tensor, units: int) -> None:
-        if (
-            order.dtype != torch.int64
-            or order.shape != (units,)
-            or not torch.equal(order.sort().values, torch.arange(units))
-        ):
-            raise UsageError(
-                f"{self.kind}: the order has the shape {list(order.shape)} and type {order.dtype}",
-                expected=f"a permutation of {units} units, int64",
-            )
+
+def illegal_size(kind: str, size: int, legal: Sequence[int], rule: str) -> UsageError:
+    """Return the error for a size that is not among the legal ones; it names the nearest of them."""
+    below = max((value for value in legal if value < size), default=None)
+    above = min((value for value in legal if value > size), default=None)
+    near = " or ".join(str(value) for value in (below, above) if value is not None)
+    return UsageError(
+        f"{kind}: a size of {size} is not possible" + (f", the teacher has {max(legal)}" if legal else ""),
+        expected=rule,
+        hint=near and f"the nearest possible size is {near}",
+    )
+
+
+def require_permutation(kind: str, order: torch.Tensor, units: int) -> None:
+    """Accept an order of units.
+
+    Raises:
+        UsageError: it is not a permutation of `units` units, int64.
+    """
+    if (
+        order.dtype != torch.int64
+        or order.shape != (units,)
+        or not torch.equal(order.sort().values, torch.arange(units))
+    ):
+        raise UsageError(
+            f"{kind}: the order has the shape {list(order.shape)} and type {order.dtype}",
+            expected=f"a permutation of {units} units, int64",
+        )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from anyblock.contract.cache_spec import CacheSpec
     from anyblock.contract.pruning_mixin import PruningMixIn
+    from anyblock.contract.residual_pruning import ResidualPruning
     from anyblock.pruning.ffn import GateUp
 
 
@@ -129,30 +130,38 @@ class DenseDescriptor(DescriptorBase):
     def pruning_mixins(self) -> Mapping[str, PruningMixIn]:
         """See `FamilySpec.pruning_mixins`."""
         layout = self.layout_mixins()
-        return {kind: layout[kind] for kind in self.offered_kinds}
+        return {kind: layout[kind] for kind in self.offered_kinds if kind != "hidden_size"}
 
     def layout_mixins(self) -> dict[str, PruningMixIn]:
         """Return a mixin for every kind of pruning that the layout allows, offered or not."""
-        from anyblock.pruning.layouts import attention_mixins, ffn_mixins, hidden_mixins
+        from anyblock.pruning.layouts import attention_mixins, ffn_mixins
 
-        readers, writers = self.stream_linears()
-        fused_readers, fused_writers = self.fused_stream_tensors()
         return {
             **attention_mixins(self.checkpoint_layer, self.attention, linears=self.attention_linears),
             **ffn_mixins(
                 self.checkpoint_layer, self.stored_ffn, linears=self.ffn_linears, fused_gate_up=self.fused_gate_up
             ),
-            **hidden_mixins(
-                self.checkpoint_prefix or self.decoder_prefix,
-                attention=self.attention,
-                ffn=self.stored_ffn,
-                readers=readers,
-                writers=writers,
-                norms=(*self.attention_norms, *self.ffn_norms),
-                fused_readers=fused_readers,
-                fused_writers=fused_writers,
-            ),
         }
+
+    @hookimpl
+    def residual_stream(self) -> ResidualPruning | None:
+        """See `FamilySpec.residual_stream`."""
+        if "hidden_size" not in self.offered_kinds:
+            return None
+        from anyblock.pruning.residual import RMSNormStream
+
+        readers, writers = self.stream_linears()
+        fused_readers, fused_writers = self.fused_stream_tensors()
+        return RMSNormStream(
+            self.checkpoint_prefix or self.decoder_prefix,
+            self.attention,
+            self.stored_ffn,
+            readers=readers,
+            writers=writers,
+            norms=(*self.attention_norms, *self.ffn_norms),
+            fused_readers=fused_readers,
+            fused_writers=fused_writers,
+        )
 
     def fused_stream_tensors(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
         """Return tensors that all experts share, with the dimension that reads the residual stream, or that writes to it."""

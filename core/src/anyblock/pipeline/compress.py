@@ -14,10 +14,9 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
 from anyblock.errors import OutputExistsError
 from anyblock.modeling.device import resolve_devices
-from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.context import RunContext, RunModel
 from anyblock.pipeline.disk_space import require_run_space
 from anyblock.pipeline.model_source import read_source
-from anyblock.pipeline.narrow import narrowed_source
 from anyblock.pipeline.pinned import pin_model
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.adapt import Adapted, Adapting, adaptations
@@ -26,10 +25,10 @@ from anyblock.pipeline.stages.child import run_child
 from anyblock.pipeline.stages.data import TokenData
 from anyblock.pipeline.stages.evaluation import run_evaluation
 from anyblock.pipeline.stages.further_evaluations import run_further_evaluations
-from anyblock.pipeline.stages.hidden_size import run_hidden_size
-from anyblock.pipeline.stages.importance import hook_plans, linear_maps, run_importance, stream_order
+from anyblock.pipeline.stages.importance import hook_plans, linear_maps, run_importance
 from anyblock.pipeline.stages.latency_check import run_latency_check
 from anyblock.pipeline.stages.measured_costs import measured_bounds, run_measured_costs
+from anyblock.pipeline.stages.narrow_teacher import narrow_teacher, narrowed_source
 from anyblock.pipeline.stages.refine import run_refine
 from anyblock.pipeline.stages.scores import estimates, run_scores
 from anyblock.pipeline.stages.search import check_reachable, chosen_candidates, run_search
@@ -89,24 +88,23 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     _check_names(config, source.family)
     narrow = narrowed_source(config, source)
     linear = linear_places(config, source)
-    model = (source,) if narrow is None else (narrow, source)
-    costed = plan_candidates(config, *model, linear=linear)
+    costed = plan_candidates(config, narrow, source, linear=linear)
     check_reachable(costed, config.search.bounds(), later=measured_bounds(config))
     plans = hook_plans(config, source)
     data = TokenData(config, source.path, run)
-    require_run_space(run.path, output, source, narrow, config.search.bounds(), costed.teacher)
+    require_run_space(run.path, output, source, narrow, config.search.bounds(), costed.reference)
     with run.locked():
         write_bytes_atomic(run.path / "run.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())).encode())
         keep_candidates(run, costed)
         tokens = data.batches()
-        teacher = run_teacher(config, run, source, progress)
-        context = RunContext(config, run, source, teacher, source.family, progress, linear=linear)
-        if narrow is None:
+        given = RunModel(config, source, run_teacher(config, run, source, progress), progress)
+        context = RunContext(config, run, progress, given, given, linear)
+        if narrow is source:
             costed = _with_measured(context, costed)
         orders = run_importance(context, plans, tokens["calibration"])
+        context.teacher, context.reference = narrow_teacher(context, narrow, plans)
         context.linear = linear_maps(context)
-        if narrow is not None:
-            context = run_hidden_size(context, narrow, stream_order(context))
+        if narrow is not source:
             costed = _with_measured(context, costed)
         return _compress(context, costed, orders, tokens, overwrite=overwrite)
 

@@ -30,70 +30,46 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class RunContext:
-    """A run in progress.
+class RunModel:
+    """One of a run's models, on disk and ready to run.
 
     Attributes:
         config: what was asked for.
-        run: where stages are kept.
-        source: the model as it was given.
-        teacher: the teacher's subblock checkpoint; with a smaller hidden size, the narrowed one.
-        family: its adapter.
-        progress: where stages report.
-        before: the run with the model as it was given, where the hidden size was cut; None otherwise.
-        stream: the channels of the residual stream that are kept, by their places in the model as it was given.
-        linear: the halves that linear maps can replace; after the calibration with the maps.
+        source: its configuration, block configs and shapes.
+        checkpoint: its subblock checkpoint.
+        progress: where it reports.
+        channels: which channels of the reference's residual stream it keeps, in its order; None where it keeps all.
     """
 
     config: RunConfig
-    run: RunFolder
     source: Source
-    teacher: SubblockCheckpoint
-    family: ModelFamily
+    checkpoint: SubblockCheckpoint
     progress: Progress
-    before: RunContext | None = None
-    stream: tuple[int, ...] | None = None
-    linear: LinearMaps = field(default_factory=LinearMaps)
-
-    @property
-    def original(self) -> RunContext:
-        """The run with the model as it was given, which children are compared with."""
-        return self.before or self
+    channels: tuple[int, ...] | None = None
 
     @cached_property
     def device(self) -> torch.device:
-        """Where models run; the first of several devices."""
+        """Where it runs; the first of several devices."""
         return resolve_devices(self.config.device)[0]
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """What models compute in."""
+        """What it computes in."""
         return compute_dtype(self.config.dtype, stored_dtype(self.hf_config), self.device)
 
     @cached_property
-    def metric(self) -> ScoringMetric:
-        """What candidates are scored by.
-
-        Raises:
-            UsageError: no plugin gives a metric of that name.
-        """
-        settings = self.config.scoring
-        chosen: type[ScoringMetric] = self.family.one("metrics", settings.metric)
-        return chosen(self.config.section(f"scoring.{settings.metric}", chosen.settings))
-
-    @cached_property
     def engine(self) -> LayerwiseModel:
-        """The teacher, ready to run layer by layer; built when a stage first needs it."""
-        return self.engine_of(self.teacher)
+        """It, ready to run layer by layer; built when a stage first needs it."""
+        return self.engine_of(self.checkpoint)
 
     def engine_of(self, checkpoint: SubblockCheckpoint) -> LayerwiseModel:
-        """Return the teacher or a child, ready to run layer by layer, with as many layers in memory as there is room for."""
+        """Return this model or a child of it, ready to run with as many layers in memory as there is room for."""
         from anyblock.modeling.layerwise import LayerwiseModel
 
         plan = self.memory
         return LayerwiseModel(
             checkpoint,
-            self.family,
+            self.source.family,
             device=self.device,
             dtype=self.dtype,
             max_resident=plan.max_resident,
@@ -109,7 +85,7 @@ class RunContext:
 
         settings = self.config.memory
         model_class(self.hf_config)  # so that what the process takes already includes transformers
-        layers, outside = weight_sizes(self.teacher, self.dtype)
+        layers, outside = weight_sizes(self.checkpoint, self.dtype)
         device, *others = resolve_devices(self.config.device)
         if any(issubclass(known_costs()[bound.cost], MeasuredCost) for bound in self.config.search.bounds()):
             others = []  # what is measured is of one device
@@ -129,27 +105,67 @@ class RunContext:
             self.progress.note(f"layers are spread over {', '.join(map(str, plan.room))}")
         return plan
 
-    def spool(self, stage: Path) -> Spool:
-        """Return where a stage that works in this folder keeps hidden states; what a killed run left there is removed."""
-        spool = self.memory.spool(stage / ".spool")
-        spool.close()
-        return spool
-
     @cached_property
     def hf_config(self) -> Any:
-        """The model's Hugging Face configuration."""
+        """Its Hugging Face configuration."""
         from anyblock.modeling.skeleton import load_hf_config
 
-        return load_hf_config(self.teacher.path, trust_remote_code=self.config.trust_remote_code)
+        return load_hf_config(self.checkpoint.path, trust_remote_code=self.config.trust_remote_code)
 
     @cached_property
     def text_config(self) -> Any:
         """The language model's part of the configuration."""
-        return self.family.language_model_config(self.hf_config)
+        return self.source.family.language_model_config(self.hf_config)
+
+
+@dataclass
+class RunContext:
+    """A run in progress.
+
+    Attributes:
+        config: what was asked for.
+        run: where stages are kept.
+        progress: where stages report.
+        teacher: the model that candidates are made from.
+        reference: the model as it was given, which children are compared with; the teacher itself unless the teacher is
+            narrower.
+        linear: the halves that linear maps can replace; after the calibration with the maps.
+    """
+
+    config: RunConfig
+    run: RunFolder
+    progress: Progress
+    teacher: RunModel
+    reference: RunModel
+    linear: LinearMaps = field(default_factory=LinearMaps)
+
+    @property
+    def family(self) -> ModelFamily:
+        """The adapter of both models."""
+        return self.reference.source.family
+
+    @cached_property
+    def metric(self) -> ScoringMetric:
+        """What candidates are scored by.
+
+        Raises:
+            UsageError: no plugin gives a metric of that name.
+        """
+        settings = self.config.scoring
+        chosen: type[ScoringMetric] = self.family.one("metrics", settings.metric)
+        return chosen(self.config.section(f"scoring.{settings.metric}", chosen.settings))
+
+    def spool(self, stage: Path) -> Spool:
+        """Return where a stage that works in this folder keeps hidden states; what a killed run left there is removed."""
+        spool = self.teacher.memory.spool(stage / ".spool")
+        spool.close()
+        return spool
 
     def weights(self, orders: Orders) -> CandidateWeights:
         """Return the candidates' weights, as views of the teacher whose units are sorted by `orders`."""
-        return CandidateWeights(self.teacher, self.family, self.text_config, orders, self.linear, self.pooled)
+        return CandidateWeights(
+            self.teacher.checkpoint, self.family, self.teacher.text_config, orders, self.linear, self.pooled
+        )
 
     @property
     def pooled(self) -> dict[str, str]:
@@ -168,8 +184,8 @@ class RunContext:
         import transformers
 
         return {
-            "device": str(self.device),
-            "dtype": str(self.dtype),
+            "device": str(self.teacher.device),
+            "dtype": str(self.teacher.dtype),
             "anyblock": anyblock.__version__,
             "torch": torch.__version__,
             "transformers": transformers.__version__,

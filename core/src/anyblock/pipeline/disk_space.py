@@ -11,7 +11,7 @@ from anyblock.checkpoint.subblocks import is_subblock_checkpoint
 from anyblock.config.budget import Bound
 from anyblock.costs.registry import CandidateCosts
 from anyblock.pipeline.model_source import Shapes, Source
-from anyblock.pipeline.stages.hidden_size import NARROWED
+from anyblock.pipeline.stages.narrow_teacher import NARROWED
 from anyblock.pipeline.stages.teacher import TEACHER
 from anyblock.search.budgets import resolve_bound
 
@@ -20,7 +20,7 @@ _SLACK: Final = 16 << 20
 
 
 def require_run_space(
-    run: Path, output: Path, source: Source, narrow: Source | None, bounds: Sequence[Bound], teacher: CandidateCosts
+    run: Path, output: Path, source: Source, narrow: Source, bounds: Sequence[Bound], reference: CandidateCosts
 ) -> None:
     """Check that there is room for what a run still has to write: the teacher's copy, a narrowed one, and the child.
 
@@ -31,9 +31,9 @@ def require_run_space(
         run: the run folder.
         output: where the child will be.
         source: the model as it was given.
-        narrow: the model with a smaller hidden size; None without one.
+        narrow: the teacher; `source` itself unless that has a smaller hidden size.
         bounds: the budgets of the search.
-        teacher: what the model costs.
+        reference: what `source` costs.
 
     Raises:
         ExecutionError: there is too little; says how much is free and how much is needed.
@@ -41,10 +41,10 @@ def require_run_space(
     kept = 0
     if not is_subblock_checkpoint(source.path) and not (run / TEACHER).exists():
         kept += _bytes(source.shapes)
-    if narrow is not None and not (run / NARROWED).exists():
+    if narrow is not source and not (run / NARROWED).exists():
         kept += _bytes(narrow.shapes)
-    limits = [resolve_bound(bound, teacher).upper for bound in bounds if bound.cost == "params"]
-    share = min([1.0, *(limit / teacher["params"] for limit in limits if limit is not None)])
+    limits = [resolve_bound(bound, reference).upper for bound in bounds if bound.cost == "params"]
+    share = min([1.0, *(limit / reference["params"] for limit in limits if limit is not None)])
     child = 0 if output.exists() else int(share * _bytes(source.shapes))
     if existing_parent(run).stat().st_dev == existing_parent(output).stat().st_dev:
         require_space(output, kept + child + _SLACK if kept + child else 0)

@@ -40,17 +40,17 @@ def summarise(
 ) -> RunSummary:
     """Return everything that the report says about a finished run."""
     config = context.config
-    budgets = resolve_budgets(config.search.bounds(), costed.teacher)
-    scenario = scenario_of(config, context.source)
+    budgets = resolve_budgets(config.search.bounds(), costed.reference)
+    scenario = scenario_of(config, context.reference.source)
     return RunSummary(
         command=_command(config),
         teacher=config.model,
         model_type=context.family.model_type,
         block_configs=[block.to_dict() for block in child.block_configs],
-        teacher_block_configs=[block.to_dict() for block in context.teacher.block_configs],
+        teacher_block_configs=[block.to_dict() for block in context.teacher.source.block_configs],
         budgets=tuple(BudgetLine(b.cost, solution.costs[b.cost], b.upper, b.lower) for b in budgets),
         costs=_plain(solution.costs),
-        teacher_costs=_plain(costed.teacher),
+        teacher_costs=_plain(costed.reference),
         search=SearchLine(
             solution.status, solution.score, solution.bound, solution.gap, config.scoring.metric, solution.seconds
         ),
@@ -69,7 +69,7 @@ def summarise(
             context.family.distribution: context.family.version,
             **{name: version(name) for name in ("torch", "transformers")},
         },
-        origin=recorded_origin(context.source.path),
+        origin=recorded_origin(context.reference.source.path),
     )
 
 
@@ -81,8 +81,8 @@ def _command(config: RunConfig) -> str:
 
 
 def _notes(context: RunContext) -> Iterator[str]:
-    if context.before is not None:
-        before, after = context.before.text_config.hidden_size, context.text_config.hidden_size
+    if context.teacher is not context.reference:
+        before, after = (model.text_config.hidden_size for model in (context.reference, context.teacher))
         yield (
             f"The hidden size was cut from {before} to {after} before the search. Scores of single candidates are within the "
             "narrower model; refinement and evaluation compare with the model as it was given."

@@ -37,7 +37,7 @@ def sweep_run(
 
     settings, costed, problem = open_search(path, {"budget": list(budgets)}, needs_budget=False)
     swept = [
-        resolve_budgets(search_settings(path, {"budget": [f"{cost}={value}"]}).bounds(), costed.teacher)[0]
+        resolve_budgets(search_settings(path, {"budget": [f"{cost}={value}"]}).bounds(), costed.reference)[0]
         for value in values
     ]
     if any(budget.upper is None or budget.lower is not None for budget in swept):

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-
 from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.pruning.expert_channels import ExpertIntermediateLayerDescriptor, ExpertIntermediatePruningMixIn
 from anyblock.pruning.experts import ExpertRemovalLayerDescriptor, ExpertRemovalPruningMixIn
 from anyblock.pruning.ffn import FFNIntermediateLayerDescriptor, FFNIntermediatePruningMixIn, GateUp
 from anyblock.pruning.heads import KVHeadsLayerDescriptor, KVHeadsPruningMixIn, QueryGroupsPruningMixIn
-from anyblock.pruning.hidden import HiddenSizeLayerDescriptor, HiddenSizePruningMixIn
 from anyblock.pruning.latent import LatentHeadsLayerDescriptor, LatentHeadsPruningMixIn
 from anyblock.pruning.mamba import MambaHeadsLayerDescriptor, MambaHeadsPruningMixIn
 
@@ -219,51 +215,6 @@ def mamba_mixins(layer: str = LAYER, mixer: str = "mixer", *, groups: str = "n_g
         out_proj_name=f"{mixer}.out_proj", mixer_prefix_name=f"{layer}.{mixer}", groups_attribute=groups
     )
     return _by_kind(MambaHeadsPruningMixIn(descriptor))
-
-
-def hidden_mixins(
-    prefix: str = "model",
-    *,
-    attention: str = "self_attn",
-    ffn: str = "mlp",
-    readers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "gate"),
-    writers: tuple[str, ...] = ("o_proj", "down_proj"),
-    norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm"),
-    fused_readers: Mapping[str, int] | None = None,
-    fused_writers: Mapping[str, int] | None = None,
-) -> dict[str, PruningMixIn]:
-    """Return `hidden_size` of a decoder with RMS norms (`w · x / rms`), dense or with experts.
-
-    Args:
-        prefix: the decoder's checkpoint prefix, over `embed_tokens`, `layers` and `norm`; the head is `lm_head`.
-        attention, ffn: names of the two modules inside a layer.
-        readers: linear modules that read the residual stream, an expert's and the router among them.
-        writers: linear modules that write to it.
-        norms: the norms inside a layer.
-        fused_readers, fused_writers: `{tensor below the ffn: dimension}` of those that all experts share.
-    """
-    layer = rf"{re.escape(prefix)}\.layers\.\d+\."
-    halves = _any((attention, ffn))
-    linear = rf"{layer}{halves}(?:\.experts\.\d+|\.shared_experts?)?\."
-    descriptor = HiddenSizeLayerDescriptor(
-        readers={
-            rf"{linear}{_any(readers)}\.weight": 1,
-            r"lm_head\.weight": 1,
-            **{rf"{layer}{re.escape(ffn)}\.{re.escape(name)}": dim for name, dim in (fused_readers or {}).items()},
-        },
-        writers={
-            rf"{linear}{_any(writers)}\.(?:weight|bias)": 0,
-            rf"{re.escape(prefix)}\.embed_tokens\.weight": 1,
-            **{rf"{layer}{re.escape(ffn)}\.{re.escape(name)}": dim for name, dim in (fused_writers or {}).items()},
-        },
-        norms=(rf"{layer}{_any(norms)}\.weight", rf"{re.escape(prefix)}\.norm\.weight"),
-        target_name=norms[0],
-    )
-    return _by_kind(HiddenSizePruningMixIn(descriptor))
-
-
-def _any(names: tuple[str, ...]) -> str:
-    return f"(?:{'|'.join(map(re.escape, names))})"
 
 
 def _by_kind(*mixins: PruningMixIn) -> dict[str, PruningMixIn]:

@@ -60,6 +60,7 @@ class ModelLine:
 
 def distill_model(
     engine: LayerwiseModel,
+    reference: LayerwiseModel,
     chosen: Sequence[Candidate],
     weights: CandidateWeights,
     batches: Batches,
@@ -67,7 +68,6 @@ def distill_model(
     changed: Mapping[str, torch.Tensor],
     settings: TrainingSettings,
     cosine_weight: float,
-    reference: LayerwiseModel | None = None,
     partial: Path | None = None,
     progress: Progress = SILENT,
 ) -> tuple[dict[str, torch.Tensor], ModelLine]:
@@ -75,13 +75,13 @@ def distill_model(
 
     Args:
         engine: the model that the child is made from.
+        reference: the model whose predictions it learns; `engine` itself unless that has a smaller hidden size.
         chosen: at most one candidate a subblock.
         weights: their weights.
         batches: calibration text; a quarter of the batches is held out.
         changed: tensors by checkpoint name that replace those of the candidates.
         settings: see `TrainingSettings`.
         cosine_weight: weight of the cosine beside the divergence; without effect where `reference` is another model.
-        reference: the teacher, where it is not `engine` (a model whose hidden size was cut).
         partial: folder in which the state is kept; a later call goes on there and gives the same tensors.
         progress: where to report; the unit is tokens.
 
@@ -100,7 +100,7 @@ def distill_model(
         parameters: dict[str, nn.Parameter] = {}
         for index in range(engine.num_layers):
             parameters.update(child.trainable(index))
-        student = _Student(engine, layers, reference or engine, cosine_weight if reference is None else 0.0)
+        student = _Student(engine, layers, reference, cosine_weight if reference is engine else 0.0)
         optimizer = settings.optimizer(parameters)
         state = TrainingState(None if partial is None else partial / "state.safetensors", parameters, optimizer)
         if not state.load():

@@ -14,6 +14,7 @@ from anyblock.checkpoint.companions import carry, companions
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.checkpoint.transfer import Copier
 from anyblock.checkpoint.writer import SubblockWriter
+from anyblock.contract.residual_pruning import HIDDEN_SIZE
 from anyblock.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def realize(
     output: Path,
     *,
     repaired: Mapping[str, torch.Tensor] | None = None,
-    stream: Sequence[int] | None = None,
+    channels: Sequence[int] | None = None,
     origin: str = "",
     overwrite: bool = False,
     progress: Progress = SILENT,
@@ -47,7 +48,7 @@ def realize(
         weights: the candidates' weights.
         output: the child's directory.
         repaired: tensors by checkpoint name that replace those of the candidates, in the same shapes.
-        stream: where `teacher` itself is narrower than the model that was given: the channels of the residual stream that
+        channels: where `teacher` itself is narrower than the model that was given: the channels of the residual stream that
             it keeps, in its order, for the record.
         origin: a hash of all inputs, kept in the child's record, by which a run knows a child that it wrote.
         overwrite: replace what is at `output`.
@@ -59,7 +60,7 @@ def realize(
     by_group = {candidate.group: candidate for candidate in chosen}
     blocks = child_blocks(teacher.block_configs, chosen)
     repaired = repaired or {}
-    kept: dict[str, Any] = {} if stream is None else {"model": {"kind": "hidden_size", "units": list(stream)}}
+    kept: dict[str, Any] = {} if channels is None else {"model": {"kind": HIDDEN_SIZE, "units": list(channels)}}
     with (
         atomic_directory(output, overwrite=overwrite, sources=[teacher.path]) as work,
         progress.task("Writing the child", total=len(teacher.groups), unit="groups") as advance,

@@ -46,11 +46,11 @@ class Surroundings:
 
     Args:
         engine: the teacher.
+        reference: the model that children are compared with, perhaps the teacher itself.
         weights: the candidates' weights.
         batches: the scoring text.
         probes: draws at every token.
         seed: of the draws.
-        reference: the model that children are compared with, where it is not the teacher that they are made from.
         spool: where hidden states, gradients and the teacher's logits are kept.
         progress: where to report.
     """
@@ -58,12 +58,12 @@ class Surroundings:
     def __init__(
         self,
         engine: LayerwiseModel,
+        reference: LayerwiseModel,
         weights: CandidateWeights,
         batches: Batches,
         *,
         probes: int,
         seed: int,
-        reference: LayerwiseModel | None = None,
         spool: Spool = IN_MEMORY,
         progress: Progress = SILENT,
     ) -> None:
@@ -73,13 +73,11 @@ class Surroundings:
         self._seed = seed
         self._progress = progress
         self._spool = spool
-        own = reference is None
-        trace = TeacherTrace(
-            reference or engine, batches, metric=KlDivergence(), spool=spool, same_head=own, progress=progress
-        )
+        own = reference is engine
+        trace = TeacherTrace(reference, batches, metric=KlDivergence(), spool=spool, same_head=own, progress=progress)
         self._batches, self._first = trace.batches, trace.inputs[0]
         self._targets = trace.targets
-        if reference is not None:
+        if not own:
             reference.release()
             self._batches, self._first = engine.prepare_all(batches, spool)
             whole = [target for target in self._targets if isinstance(target, TeacherTargets)]  # all: see `same_head`

@@ -117,12 +117,12 @@ class Adapting:
     @property
     def teacher_block_configs(self) -> Sequence[BlockConfig]:
         """See `ChosenChild`."""
-        return self.context.teacher.block_configs
+        return self.context.teacher.source.block_configs
 
     @property
     def block_configs(self) -> Sequence[BlockConfig]:
         """See `ChosenChild`."""
-        return child_blocks(self.context.teacher.block_configs, self.chosen)
+        return child_blocks(self.context.teacher.source.block_configs, self.chosen)
 
     @property
     def fit_ids(self) -> torch.Tensor:
@@ -134,10 +134,10 @@ class Adapting:
         from anyblock.modeling.load import load_model
         from anyblock.realize.realize import realize
 
-        context = self.context
-        with tempfile.TemporaryDirectory(prefix=".child-", dir=context.run.path) as folder:
-            written = realize(context.teacher, self.chosen, self.weights, Path(folder) / "child", repaired=tensors)
-            model: nn.Module = load_model(written, device=context.device, dtype=context.dtype)
+        teacher = self.context.teacher
+        with tempfile.TemporaryDirectory(prefix=".child-", dir=self.context.run.path) as folder:
+            written = realize(teacher.checkpoint, self.chosen, self.weights, Path(folder) / "child", repaired=tensors)
+            model: nn.Module = load_model(written, device=teacher.device, dtype=teacher.dtype)
             with torch.no_grad():  # its files are gone in a moment
                 for parameter in model.parameters():
                     parameter.data = parameter.data.clone()
@@ -147,18 +147,16 @@ class Adapting:
         """See `ChosenChild.teacher`."""
         from anyblock.modeling.load import load_model
 
-        context = self.context
-        model: nn.Module = load_model(context.original.teacher.path, device=context.device, dtype=context.dtype)
+        given = self.context.reference
+        model: nn.Module = load_model(given.checkpoint.path, device=given.device, dtype=given.dtype)
         return model
 
     def tensors_of(self, model: nn.Module) -> dict[str, torch.Tensor]:
         """See `ChosenChild.tensors_of`."""
         from transformers.core_model_loading import revert_weight_conversion
 
-        context = self.context
-        mine = {
-            name for group, names in context.teacher.groups.items() if layer_of(group) is not None for name in names
-        }
+        groups = self.context.teacher.checkpoint.groups
+        mine = {name for group, names in groups.items() if layer_of(group) is not None for name in names}
         written = revert_weight_conversion(model, dict(model.state_dict()))
         return {name: tensor.detach().cpu() for name, tensor in written.items() if name in mine}
 
@@ -167,14 +165,13 @@ class Adapting:
         _, held_out = held_out_split(self.batches)
         count = max(1, min(len(held_out.ids), self.context.config.data.scoring_tokens // held_out.block_size))
         ids = held_out.ids[[place * len(held_out.ids) // count for place in range(count)]]
-        before = self.context.before
         return Surroundings(
-            self.context.engine,
+            self.context.teacher.engine,
+            self.context.reference.engine,
             self.weights,
             Batches(ids, held_out.batch_size),
             probes=1,
             seed=self.context.config.seed,
-            reference=None if before is None else before.engine,
             spool=self.context.spool(self._scratch),
             progress=self.context.progress,
         )
@@ -214,8 +211,8 @@ class Adapting:
         stage = context.run.stage(
             name,
             {
-                "teacher": context.teacher.fingerprint(),
-                "original": context.original.teacher.fingerprint(),
+                "teacher": context.teacher.checkpoint.fingerprint(),
+                "reference": context.reference.checkpoint.fingerprint(),
                 "chosen": [candidate.to_dict() for candidate in self.chosen],
                 "orders": context.choices_key(self.orders),
                 "tokens": self.batches.key,
@@ -250,7 +247,7 @@ class Adapting:
         adapted = Adapted(TensorFiles([path]), file_digest(path))
         done = read_adaptation(context.run, name)
         assert done is not None
-        self._known[adapted.key] = require_finite_child(done.after if done.kept else done.before, context.engine.dtype)
+        self._known[adapted.key] = require_finite_child(done.after if done.kept else done.before, context.teacher.dtype)
         return adapted
 
 

@@ -15,16 +15,15 @@ from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.pruning import CORE_KINDS
 from anyblock.config.schema import RunConfig
 from anyblock.contract.blocks import BlockConfig, block_configs_from_json
-from anyblock.costs.cost_model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
+from anyblock.contract.residual_pruning import HIDDEN_SIZE
+from anyblock.costs.cost_model import Scenario, fixed_costs, model_costs, subblock_costs
 from anyblock.costs.registry import CandidateCosts
 from anyblock.errors import UnsupportedModelError, nearest
 from anyblock.modeling.skeleton import load_hf_config
 from anyblock.pipeline.model_source import Source
 from anyblock.pipeline.run_folder import RunFolder, read_json
-from anyblock.pruning.hidden import HiddenSizePruningMixIn
 
 STAGE = "0-candidates"
-HIDDEN_SIZE = HiddenSizePruningMixIn.kind
 _FILE = "candidates.json"
 
 
@@ -37,21 +36,14 @@ class CostedCandidates:
         candidates: the teacher's own subblocks included.
         costs: by candidate key.
         fixed: what the parts outside the subblocks cost.
-        original: what the model costs as it was given, where its hidden size is cut first; None otherwise.
+        reference: what the model costs as a whole as it was given; shares of it are what relative budgets mean.
     """
 
     blocks: list[BlockConfig]
     candidates: list[Candidate]
     costs: dict[str, CandidateCosts]
     fixed: CandidateCosts
-    original: CandidateCosts | None = None
-
-    @property
-    def teacher(self) -> CandidateCosts:
-        """What the model that was given costs as a whole; shares of it are what relative budgets mean."""
-        if self.original is not None:
-            return self.original
-        return add_costs([self.fixed, *(self.costs[c.key] for c in self.candidates if c.kind == TEACHER)])
+    reference: CandidateCosts
 
     @property
     def to_score(self) -> list[Candidate]:
@@ -62,25 +54,25 @@ class CostedCandidates:
         """Return the JSON form."""
         rows = [{"candidate": c.to_dict(), "costs": self.costs[c.key]} for c in self.candidates]
         blocks = [block.to_dict() for block in self.blocks]
-        return {"blocks": blocks, "candidates": rows, "fixed": self.fixed, "original": self.original}
+        return {"blocks": blocks, "candidates": rows, "fixed": self.fixed, "reference": self.reference}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CostedCandidates:
         """Read the JSON form."""
         candidates = [Candidate.from_dict(row["candidate"]) for row in data["candidates"]]
         costs = {candidate.key: row["costs"] for candidate, row in zip(candidates, data["candidates"], strict=True)}
-        return cls(block_configs_from_json(data["blocks"]), candidates, costs, data["fixed"], data.get("original"))
+        return cls(block_configs_from_json(data["blocks"]), candidates, costs, data["fixed"], data["reference"])
 
 
 def plan_candidates(
-    config: RunConfig, source: Source, original: Source | None = None, *, linear: LinearMaps | None = None
+    config: RunConfig, source: Source, reference: Source, *, linear: LinearMaps | None = None
 ) -> CostedCandidates:
     """List the candidates and count their costs from shapes.
 
     Args:
         config: the run's configuration.
         source: the model that candidates are made from.
-        original: the model as it was given, where `source` has a smaller hidden size.
+        reference: the model as it was given; `source` itself unless that has a smaller hidden size.
         linear: the halves that linear maps may replace.
 
     Raises:
@@ -110,10 +102,8 @@ def plan_candidates(
         for candidate in candidates
     }
     fixed = fixed_costs(family, source.config, source.shapes, len(source.block_configs), scenario)
-    before = None
-    if original is not None:
-        before = model_costs(family, original.config, original.block_configs, original.shapes, scenario).total
-    return CostedCandidates(source.block_configs, candidates, costs, fixed, before)
+    whole = model_costs(family, reference.config, reference.block_configs, reference.shapes, scenario).total
+    return CostedCandidates(source.block_configs, candidates, costs, fixed, whole)
 
 
 def linear_places(config: RunConfig, source: Source) -> LinearMaps:
@@ -140,8 +130,15 @@ def keep_candidates(run: RunFolder, costed: CostedCandidates) -> None:
 
 
 def read_candidates(run: RunFolder) -> CostedCandidates:
-    """Read the finished stage."""
-    return CostedCandidates.from_dict(read_json(run.result(STAGE, _FILE)))
+    """Read the finished stage.
+
+    Raises:
+        InputError: it is not finished, or of a version of AnyBlock that counted other costs.
+    """
+    data = read_json(run.result(STAGE, _FILE))
+    if "reference" not in data:
+        raise run.unfinished("its candidates are those of an earlier version of AnyBlock")
+    return CostedCandidates.from_dict(data)
 
 
 def scenario_of(config: RunConfig, source: Source) -> Scenario:
@@ -164,8 +161,9 @@ def _check_requested(config: RunConfig, source: Source) -> None:
     Raises:
         UnsupportedModelError: names the kind, and those that the model can have.
     """
-    mixins = source.family.pruning_mixins()
+    mixins, whole = source.family.pruning_mixins(), source.family.residual_stream()
     usable = [kind for kind, own in mixins.items() if any(own.applies_to(block) for block in source.block_configs)]
+    usable += [HIDDEN_SIZE] * (whole is not None)
     for kind in sorted(config.pruning.requested_kinds() - set(usable)):
         key = CORE_KINDS.get(kind, f"other.{kind}")
         raise UnsupportedModelError(
@@ -189,10 +187,8 @@ def _list(config: RunConfig, source: Source, linear: Collection[tuple[int, str]]
         kind: partial(settings.absolute_sizes, query_heads=query_heads)
         for kind, settings in pruning.kinds().items()
         # A sparse model has perhaps no dense ffn: a default that does not apply is no error.
-        # The hidden size is no candidate of a subblock: it is cut before.
-        if kind != HIDDEN_SIZE
-        and kind in mixins
-        and any(mixins[kind].applies_to(block) for block in source.block_configs)
+        # The hidden size is not a candidate of a subblock: it is cut before.
+        if kind in mixins and any(mixins[kind].applies_to(block) for block in source.block_configs)
     }
     removable = [half for half, settings in (("attention", pruning.attention), ("ffn", pruning.ffn)) if settings.no_op]
     supported = [half for half in removable if family.supports(f"{half}_no_op")]

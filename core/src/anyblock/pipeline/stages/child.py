@@ -37,11 +37,11 @@ def run_child(
     stage = context.run.stage(
         STAGE,
         {
-            "teacher": context.teacher.fingerprint(),
+            "teacher": context.teacher.checkpoint.fingerprint(),
             "chosen": [candidate.to_dict() for candidate in chosen],
             "orders": context.choices_key(orders),
             "repair": adapted.key,
-            "stream": context.stream,
+            "stream": context.teacher.channels,
         },
     )
     if stage.skipped and fingerprint_of(output) == read_json(context.run.result(STAGE, "child.json"))["fingerprint"]:
@@ -50,12 +50,12 @@ def run_child(
         # A run that was killed right after its child appeared finds it complete: children appear whole or not at all.
         if origin_of(output) != stage.fingerprint or fingerprint_of(output) is None:
             realize(
-                context.teacher,
+                context.teacher.checkpoint,
                 chosen,
                 context.weights(orders),
                 output,
                 repaired=adapted.tensors,
-                stream=context.stream,
+                channels=context.teacher.channels,
                 origin=stage.fingerprint,
                 overwrite=overwrite,
                 progress=context.progress,

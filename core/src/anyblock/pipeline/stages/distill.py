@@ -33,7 +33,7 @@ class BlockDistillation(Adaptation):
         """See `Adaptation.run`."""
         assert isinstance(child, Adapting)
         tensors, lines = distill_blocks(
-            child.context.engine,
+            child.context.teacher.engine,
             child.chosen,
             child.weights,
             child.batches,
@@ -63,16 +63,15 @@ class ModelDistillation(Adaptation):
     ) -> tuple[Mapping[str, torch.Tensor], list[dict[str, Any]]]:
         """See `Adaptation.run`."""
         assert isinstance(child, Adapting)
-        before = child.context.before
         tensors, line = distill_model(
-            child.context.engine,
+            child.context.teacher.engine,
+            child.context.reference.engine,
             child.chosen,
             child.weights,
             child.batches,
             changed=given,
             settings=_training(self.settings_given, child.seed),
             cosine_weight=self.settings_given.cosine_weight,
-            reference=None if before is None else before.engine,
             partial=folder / PARTIAL,
             progress=child.progress,
         )

@@ -14,13 +14,13 @@ STAGE = "9-evaluation"
 
 
 def run_evaluation(context: RunContext, child: SubblockCheckpoint, batches: Batches) -> EvaluationResult | None:
-    """Compare the child with the teacher; None when the evaluation is switched off."""
+    """Compare the child with the model as it was given; None when the evaluation is switched off."""
     if not context.config.evaluation.enabled:
         return None
     stage = context.run.stage(
         STAGE,
         {
-            "teacher": context.original.teacher.fingerprint(),
+            "reference": context.reference.checkpoint.fingerprint(),
             "child": child.fingerprint(),
             "tokens": batches.key,
             "execution": context.execution,
@@ -29,9 +29,9 @@ def run_evaluation(context: RunContext, child: SubblockCheckpoint, batches: Batc
     if not stage.skipped:
         with stage.run() as folder:
             result = evaluate_layerwise(
-                context.engine_of(child),
+                context.teacher.engine_of(child),
                 ids=batches.ids,
-                teacher=context.original.engine,
+                teacher=context.reference.engine,
                 spool=context.spool(folder),
                 progress=context.progress,
             )

@@ -36,7 +36,7 @@ def run_further_evaluations(
         stage = context.run.stage(
             _STAGE.format(name=name),
             {
-                "teacher": context.original.teacher.fingerprint(),
+                "reference": context.reference.checkpoint.fingerprint(),
                 "child": child.fingerprint(),
                 "tokens": batches.key,
                 "settings": settings.to_dict(),
@@ -52,7 +52,7 @@ def run_further_evaluations(
             ):
                 given = EvaluationContext(
                     child.path,
-                    context.original.teacher.path,
+                    context.reference.checkpoint.path,
                     batches.ids,
                     _loader(context),
                     context.config.seed,
@@ -76,9 +76,9 @@ def _loader(context: RunContext) -> Callable[[Path], LoadedModel]:
         """Load a model on the run's device and in its dtype."""
         return services().load_model(
             folder,
-            tokenizer=context.source.path,
-            device=str(context.device),
-            dtype=str(context.dtype).removeprefix("torch."),
+            tokenizer=context.reference.source.path,
+            device=str(context.teacher.device),
+            dtype=str(context.teacher.dtype).removeprefix("torch."),
             trust_remote_code=context.config.trust_remote_code,
         )
 

@@ -9,11 +9,11 @@ from anyblock.calibration.batches import Batches
 from anyblock.calibration.sweep import HookPlan, sweep_importance
 from anyblock.candidates.linear import LinearMaps
 from anyblock.config.schema import RunConfig
+from anyblock.contract.residual_pruning import HIDDEN_SIZE
 from anyblock.errors import UsageError, nearest
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.model_source import Source
 from anyblock.pipeline.run_folder import file_digest
-from anyblock.pruning.hidden import HiddenSizePruningMixIn
 from anyblock.pruning.ordering import best_first
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def run_importance(
     stage = context.run.stage(
         STAGE,
         {
-            "teacher": context.teacher.fingerprint(),
+            "teacher": context.reference.checkpoint.fingerprint(),
             "tokens": batches.key,
             "batch_size": batches.batch_size,
             "hooks": [[plan.kind, plan.name, plan.target, plan.options] for plan in plans],
@@ -49,7 +49,7 @@ def run_importance(
     if not stage.skipped and (plans or sites):
         with stage.run() as folder:
             found = sweep_importance(
-                context.engine,
+                context.reference.engine,
                 plans,
                 batches,
                 linear={place: site.module for place, site in sites.items()},
@@ -64,7 +64,7 @@ def run_importance(
     if not plans:
         return {}
     scores = load_file(context.run.result(STAGE, _FILE))
-    selecting = {plan.kind: plan.name for plan in reversed(plans) if plan.mixin.half != "model"}
+    selecting = {plan.kind: plan.name for plan in reversed(plans) if plan.kind != HIDDEN_SIZE}
     orders: dict[tuple[int, str], Any] = {}
     for name, values in scores.items():
         layer, kind, hook = name.split("|")
@@ -75,7 +75,7 @@ def run_importance(
 
 
 def linear_maps(context: RunContext) -> LinearMaps:
-    """Return the linear maps that the sweep fitted; it has to be finished."""
+    """Return the linear maps that the sweep fitted, as the teacher has them; it has to be finished."""
     from safetensors.torch import load_file
 
     sites = context.linear.sites
@@ -83,26 +83,25 @@ def linear_maps(context: RunContext) -> LinearMaps:
         return context.linear
     path = context.run.result(STAGE, _MAPS)
     found = load_file(path)
-    return LinearMaps(
-        sites, {(layer, half): found[f"{layer}|{half}|linear"] for layer, half in sites}, file_digest(path)
-    )
+    maps = {(layer, half): found[f"{layer}|{half}|linear"] for layer, half in sites}
+    fitted = LinearMaps(sites, maps, file_digest(path))
+    channels = context.teacher.channels
+    return fitted if channels is None else fitted.within(channels)
 
 
-def stream_order(context: RunContext) -> torch.Tensor:
+def channel_order(context: RunContext, plans: Sequence[HookPlan]) -> torch.Tensor:
     """Return the channels of the residual stream, most important first, int64 `[hidden]`; the sweep has to be finished.
 
-    A channel's score is the sum over the layers of what the hook found there. With `init: truncate` the order is the model's.
+    A channel's score is the sum over the layers of what the hook found there. Without a hook the order is the model's.
     """
     import torch
     from safetensors.torch import load_file
 
-    settings = context.config.pruning.hidden_size
-    if settings is not None and settings.init == "truncate":
-        return torch.arange(int(context.source.text_config.hidden_size))
+    hook = next((plan.name for plan in plans if plan.kind == HIDDEN_SIZE), None)
+    if hook is None:
+        return torch.arange(int(context.reference.source.text_config.hidden_size))
     scores = load_file(context.run.result(STAGE, _FILE))
-    mixin = context.family.pruning_mixins()[HiddenSizePruningMixIn.kind]
-    hook = (settings and settings.hook) or mixin.supported_hooks()[0].__name__
-    mine = [values.double() for name, values in scores.items() if name.split("|")[1:] == [mixin.kind, hook]]
+    mine = [values.double() for name, values in scores.items() if name.split("|")[1:] == [HIDDEN_SIZE, hook]]
     return best_first(sum(mine[1:], start=mine[0]))
 
 
@@ -113,22 +112,21 @@ def hook_plans(config: RunConfig, source: Source) -> list[HookPlan]:
         UsageError: there is no hook of that name.
     """
     hooks = source.family.importance_hooks()
-    mixins = source.family.pruning_mixins()
+    mixins, stream = source.family.pruning_mixins(), source.family.residual_stream()
+    there = {kind: own for kind, own in mixins.items() if any(own.applies_to(block) for block in source.block_configs)}
     plans: list[HookPlan] = []
     for kind, settings in config.pruning.kinds().items():
-        mixin = mixins.get(kind)
-        if settings.init != "importance":  # nothing is chosen
+        units = stream if kind == HIDDEN_SIZE else there.get(kind)
+        if units is None or settings.init != "importance":  # nothing is chosen
             continue
-        if mixin is None or not any(mixin.applies_to(block) for block in source.block_configs):
-            continue
-        default = mixin.supported_hooks()[0]
+        default = units.supported_hooks()[0]
         selecting = settings.hook or default.__name__
-        known = {**hooks, default.__name__: default}  # the mixin's own default need not be registered by name
+        known = {**hooks, default.__name__: default}  # the units' own default need not be registered by name
         for name in dict.fromkeys((selecting, *settings.extra_hooks)):
             if name not in known:
                 raise UsageError(
                     f"unknown importance hook {name!r}", expected=", ".join(sorted(known)), hint=nearest(name, known)
                 )
             options = dict(settings.hook_options) if name == selecting else {}
-            plans.append(HookPlan(kind, name, known[name], mixin, settings.target, options))
+            plans.append(HookPlan(kind, name, known[name], units, settings.target, options))
     return plans

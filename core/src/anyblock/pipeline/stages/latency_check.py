@@ -48,7 +48,7 @@ def run_latency_check(
 ) -> LatencyCheck | None:
     """Time the realised child as a whole and compare; None when nothing was timed, or models do not fit into memory."""
     found = read_measured(context.run, LATENCY)
-    if not wants_latency(context.config) or found is None or not context.memory.whole:
+    if not wants_latency(context.config) or found is None or not context.teacher.memory.whole:
         return None
     model = found[0]
     stage = context.run.stage(
@@ -58,18 +58,18 @@ def run_latency_check(
             "predicted": predicted[LATENCY],
             "model": model.to_dict(),
             "execution": context.execution,
-            "machine": describe_device(context.device),
+            "machine": describe_device(context.teacher.device),
         },
     )
     if not stage.skipped:
         from anyblock.modeling.load import map_model
 
         with stage.run() as folder:
-            whole = map_model(child, context.family, device=context.device, dtype=context.dtype)
+            whole = map_model(child, context.family, device=context.teacher.device, dtype=context.teacher.dtype)
             taken = measure_subblocks(
                 {WHOLE: model_calls(whole, model.scenario)},
                 model.scenario,
-                device=context.device,
+                device=context.teacher.device,
                 repeats=context.config.search.timing_rounds,
                 progress=context.progress,
             ).subblocks[WHOLE]
@@ -80,6 +80,6 @@ def run_latency_check(
 
 def read_latency_check(context: RunContext) -> LatencyCheck | None:
     """Read the finished check; None when no budget asked for latency, or models do not fit into memory."""
-    if not wants_latency(context.config) or not context.memory.whole:
+    if not wants_latency(context.config) or not context.teacher.memory.whole:
         return None
     return LatencyCheck(**read_json(context.run.result(CHECK, _FILE)))

@@ -6,6 +6,7 @@ run folder they are kept by content, and searches of other budgets use the same 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
@@ -21,7 +22,7 @@ from anyblock.errors import UnsupportedModelError
 from anyblock.latency.additive_model import FIXED, LatencyModel
 from anyblock.latency.cache import TOGETHER, WHOLE, Shape, ShapeTimes, shape_key
 from anyblock.modeling.device import describe_device
-from anyblock.pipeline.context import RunContext
+from anyblock.pipeline.context import RunContext, RunModel
 from anyblock.pipeline.run_folder import RunFolder, digest, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
 
@@ -61,10 +62,9 @@ def run_measured_costs(context: RunContext, costed: CostedCandidates) -> CostedC
 
 def _measure(context: RunContext, costed: CostedCandidates, name: str) -> None:
     cost = _cost(context, name)
-    keys, shapes = _shapes(context, costed)
-    # A teacher that does not fit into memory is not timed as a whole; the sum of its parts then stands for it.
-    plan, before = context.memory, context.before
-    fixed, whole = _outside(context), digest(context.teacher.fingerprint()) if plan.whole else None
+    teacher, reference = context.teacher, context.reference
+    keys, shapes = _shapes(context, teacher, costed.candidates)
+    fixed, whole = _outside(teacher), _whole(teacher)
     stage = context.run.stage(
         _STAGE.format(name=name),
         {
@@ -72,16 +72,16 @@ def _measure(context: RunContext, costed: CostedCandidates, name: str) -> None:
             "keys": keys,
             "fixed": fixed,
             "whole": whole,
-            "original": None if before is None else [before.teacher.fingerprint(), before.memory.whole],
+            "reference": [reference.checkpoint.fingerprint(), reference.memory.whole],
             "scenario": asdict(latency_scenario(context.config.search)),
             "repeats": context.config.search.timing_rounds,
             "execution": context.execution,
-            "machine": describe_device(context.device),
+            "machine": describe_device(teacher.device),
         },
     )
     if not stage.skipped:
         with stage.run() as folder:
-            model = _times(context, cost, name).measure(shapes, fixed=fixed, whole=whole)
+            model = _times(context, teacher, cost, name).measure(shapes, fixed=fixed, whole=whole)
             if whole is not None:
                 parts = [key for key in (keys[c.key] for c in costed.candidates if c.kind == TEACHER) if key]
                 model = model.calibrated(parts, model.subblocks[WHOLE])
@@ -89,10 +89,8 @@ def _measure(context: RunContext, costed: CostedCandidates, name: str) -> None:
                 "does not fit into memory" if whole is None else f"takes {model.factor:.3f} times the sum of its parts"
             )
             context.progress.note(f"{name}: {len(shapes)} distinct subblocks measured; the teacher {told}")
-            original = None if before is None else _original(before, cost, name)
-            write_json_atomic(
-                folder / _FILE.format(name=name), {"model": model.to_dict(), "keys": keys, "original": original}
-            )
+            found = {"model": model.to_dict(), "keys": keys, "reference": _total(context, reference, cost, name)}
+            write_json_atomic(folder / _FILE.format(name=name), found)
 
 
 def with_measured_costs(run: RunFolder, costed: CostedCandidates) -> CostedCandidates:
@@ -101,45 +99,42 @@ def with_measured_costs(run: RunFolder, costed: CostedCandidates) -> CostedCandi
         found = read_measured(run, name) if issubclass(cost, MeasuredCost) else None
         if found is None or any(candidate.key not in found[1] for candidate in costed.candidates):
             continue
-        model, keys, original = found
+        model, keys, total = found
         costs = {
             key: {**values, name: model.latency(keys[key]) if keys[key] else 0.0}
             for key, values in costed.costs.items()
         }
-        before = costed.original
-        if before is not None and original is not None:
-            before = {**before, name: original}
-        costed = replace(costed, costs=costs, fixed={**costed.fixed, name: model.latency(FIXED)}, original=before)
+        fixed, reference = {**costed.fixed, name: model.latency(FIXED)}, {**costed.reference, name: total}
+        costed = replace(costed, costs=costs, fixed=fixed, reference=reference)
     return costed
 
 
-def read_measured(run: RunFolder, name: str) -> tuple[LatencyModel, dict[str, str], float | None] | None:
+def read_measured(run: RunFolder, name: str) -> tuple[LatencyModel, dict[str, str], float] | None:
     """Return what was measured; None when nothing was.
 
     Returns:
-        The additive model, `{candidate key: key of its shape}`, and the cost of the model as it was given where its hidden
-        size was cut.
+        The additive model, `{candidate key: key of its shape}`, and the cost of the model as it was given.
     """
     path = run.path / "stages" / _STAGE.format(name=name) / _FILE.format(name=name)
-    if not path.is_file():
+    data = read_json(path) if path.is_file() else {}
+    if "reference" not in data:  # not measured, or by a version that did not measure all of it
         return None
-    data = read_json(path)
-    return LatencyModel.from_dict(data["model"]), data["keys"], data.get("original")
+    return LatencyModel.from_dict(data["model"]), data["keys"], data["reference"]
 
 
-def _original(context: RunContext, cost: MeasuredCost, name: str) -> float:
-    """Return the cost of the model as it was given, which shares are shares of, in the same scenario."""
-    if context.memory.whole:
-        return _times(context, cost, name).whole(digest(context.teacher.fingerprint()))
-    blocks = context.source.block_configs
+def _total(context: RunContext, model: RunModel, cost: MeasuredCost, name: str) -> float:
+    """Return the cost of a whole model; where it does not fit into memory, as the sum over its parts."""
+    times, whole = _times(context, model, cost, name), _whole(model)
+    if whole is not None:
+        return times.whole(whole)
     parts = [
         Candidate(layer, half, TEACHER, 0, block)
-        for layer, block in enumerate(blocks)
+        for layer, block in enumerate(model.source.block_configs)
         for half in HALVES
         if not block.half(half).no_op
     ]
-    keys, shapes = _shapes(context, CostedCandidates(blocks, parts, {}, {}))
-    return _times(context, cost, name).measure(shapes, fixed=_outside(context), whole=None).predict(keys.values())
+    keys, shapes = _shapes(context, model, parts)
+    return times.measure(shapes, fixed=_outside(model), whole=None).predict(keys.values())
 
 
 def _cost(context: RunContext, name: str) -> MeasuredCost:
@@ -149,60 +144,58 @@ def _cost(context: RunContext, name: str) -> MeasuredCost:
     return made
 
 
-def _times(context: RunContext, cost: MeasuredCost, name: str) -> ShapeTimes:
-    plan = context.memory
+def _times(context: RunContext, model: RunModel, cost: MeasuredCost, name: str) -> ShapeTimes:
+    resident = model.memory.max_resident
     return ShapeTimes(
-        context.engine,
+        model.engine,
         cost,
         latency_scenario(context.config.search),
         conditions=context.execution,
         path=context.run.path / _TIMES.format(name=name),
         repeats=context.config.search.timing_rounds,
-        together=TOGETHER if plan.max_resident is None else min(TOGETHER, 2 * plan.max_resident),
+        together=TOGETHER if resident is None else min(TOGETHER, 2 * resident),
         progress=context.progress,
     )
 
 
-def _outside(context: RunContext) -> str:
+def _whole(model: RunModel) -> str | None:
+    """Return the key of a model as a whole; None where it does not fit into memory."""
+    return digest(model.checkpoint.fingerprint()) if model.memory.whole else None
+
+
+def _outside(model: RunModel) -> str:
     """Return the key of what is outside the layers: times depend on shapes and types alone."""
     outside = {
         group: {name: [str(tensor.dtype), *tensor.shape] for name, tensor in sorted(tensors.items())}
-        for group, tensors in context.source.shapes.items()
+        for group, tensors in model.source.shapes.items()
         if layer_of(group) is None
     }
     return digest(outside)
 
 
-def _shapes(context: RunContext, costed: CostedCandidates) -> tuple[dict[str, str], dict[str, Shape]]:
+def _shapes(
+    context: RunContext, model: RunModel, candidates: Sequence[Candidate]
+) -> tuple[dict[str, str], dict[str, Shape]]:
     """Return `{candidate key: key of its shape}`, empty for a no-op, and the distinct shapes by key."""
     # Times do not depend on which units a candidate keeps, so its weights need no order.
-    weights = CandidateWeights(context.teacher, context.family, context.text_config, {})
-    types = getattr(context.text_config, "layer_types", None)
+    family, source, text = context.family, model.source, model.text_config
+    weights = CandidateWeights(model.checkpoint, family, text, {})
+    types = getattr(text, "layer_types", None)
     keys: dict[str, str] = {}
     shapes: dict[str, Shape] = {}
-    for candidate in costed.candidates:
-        layer, teacher = candidate.layer, costed.blocks[candidate.layer]
+    for candidate in candidates:
+        layer = candidate.layer
         if candidate.block_config.half(candidate.half).no_op:
             keys[candidate.key] = ""
             continue
         alone = _alone(context, candidate)
-        tensors = dict(
-            candidate_shapes(
-                context.family,
-                context.text_config,
-                teacher,
-                candidate,
-                context.source.shapes[candidate.group],
-                context.linear,
-            )
-        )
-        tensors |= context.source.shapes.get(group_name(layer, "other"), {})
-        cache = (
-            context.family.cache_spec(context.source.config, alone, layer) if candidate.half == "attention" else None
-        )
+        own, given = source.block_configs[layer], source.shapes[candidate.group]
+        tensors = dict(candidate_shapes(family, text, own, candidate, given, context.linear))
+        tensors |= source.shapes.get(group_name(layer, "other"), {})
+        cache = family.cache_spec(source.config, alone, layer) if candidate.half == "attention" else None
         content = shape_key(alone, tensors, layer, types[layer] if types else None, cache)
         key = keys[candidate.key] = f"{candidate.half} {digest(content)}"
-        shapes.setdefault(key, Shape(layer, alone, partial(_tensors, context, weights, candidate)))
+        shapes.setdefault(key, Shape(layer, alone, partial(_tensors, context, model, weights, candidate)))
     return keys, shapes
 
 
@@ -221,14 +214,14 @@ def _alone(context: RunContext, candidate: Candidate) -> Any:
     return block.with_half(other, no_op=True)
 
 
-def _tensors(context: RunContext, weights: CandidateWeights, candidate: Candidate) -> dict[str, Any]:
+def _tensors(context: RunContext, model: RunModel, weights: CandidateWeights, candidate: Candidate) -> dict[str, Any]:
     import torch
 
+    checkpoint = model.checkpoint
     if candidate.kind == LINEAR:  # before the calibration, and a map takes equally long whatever its values are
         site = context.linear.sites[candidate.layer, candidate.half]
-        width = int(context.text_config.hidden_size)
-        tensors = site.tensors(context.teacher.load(candidate.group), torch.eye(width))
+        tensors = site.tensors(checkpoint.load(candidate.group), torch.eye(int(model.text_config.hidden_size)))
     else:
         tensors = weights.subblock(candidate)
     group = group_name(candidate.layer, "other")
-    return tensors | context.teacher.load(group) if group in context.teacher.groups else tensors
+    return tensors | checkpoint.load(group) if group in checkpoint.groups else tensors

@@ -92,8 +92,8 @@ def run_refine(
     stage = context.run.stage(
         STAGE,
         {
-            "teacher": context.teacher.fingerprint(),
-            "original": context.original.teacher.fingerprint(),
+            "teacher": context.teacher.checkpoint.fingerprint(),
+            "reference": context.reference.checkpoint.fingerprint(),
             "candidates": [[candidate.key, costed.costs[candidate.key]] for candidate in costed.candidates],
             "orders": context.choices_key(orders),
             "tokens": batches.key,
@@ -133,19 +133,19 @@ def _refine(
 ) -> _State:
     weights = context.weights(orders)
     surroundings = Surroundings(
-        context.engine,
+        context.teacher.engine,
+        context.reference.engine,
         weights,
         batches,
         probes=context.config.scoring.probes,
         seed=context.config.seed,
-        reference=None if context.before is None else context.before.engine,
         spool=context.spool(path.parent),
         progress=context.progress,
     )
     state = _load(path)
     if state is None:
         choice = chosen_candidates(costed, solution)
-        start = require_finite_child(surroundings.divergence(choice), context.engine.dtype)
+        start = require_finite_child(surroundings.divergence(choice), context.teacher.dtype)
         state = _State(dict(solution.choices), start, max(4, len(solution.choices) // 4), [], {})
         _save(path, state)
     while not state.finished and state.rounds < context.config.search.refine_rounds:

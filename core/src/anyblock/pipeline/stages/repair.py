@@ -38,7 +38,7 @@ class LeastSquaresRepair(Adaptation):
         assert isinstance(child, Adapting)  # core's own stages run layer by layer
         changed = [candidate for candidate in child.chosen if candidate.kind != TEACHER]
         tensors, lines = repair(
-            child.context.engine,
+            child.context.teacher.engine,
             changed,
             child.weights,
             child.batches,

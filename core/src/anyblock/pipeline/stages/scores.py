@@ -35,7 +35,7 @@ def run_scores(context: RunContext, costed: CostedCandidates, orders: Orders, ba
     stage = context.run.stage(
         STAGE,
         {
-            "teacher": context.teacher.fingerprint(),
+            "teacher": context.teacher.checkpoint.fingerprint(),
             "candidates": [candidate.to_dict() for candidate in candidates],
             "orders": context.choices_key(orders),
             "tokens": batches.key,
@@ -93,7 +93,7 @@ def _exact(
 ) -> dict[str, float]:
     with _ledger(folder / ".exact.jsonl") as (scores, record):
         score_candidates(
-            context.engine,
+            context.teacher.engine,
             candidates,
             weights,
             batches,
@@ -112,7 +112,7 @@ def _estimated(
     settings = context.config.scoring
     with _ledger(folder / ".estimates.jsonl") as (estimates, record):
         estimate_scores(
-            context.engine,
+            context.teacher.engine,
             candidates,
             weights,
             batches,

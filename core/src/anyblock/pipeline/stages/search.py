@@ -83,7 +83,7 @@ def build_problem(
         kinds[candidate.group] = candidate.half
     return Problem(
         tuple(Group(key, tuple(options), kinds[key]) for key, options in groups.items()),
-        resolve_budgets(bounds, costed.teacher),
+        resolve_budgets(bounds, costed.reference),
         costed.fixed,
     )
 
