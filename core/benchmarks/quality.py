@@ -25,7 +25,8 @@ import torch
 from anyblock import compress, evaluate
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import NO_OP, TEACHER, Candidate
-from anyblock.candidates.candidate_weights import CandidateWeights, Orders
+from anyblock.candidates.candidate_weights import CandidateWeights
+from anyblock.candidates.sources import Orders
 from anyblock.config import RunConfig, load_config
 from anyblock.contract.blocks import HALVES
 from anyblock.modeling.load import load_model

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from anyblock.candidates.candidate import Candidate, child_blocks
-from anyblock.candidates.candidate_weights import CandidateWeights, Orders
+from anyblock.candidates.candidate_weights import CandidateWeights
+from anyblock.candidates.sources import Orders
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import Half, group_name
 from anyblock.modeling.heterogeneous import heterogeneous

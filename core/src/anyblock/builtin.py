@@ -11,6 +11,7 @@ from anyblock.contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from anyblock.contract.adaptation import Adaptation
+    from anyblock.contract.candidate_source import CandidateSource
     from anyblock.contract.cost import Cost
     from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
@@ -57,3 +58,10 @@ class Builtins:
         from anyblock.latency.cost import Latency
 
         return {**COUNTED, LATENCY: Latency}
+
+    @hookimpl
+    def candidate_sources(self) -> dict[str, type[CandidateSource]]:
+        """See `FamilySpec.candidate_sources`."""
+        from anyblock.candidates.no_op import NoOp
+
+        return {"no_op": NoOp}

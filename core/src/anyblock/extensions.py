@@ -18,6 +18,7 @@ from anyblock.plugins.status import Origin
 
 if TYPE_CHECKING:
     from anyblock.contract.adaptation import Adaptation
+    from anyblock.contract.candidate_source import CandidateSource
     from anyblock.contract.config_dialect import ConfigDialect
     from anyblock.contract.cost import Cost
     from anyblock.contract.evaluation import Evaluation
@@ -79,6 +80,10 @@ class Extensions:
     def scoring_metrics(self) -> dict[str, type[ScoringMetric]]:
         """See `FamilySpec.scoring_metrics`."""
         return self.named("metrics")
+
+    def candidate_sources(self) -> dict[str, type[CandidateSource]]:
+        """See `FamilySpec.candidate_sources`."""
+        return self.named("sources")
 
     def config_dialects(self) -> dict[str, type[ConfigDialect]]:
         """See `FamilySpec.config_dialects`."""

@@ -85,7 +85,7 @@ def test_all_faults_are_listed_with_their_lines(write) -> None:
         f"{path}:4: data.blok_size: unknown key; did you mean 'block_size'",
         f"{path}:11: pruning.ffn.sizes[1]: a fraction lies between 0 and 1",
         f"{path}:7: pruning.fnn: unknown key; did you mean 'ffn'?",
-        f"{path}:13: pruning.other.state_size.hok: unknown key; did you mean 'hook'",
+        f"{path}:13: pruning.state_size: unknown key; did you mean 'hook'",
         f"{path}:14: serach: unknown key; did you mean 'search'",
         f"{path}:17: search.budget.parms: there is no cost 'parms'",
         f"{path}:18: search.budget.memory: '0.8y' is no quantity",

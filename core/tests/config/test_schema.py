@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from anyblock.config.pruning import HeadsPruning, KindPruning, PruningConfig, automatic_multiple
+from anyblock.config.pruning import HeadsPruning, PruningConfig
 from anyblock.config.schema import RunConfig, SearchConfig
+from anyblock.contract.kind_settings import KindSettings, automatic_multiple
 from anyblock.errors import ConfigError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,10 +112,10 @@ def test_a_size_is_kept_in_one_spelling() -> None:
 
 
 def test_sizes_in_units() -> None:
-    assert KindPruning(sizes=(0.5, 3, 8, 9)).absolute_sizes(8) == (3, 4, 9)  # 9 is refused where candidates are listed
-    assert KindPruning(sizes=(0.01, 0.99)).absolute_sizes(8) == (1,)
-    assert KindPruning(sizes=(0.25, 0.5, 0.75), multiple=64).absolute_sizes(14336) == (3584, 7168, 10752)
-    assert KindPruning(sizes=(0.3,), multiple=None).absolute_sizes(14336) == (4288,)
+    assert KindSettings(sizes=(0.5, 3, 8, 9)).absolute_sizes(8) == (3, 4, 9)  # 9 is refused where candidates are listed
+    assert KindSettings(sizes=(0.01, 0.99)).absolute_sizes(8) == (1,)
+    assert KindSettings(sizes=(0.25, 0.5, 0.75), multiple=64).absolute_sizes(14336) == (3584, 7168, 10752)
+    assert KindSettings(sizes=(0.3,), multiple=None).absolute_sizes(14336) == (4288,)
 
 
 def test_heads_given_the_other_way_round() -> None:
@@ -136,7 +137,7 @@ def test_heads_given_the_other_way_round() -> None:
 def test_absolute_sizes_are_ascending_not_the_teachers_and_rounded(
     sizes: list[float], teacher: int, multiple: int | None
 ) -> None:
-    found = KindPruning(sizes=tuple(sizes), multiple=multiple).absolute_sizes(teacher)
+    found = KindSettings(sizes=tuple(sizes), multiple=multiple).absolute_sizes(teacher)
     step = multiple or automatic_multiple(teacher)
     assert list(found) == sorted(set(found))
     assert all(0 < size != teacher for size in found)

@@ -67,7 +67,7 @@ def test_the_child_is_the_teacher_with_the_map_in_the_modules_place(model_type: 
         torch.testing.assert_close(rest, expected[:, 8:], rtol=1e-3, atol=1e-3)
     for candidate in chosen:
         group = candidate.group
-        planned = candidate_shapes(family, text, blocks[candidate.layer], candidate, shapes[group], linear)
+        planned = candidate_shapes(family, text, blocks, candidate, shapes[group], linear)
         written = child.load(group)
         assert {n: (t.shape, t.dtype) for n, t in planned.items()} == {
             n: (t.shape, t.dtype) for n, t in written.items()

@@ -74,9 +74,7 @@ def every_child(config: RunConfig, source: Source) -> Children:
         by_group.setdefault(candidate.group, []).append(candidate)
     scenario = scenario_of(config, source)
     family, text, blocks = source.family, source.text_config, source.block_configs
-    shapes = {
-        c.key: candidate_shapes(family, text, blocks[c.layer], c, source.shapes[c.group]) for c in costed.candidates
-    }
+    shapes = {c.key: candidate_shapes(family, text, blocks, c, source.shapes[c.group]) for c in costed.candidates}
     every = []
     for chosen in itertools.product(*by_group.values()):
         tensors = {**source.shapes, **{c.group: shapes[c.key] for c in chosen}}

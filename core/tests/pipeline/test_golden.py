@@ -53,7 +53,7 @@ def candidate(teacher: SubblockCheckpoint, layer: int, half: str, config: dict[s
 
 def costs_of(teacher: SubblockCheckpoint, wanted: Candidate) -> dict[str, float]:
     config, shapes = load_hf_config(teacher.path), teacher.meta(wanted.group)
-    own = candidate_shapes(FAMILY, config, teacher.block_configs[wanted.layer], wanted, shapes)
+    own = candidate_shapes(FAMILY, config, teacher.block_configs, wanted, shapes)
     return subblock_costs(FAMILY, config, wanted.block_config, wanted.layer, wanted.half, own, SCENARIO)
 
 

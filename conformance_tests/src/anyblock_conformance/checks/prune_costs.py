@@ -91,7 +91,7 @@ def _predicted(subject: Subject, chosen: list[Candidate]) -> dict[str, float]:
             wanted.block_config,
             wanted.layer,
             wanted.half,
-            candidate_shapes(family, subject.text_config, subject.blocks[wanted.layer], wanted, shapes[wanted.group]),
+            candidate_shapes(family, subject.text_config, subject.blocks, wanted, shapes[wanted.group]),
             _SCENARIO,
         )
     fixed = fixed_costs(family, subject.config, shapes, subject.num_layers, _SCENARIO)

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config import load_config
-from anyblock.config.pruning import PruningConfig
 from anyblock.costs.cost_model import Scenario, fixed_costs, model_costs
 from anyblock.modeling.load import load_model
 from anyblock.pipeline.compress import CompressResult, compress
@@ -108,10 +107,7 @@ def _pruning(subject: Subject) -> dict[str, Any]:
         sizes = sorted(set.intersection(*possible)) if possible else []
         if sizes:
             section = {"sizes": [sizes[len(sizes) // 2]], "hook": None}
-            if kind in PruningConfig.model_fields or kind in _SECTIONS:
-                offered[_SECTIONS.get(kind, kind)] = section
-            else:
-                offered.setdefault("other", {})[kind] = section
+            offered[_SECTIONS.get(kind, kind)] = section
     return offered
 
 

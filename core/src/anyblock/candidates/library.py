@@ -6,11 +6,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from anyblock.candidates.candidate import LINEAR, NO_OP, TEACHER, Candidate
-from anyblock.contract.blocks import HALVES, BlockConfig
+from anyblock.contract.blocks import HALVES, BlockConfig, group_name
+from anyblock.contract.candidate_source import CandidateSource, HalfSite, Offer
 from anyblock.errors import UnsupportedModelError
+from anyblock.plugins.blame import blaming, check_result
 
 if TYPE_CHECKING:
+    import torch
+
     from anyblock.family import ModelFamily
+    from anyblock.plugins.status import Origin
 
 
 def list_candidates(
@@ -20,6 +25,8 @@ def list_candidates(
     sizes: Mapping[str, Callable[[int], Sequence[int]]],
     no_op_halves: Sequence[str],
     linear_halves: Collection[tuple[int, str]] = (),
+    sources: Mapping[str, CandidateSource] | None = None,
+    tensors: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
 ) -> list[Candidate]:
     """Return every candidate, the teacher's own subblocks first in each group.
 
@@ -30,10 +37,13 @@ def list_candidates(
         sizes: `{pruning kind: function}` that turns the teacher's number of units into the sizes to offer.
         no_op_halves: the halves that may be removed as a whole.
         linear_halves: the halves, by layer, that one linear map may replace.
+        sources: further sources by name.
+        tensors: `{group: the teacher's tensors}` that these may look at, on the meta device.
 
     Raises:
         UnsupportedModelError: the family has no such pruning kind.
         UsageError: a size that the family cannot have; the message lists the nearest legal ones.
+        PluginError: a source raised, or offered something else than alternatives for the half; names its distribution.
     """
     mixins = family.pruning_mixins()
     for kind in sizes:
@@ -45,6 +55,8 @@ def list_candidates(
         kind: max((mixins[kind].size(block) for block in block_configs if mixins[kind].applies_to(block)), default=0)
         for kind in sizes
     }
+    shapes, supports = tensors or {}, supported(family)
+    origins = family.origins("sources") if sources else {}
     found: list[Candidate] = []
     for layer, block in enumerate(block_configs):
         for half in HALVES:
@@ -65,4 +77,21 @@ def list_candidates(
                 found.append(Candidate(layer, half, LINEAR, 0, block.with_half(half, replace_with_linear=True)))
             if half in no_op_halves:
                 found.append(Candidate(layer, half, NO_OP, 0, block.with_half(half, no_op=True)))
+            site = HalfSite(layer, half, block, config, shapes.get(group_name(layer, half), {}), mixins, supports)
+            for name, source in (sources or {}).items():
+                found += _offered(origins[name], name, source, site)
     return found
+
+
+def supported(family: ModelFamily) -> frozenset[str]:
+    """Return the capabilities that a family declares."""
+    return frozenset(name for name, capability in family.capabilities().items() if capability)
+
+
+def _offered(origin: Origin, name: str, source: CandidateSource, site: HalfSite) -> list[Candidate]:
+    what = f"the candidate source {name!r}"
+    with blaming(origin, what, source):
+        offers = list(source.offers(site))
+    for offer in offers:
+        check_result(origin, what, offer, Offer, "a sequence of anyblock.contract.candidate_source.Offer")
+    return [Candidate(site.layer, site.half, name, offer.size, offer.block_config) for offer in offers]

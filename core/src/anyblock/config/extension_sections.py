@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field, create_model
 
+from anyblock.config.pruning import CORE_KINDS
 from anyblock.contract.kinds import KINDS
 from anyblock.contract.settings import Section
 
@@ -25,7 +26,9 @@ def sections_of(extensions: Extensions) -> dict[str, type[Section]]:
             continue
         for name, value in extensions.named(kind.name).items():
             settings = getattr(value, "settings", None)
-            if isinstance(settings, type) and issubclass(settings, Section):
+            if kind.name == "kinds" and name in CORE_KINDS:
+                continue  # core's own kinds have fields of their own in the schema
+            if isinstance(settings, type) and issubclass(settings, Section) and settings is not Section:
                 path = getattr(value, "settings_path", "") or kind.settings.format(name=name)
                 found[path] = settings
     return found

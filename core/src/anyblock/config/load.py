@@ -126,10 +126,7 @@ def _name_budgets(tree: Tree) -> None:
 def _shorten_hooks(tree: Tree, names: Callable[[], NameRegistry]) -> None:
     """Replace the dotted path of a hook by its registered name."""
     pruning = tree.data.get("pruning")
-    sections = dict(pruning) if isinstance(pruning, dict) else {}
-    other = sections.pop("other", None)
-    places: list[tuple[KeyPath, Any]] = [(("pruning", key), value) for key, value in sections.items()]
-    places += [(("pruning", "other", key), value) for key, value in (other if isinstance(other, dict) else {}).items()]
+    places = [(("pruning", key), value) for key, value in (pruning if isinstance(pruning, dict) else {}).items()]
     for path, section in places:
         if not isinstance(section, dict):
             continue

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from anyblock.contract.adaptation import Adaptation
     from anyblock.contract.blocks import BlockConfig
     from anyblock.contract.cache_spec import CacheSpec
+    from anyblock.contract.candidate_source import CandidateSource
     from anyblock.contract.capabilities import Capability
     from anyblock.contract.config_dialect import ConfigDialect
     from anyblock.contract.cost import Cost
@@ -183,6 +184,10 @@ class FamilySpec:
     @hookspec
     def export_formats(self) -> Mapping[str, type[ExportFormat]]:  # type: ignore[empty-body]
         """Return `{name: format class}` for further export formats; merged over plugins, clashes are errors."""
+
+    @hookspec
+    def candidate_sources(self) -> Mapping[str, type[CandidateSource]]:  # type: ignore[empty-body]
+        """Return `{name: source class}` for candidates that need no importance; merged over plugins. Since 0.2."""
 
     @hookspec
     def scoring_metrics(self) -> Mapping[str, type[ScoringMetric]]:  # type: ignore[empty-body]

@@ -64,6 +64,14 @@ KINDS: Final[dict[str, Kind]] = {
             settings="pruning.{name}",
         ),
         Kind(
+            "sources",
+            "candidate_sources",
+            "anyblock.contract.candidate_source:CandidateSource",
+            "makes candidates for a half from its weights alone",
+            settings="pruning.{name}",
+            classes=True,
+        ),
+        Kind(
             "formats",
             "export_formats",
             "anyblock.contract.export_format:ExportFormat",

@@ -10,11 +10,13 @@ import torch
 
 from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.importance_hook import ImportanceHook
+from anyblock.contract.kind_settings import KindSettings
 from anyblock.contract.tensor_axis import TensorAxis, UnitTensors
 from anyblock.contract.tensor_select import Chosen, Tensors, select, silence
 from anyblock.errors import UsageError
 
 Half = Literal["attention", "ffn"]
+Repair = Literal["none", "one_map", "per_expert"]
 
 
 class PruningMixIn(ABC):
@@ -26,6 +28,13 @@ class PruningMixIn(ABC):
     Class attributes:
         kind: the name in `pruning_mixins()`, for instance `ffn_intermediate`.
         half: the half of the block that shrinks.
+        settings: the section of the configuration that stands under `pruning.KIND`. Since 0.2.
+        repair: how the weights that remain can make up for removed units. `one_map`: the units are inputs of one linear map, the
+            first of `axes`, which is re-fitted by least squares; `per_expert`: of one map in every expert; `none`: they
+            stay as they are. Since 0.2.
+        nests: whether a smaller child has the first units of a larger one, unchanged, as inputs of the linear module at
+            `hook_target`, so that both are scored in one pass. Not valid where a norm spans the units before that module reads
+            them; the scoring verifies it. Since 0.2.
 
     Args:
         layer_descriptor: names the tensors of one layer.
@@ -33,6 +42,9 @@ class PruningMixIn(ABC):
 
     kind: ClassVar[str]
     half: ClassVar[Half]
+    settings: ClassVar[type[KindSettings]] = KindSettings
+    repair: ClassVar[Repair] = "none"
+    nests: ClassVar[bool] = False
 
     def __init__(self, layer_descriptor: Any) -> None:
         self.layer_descriptor = layer_descriptor

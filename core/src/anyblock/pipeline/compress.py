@@ -38,7 +38,7 @@ from anyblock.progress import SILENT, Progress
 from anyblock.realize.realize import origin_of
 
 if TYPE_CHECKING:
-    from anyblock.candidates.candidate_weights import Orders
+    from anyblock.candidates.sources import Orders
     from anyblock.evaluation.result import EvaluationResult
     from anyblock.family import ModelFamily
     from anyblock.report.summary import RunSummary

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyblock
-from anyblock.candidates.candidate_weights import CandidateWeights, Orders
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.linear import LinearMaps
+from anyblock.candidates.sources import Orders
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
 from anyblock.contract.cost import MeasuredCost
@@ -17,11 +18,14 @@ from anyblock.costs.registry import known_costs
 from anyblock.modeling.device import compute_dtype, resolve_devices, stored_dtype
 from anyblock.pipeline.model_source import Source
 from anyblock.pipeline.run_folder import RunFolder, digest
+from anyblock.pipeline.run_sources import run_sources
+from anyblock.plugins.collecting import CORE
 from anyblock.progress import Progress
 
 if TYPE_CHECKING:
     import torch
 
+    from anyblock.contract.candidate_source import CandidateSource
     from anyblock.contract.scoring_metric import ScoringMetric
     from anyblock.family import ModelFamily
     from anyblock.modeling.layerwise import LayerwiseModel
@@ -163,9 +167,15 @@ class RunContext:
 
     def weights(self, orders: Orders) -> CandidateWeights:
         """Return the candidates' weights, as views of the teacher whose units are sorted by `orders`."""
+        teacher = self.teacher
         return CandidateWeights(
-            self.teacher.checkpoint, self.family, self.teacher.text_config, orders, self.linear, self.pooled
+            teacher.checkpoint, self.family, teacher.text_config, orders, self.linear, self.pooled, self.sources
         )
+
+    @cached_property
+    def sources(self) -> dict[str, CandidateSource]:
+        """The sources of candidates that the run uses, by name."""
+        return run_sources(self.config, self.family)
 
     @property
     def pooled(self) -> dict[str, str]:
@@ -175,7 +185,13 @@ class RunContext:
     def choices_key(self, orders: Orders) -> dict[str, str]:
         """Return what identifies the content of all candidates' weights, beside the teacher."""
         found = {f"{layer}|{kind}": digest(order.tolist()) for (layer, kind), order in sorted(orders.items())}
-        return found | ({"linear": self.linear.key} if self.linear.key else {}) | self.pooled
+        origins = self.family.origins("sources")
+        added = {
+            f"source {name}": f"{origins[name]} {digest(source.settings_given.to_dict())}"
+            for name, source in self.sources.items()
+            if origins[name].distribution != CORE
+        }
+        return found | ({"linear": self.linear.key} if self.linear.key else {}) | self.pooled | added
 
     @property
     def execution(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ import torch
 
 from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.importance_hook import ImportanceHook
-from anyblock.contract.pruning_mixin import Half, PruningMixIn
+from anyblock.contract.pruning_mixin import Half, PruningMixIn, Repair
 from anyblock.contract.tensor_axis import Segment, Silence, TensorAxis
 from anyblock.errors import UsageError
 from anyblock.importance.expert_channels import ExpertChannelContributionHook
@@ -63,6 +63,7 @@ class ExpertIntermediatePruningMixIn(PruningMixIn):
 
     kind: ClassVar[str] = "expert_intermediate"
     half: ClassVar[Half] = "ffn"
+    repair: ClassVar[Repair] = "per_expert"
     layer_descriptor: ExpertIntermediateLayerDescriptor
 
     def applies_to(self, block: BlockConfig) -> bool:

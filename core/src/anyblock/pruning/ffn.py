@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.importance_hook import ImportanceHook
-from anyblock.contract.pruning_mixin import Half, PruningMixIn
+from anyblock.contract.pruning_mixin import Half, PruningMixIn, Repair
 from anyblock.contract.tensor_axis import Segment, Silence, TensorAxis
 from anyblock.errors import UsageError
 from anyblock.importance.channels import IndependentChannelContributionHook
@@ -58,6 +58,8 @@ class FFNIntermediatePruningMixIn(PruningMixIn):
 
     kind: ClassVar[str] = "ffn_intermediate"
     half: ClassVar[Half] = "ffn"
+    repair: ClassVar[Repair] = "one_map"
+    nests: ClassVar[bool] = True
     layer_descriptor: FFNIntermediateLayerDescriptor
 
     def applies_to(self, block: BlockConfig) -> bool:

@@ -11,7 +11,7 @@ import torch
 from anyblock.checkpoint.config_view import layer_view
 from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.importance_hook import ImportanceHook
-from anyblock.contract.pruning_mixin import Half, PruningMixIn
+from anyblock.contract.pruning_mixin import Half, PruningMixIn, Repair
 from anyblock.contract.tensor_axis import Role, Segment, Silence, TensorAxis, silenced
 from anyblock.contract.tensor_select import Tensors, present
 from anyblock.errors import CheckpointError, UsageError
@@ -135,6 +135,7 @@ class KVHeadsPruningMixIn(_HeadsMixIn):
     """
 
     kind: ClassVar[str] = "kv_heads"
+    repair: ClassVar[Repair] = "one_map"
     queries: ClassVar[Silence] = Silence.KEEP
 
     def legal_sizes(self, block: BlockConfig, config: Any) -> Sequence[int]:
@@ -172,6 +173,8 @@ class QueryGroupsPruningMixIn(_HeadsMixIn):
     """Keep the best key-value heads together with the query heads that read them; output columns go as well."""
 
     kind: ClassVar[str] = "query_groups"
+    repair: ClassVar[Repair] = "one_map"
+    nests: ClassVar[bool] = True
     queries: ClassVar[Silence] = Silence.ZERO
 
     def legal_sizes(self, block: BlockConfig, config: Any) -> Sequence[int]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.importance_hook import ImportanceHook
-from anyblock.contract.pruning_mixin import Half, PruningMixIn
+from anyblock.contract.pruning_mixin import Half, PruningMixIn, Repair
 from anyblock.contract.tensor_axis import Segment, Silence, TensorAxis
 from anyblock.errors import UsageError
 from anyblock.importance.kv_heads import IndependentKvHeadContributionHook
@@ -46,6 +46,7 @@ class LatentHeadsPruningMixIn(PruningMixIn):
 
     kind: ClassVar[str] = "query_groups"
     half: ClassVar[Half] = "attention"
+    repair: ClassVar[Repair] = "one_map"
     layer_descriptor: LatentHeadsLayerDescriptor
 
     def applies_to(self, block: BlockConfig) -> bool:

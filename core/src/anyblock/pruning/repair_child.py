@@ -13,18 +13,7 @@ from anyblock.contract.tensor_axis import entries
 from anyblock.contract.tensor_select import Tensors, present
 from anyblock.errors import UnsupportedModelError
 from anyblock.importance.statistics import Moments
-from anyblock.pruning.expert_channels import ExpertIntermediatePruningMixIn
-from anyblock.pruning.ffn import FFNIntermediatePruningMixIn
-from anyblock.pruning.heads import KVHeadsPruningMixIn, QueryGroupsPruningMixIn
-from anyblock.pruning.latent import LatentHeadsPruningMixIn
 from anyblock.pruning.least_squares import RIDGES, LinearFit, repair_removal
-
-_ONE_MAP = (FFNIntermediatePruningMixIn, KVHeadsPruningMixIn, QueryGroupsPruningMixIn, LatentHeadsPruningMixIn)
-
-
-def is_repairable(mixin: PruningMixIn) -> bool:
-    """Say whether the units of this axis feed one linear map, or one an expert, so that removed ones can be made up for."""
-    return isinstance(mixin, (*_ONE_MAP, ExpertIntermediatePruningMixIn))
 
 
 def repair_child(
@@ -62,10 +51,10 @@ def repair_child(
         UsageError: sizes that do not agree, or moments of no tokens.
         CheckpointError: a tensor is missing or has a shape that does not fit.
     """
-    if not isinstance(mixin, _ONE_MAP):
+    if mixin.repair != "one_map":
         raise UnsupportedModelError(
             f"{mixin.kind} cannot be repaired by least squares",
-            expected="ffn_intermediate, kv_heads or query_groups, whose units feed one linear map",
+            expected="a mixin whose attribute repair is one_map: its units feed one linear map",
         )
     result = mixin.narrow(layer_index, tensors_sorted, block, child, config)
     units, size = mixin.size(block), mixin.size(child)

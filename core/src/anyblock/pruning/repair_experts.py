@@ -9,15 +9,15 @@ from typing import Any
 import torch
 
 from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.contract.tensor_axis import Silence
 from anyblock.contract.tensor_select import Tensors, present
 from anyblock.importance.statistics import Moments
-from anyblock.pruning.expert_channels import ExpertIntermediatePruningMixIn
 from anyblock.pruning.least_squares import RIDGES, LinearFit, repair_removal
 
 
 def repair_experts(
-    mixin: ExpertIntermediatePruningMixIn,
+    mixin: PruningMixIn,
     layer_index: int,
     tensors_sorted: Tensors,
     block: BlockConfig,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from anyblock.candidates.candidate import LINEAR, NO_OP, TEACHER, Candidate, child_blocks
+from anyblock.candidates.candidate import NO_OP, TEACHER, Candidate, child_blocks
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.atomic import atomic_directory
 from anyblock.checkpoint.companions import carry, companions
@@ -76,8 +76,8 @@ def realize(
             elif candidate is None or candidate.kind != NO_OP:
                 tensors = teacher.load(group) if candidate is None else weights.subblock(candidate)
                 writer.write(group, {name: repaired.get(name, tensor) for name, tensor in tensors.items()})
-                if candidate is not None and candidate.kind not in (TEACHER, LINEAR):
-                    kept[group] = {"kind": candidate.kind, "units": weights.kept_units(candidate)}
+                if candidate is not None and (units := weights.kept_units(candidate)) is not None:
+                    kept[group] = {"kind": candidate.kind, "units": units}
             advance(1)
         record = {"origin": origin, "kept_units": kept}
         (work / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")

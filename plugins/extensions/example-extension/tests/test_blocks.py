@@ -91,7 +91,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def anyblock(site: Path, folder: Path, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "anyblock", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(site)},
+        cwd=folder, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(site), "ANYBLOCK_DISABLE_PLUGINS": "anyblock-example-extension"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -99,7 +99,7 @@ def anyblock(site: Path, folder: Path, *arguments: str) -> str:
 
 def test_an_installed_distribution_adds_a_hook_and_a_kind_of_pruning_from_yaml(installed: Path, tmp_path: Path):
     pytest.importorskip("anyblock_llama")
-    assert "anyblock-copied-extension" in anyblock(installed, tmp_path, "families")
+    assert "anyblock-copied-extension" in anyblock(installed, tmp_path, "families", "--json")
     run = f"""
         model: {MODEL}
         output: child
@@ -109,8 +109,7 @@ def test_an_installed_distribution_adds_a_hook_and_a_kind_of_pruning_from_yaml(i
         pruning:
           attention: {{no_op: false}}
           ffn: {{no_op: false, sizes: []}}
-          other:
-            copied_blocks: {{sizes: [6, 0.5], hook: CopiedBlockContributionHook}}
+          copied_blocks: {{sizes: [6, 0.5], hook: CopiedBlockContributionHook}}
     """
     (tmp_path / "run.yaml").write_text(run, encoding="utf-8")
     anyblock(installed, tmp_path, "compress", "run.yaml")

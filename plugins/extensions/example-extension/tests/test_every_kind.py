@@ -11,6 +11,7 @@ import pytest
 import torch
 from anyblock_example_extension.metric import SoftenedKl, SoftenedSettings
 from anyblock_tests.fixtures import TRAINED
+from safetensors.torch import load_file
 
 TEXT = Path(__file__).parents[4] / "demo" / "text" / "calibration.txt"
 RUN = f"""
@@ -24,7 +25,7 @@ costs: {{matrices: {{smallest: 1000}}}}
 scoring: {{metric: softened_kl, softened_kl: {{temperature: 4.0}}}}
 evaluation: {{also: [repetition], repetition: {{prompts: 2, new_tokens: 12}}}}
 report: {{sections: [repetition]}}
-pruning: {{ffn: {{sizes: [0.5]}}}}
+pruning: {{ffn: {{sizes: []}}, magnitude: {{enabled: true, sizes: [0.5, 0.75]}}}}
 adaptation: {{tune_norms: {{enabled: true, steps: 3}}}}
 """
 
@@ -74,6 +75,23 @@ def test_the_evaluation_and_the_section_are_in_the_report(run: Path) -> None:
     page = (run / "child.run" / "report.md").read_text()
     assert "| repetition | distinct 3-grams |" in page
     assert "## Repetition\n\nThe child repeats itself" in page
+
+
+def test_the_sources_candidates_are_chosen_and_keep_the_largest_channels(run: Path) -> None:
+    blocks = json.loads((run / "child" / "config.json").read_text())["block_configs"]
+    teacher = load_file(TRAINED / "model.safetensors")
+    full = {layer: teacher[f"model.layers.{layer}.mlp.down_proj.weight"] for layer in range(len(blocks))}
+    narrow = [
+        layer
+        for layer, block in enumerate(blocks)
+        if 0 < (block["ffn"]["intermediate_size"] or 0) < full[layer].shape[1]
+    ]
+    assert narrow
+    for layer in narrow:
+        file = run / "child" / "subblocks_safetensors" / f"block_{layer}_ffn.safetensors"
+        found = load_file(file)[f"model.layers.{layer}.mlp.up_proj.weight"]
+        kept = full[layer].norm(dim=0).argsort(descending=True, stable=True)[: found.shape[0]]
+        assert torch.equal(found, teacher[f"model.layers.{layer}.mlp.up_proj.weight"][kept])
 
 
 def test_the_counted_cost_is_bounded_and_reported(run: Path) -> None:
@@ -130,6 +148,7 @@ def test_everything_is_listed_with_its_origin() -> None:
         kind: [row["name"] for row in rows if row["from"].startswith("anyblock-example-extension")]
         for kind, rows in found.items()
     }
+    assert mine["sources"] == ["magnitude"]
     assert mine["costs"] == ["matrices", "processor_time"]
     assert mine["adaptations"] == ["tune_norms"]
     assert mine["metrics"] == ["softened_kl"]

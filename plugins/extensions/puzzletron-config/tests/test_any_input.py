@@ -23,7 +23,7 @@ OWN_KEYS = [
     "pruning.ffn.hook",
     "pruning.ffn.extra_hooks",
     "pruning.kv_heads.heads_per_group",
-    "pruning.other.thing",
+    "pruning.thing",
     "search.budget",
     "search.budget.params",
     "search.length",

@@ -37,7 +37,8 @@ from anyblock.scoring.swaps import Surroundings
 if TYPE_CHECKING:
     from torch import nn
 
-    from anyblock.candidates.candidate_weights import CandidateWeights, Orders
+    from anyblock.candidates.candidate_weights import CandidateWeights
+    from anyblock.candidates.sources import Orders
     from anyblock.config.schema import RunConfig
     from anyblock.family import ModelFamily
 

@@ -8,13 +8,15 @@ from functools import partial
 from typing import Any
 
 from anyblock.candidates.candidate import TEACHER, Candidate
-from anyblock.candidates.candidate_weights import candidate_shapes
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
 from anyblock.candidates.linear import LinearMaps, linear_sites
+from anyblock.candidates.sources import PlannedTeacher
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.pruning import CORE_KINDS
 from anyblock.config.schema import RunConfig
 from anyblock.contract.blocks import BlockConfig, block_configs_from_json
+from anyblock.contract.candidate_source import CandidateSource
 from anyblock.contract.residual_pruning import HIDDEN_SIZE
 from anyblock.costs.cost_model import Scenario, fixed_costs, model_costs, subblock_costs
 from anyblock.costs.registry import CandidateCosts
@@ -22,6 +24,7 @@ from anyblock.errors import UnsupportedModelError, nearest
 from anyblock.modeling.skeleton import load_hf_config
 from anyblock.pipeline.model_source import Source
 from anyblock.pipeline.run_folder import RunFolder, read_json
+from anyblock.pipeline.run_sources import run_sources
 
 STAGE = "0-candidates"
 _FILE = "candidates.json"
@@ -81,7 +84,9 @@ def plan_candidates(
     """
     family, text_config = source.family, source.text_config
     scenario = scenario_of(config, source)
-    candidates = _list(config, source, linear.sites if linear else {})
+    sources = run_sources(config, family)
+    candidates = _list(config, source, linear.sites if linear else {}, sources)
+    weights = CandidateWeights(PlannedTeacher(source.block_configs), family, text_config, {}, linear, sources=sources)
     costs = {
         candidate.key: subblock_costs(
             family,
@@ -89,14 +94,7 @@ def plan_candidates(
             candidate.block_config,
             candidate.layer,
             candidate.half,
-            candidate_shapes(
-                family,
-                text_config,
-                source.block_configs[candidate.layer],
-                candidate,
-                source.shapes[candidate.group],
-                linear,
-            ),
+            weights.shapes(candidate, source.shapes[candidate.group]),
             scenario,
         )
         for candidate in candidates
@@ -165,7 +163,7 @@ def _check_requested(config: RunConfig, source: Source) -> None:
     usable = [kind for kind, own in mixins.items() if any(own.applies_to(block) for block in source.block_configs)]
     usable += [HIDDEN_SIZE] * (whole is not None)
     for kind in sorted(config.pruning.requested_kinds() - set(usable)):
-        key = CORE_KINDS.get(kind, f"other.{kind}")
+        key = CORE_KINDS.get(kind, kind)
         raise UnsupportedModelError(
             f"pruning.{key}: "
             + (
@@ -178,7 +176,9 @@ def _check_requested(config: RunConfig, source: Source) -> None:
         )
 
 
-def _list(config: RunConfig, source: Source, linear: Collection[tuple[int, str]]) -> list[Candidate]:
+def _list(
+    config: RunConfig, source: Source, linear: Collection[tuple[int, str]], sources: Mapping[str, CandidateSource]
+) -> list[Candidate]:
     pruning, family = config.pruning, source.family
     mixins = family.pruning_mixins()
     _check_requested(config, source)
@@ -190,6 +190,4 @@ def _list(config: RunConfig, source: Source, linear: Collection[tuple[int, str]]
         # The hidden size is not a candidate of a subblock: it is cut before.
         if kind in mixins and any(mixins[kind].applies_to(block) for block in source.block_configs)
     }
-    removable = [half for half, settings in (("attention", pruning.attention), ("ffn", pruning.ffn)) if settings.no_op]
-    supported = [half for half in removable if family.supports(f"{half}_no_op")]
-    return list_candidates(family, source.text_config, source.block_configs, sizes, supported, linear)
+    return list_candidates(family, source.text_config, source.block_configs, sizes, (), linear, sources, source.shapes)

@@ -15,7 +15,7 @@ from anyblock.pipeline.stages.adapt import Adapted
 from anyblock.realize.realize import origin_of, realize
 
 if TYPE_CHECKING:
-    from anyblock.candidates.candidate_weights import Orders
+    from anyblock.candidates.sources import Orders
 
 STAGE = "8-child"
 

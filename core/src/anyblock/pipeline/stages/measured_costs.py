@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from anyblock.candidates.candidate import LINEAR, TEACHER, Candidate
-from anyblock.candidates.candidate_weights import CandidateWeights, candidate_shapes
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.schema import RunConfig, SearchConfig
 from anyblock.contract.blocks import HALVES, group_name, layer_of
@@ -179,7 +179,7 @@ def _shapes(
     """Return `{candidate key: key of its shape}`, empty for a no-op, and the distinct shapes by key."""
     # Times do not depend on which units a candidate keeps, so its weights need no order.
     family, source, text = context.family, model.source, model.text_config
-    weights = CandidateWeights(model.checkpoint, family, text, {})
+    weights = CandidateWeights(model.checkpoint, family, text, {}, context.linear, context.pooled, context.sources)
     types = getattr(text, "layer_types", None)
     keys: dict[str, str] = {}
     shapes: dict[str, Shape] = {}
@@ -189,8 +189,7 @@ def _shapes(
             keys[candidate.key] = ""
             continue
         alone = _alone(context, candidate)
-        own, given = source.block_configs[layer], source.shapes[candidate.group]
-        tensors = dict(candidate_shapes(family, text, own, candidate, given, context.linear))
+        tensors = dict(weights.shapes(candidate, source.shapes[candidate.group]))
         tensors |= source.shapes.get(group_name(layer, "other"), {})
         cache = family.cache_spec(source.config, alone, layer) if candidate.half == "attention" else None
         content = shape_key(alone, tensors, layer, types[layer] if types else None, cache)

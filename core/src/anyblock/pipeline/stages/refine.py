@@ -32,7 +32,7 @@ from anyblock.search.solution import Solution
 from anyblock.search.solve import solve_diverse
 
 if TYPE_CHECKING:
-    from anyblock.candidates.candidate_weights import Orders
+    from anyblock.candidates.sources import Orders
 
 STAGE = "6-refine"
 _FILE = "refinement.json"

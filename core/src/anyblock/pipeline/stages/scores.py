@@ -21,7 +21,7 @@ from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation
 from anyblock.scoring.replace_one import score_candidates
 
 if TYPE_CHECKING:
-    from anyblock.candidates.candidate_weights import Orders
+    from anyblock.candidates.sources import Orders
 
 STAGE = "4-scores"
 _SCORES = "scores.json"

@@ -9,6 +9,7 @@ from anyblock.contract.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from anyblock.contract.adaptation import Adaptation
+    from anyblock.contract.candidate_source import CandidateSource
     from anyblock.contract.cost import Cost
     from anyblock.contract.evaluation import Evaluation
     from anyblock.contract.importance_hook import ImportanceHook
@@ -77,3 +78,10 @@ class WandaExtension:
         from anyblock_example_extension.cost import Matrices, ProcessorTime
 
         return {"matrices": Matrices, "processor_time": ProcessorTime}
+
+    @hookimpl
+    def candidate_sources(self) -> dict[str, type[CandidateSource]]:
+        """See `FamilySpec.candidate_sources`."""
+        from anyblock_example_extension.source import Magnitude
+
+        return {"magnitude": Magnitude}

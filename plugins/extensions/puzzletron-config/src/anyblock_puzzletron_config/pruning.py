@@ -58,7 +58,7 @@ def _family_of_kinds(kind: str) -> str:
 
 
 def _section(guide: Translation, kind: str) -> KeyPath:
-    return guide.tools.kind_paths.get(kind, ("pruning", "other", kind))
+    return guide.tools.kind_paths.get(kind, ("pruning", kind))
 
 
 def _sizes(guide: Translation, name: str, kind: str | None) -> None:
