@@ -9,7 +9,7 @@ import pytest
 import torch
 from anyblock import load_model
 from anyblock.calibration.batches import Batches
-from anyblock.calibration.sweep import sweep_importance
+from anyblock.calibration.sweep import LINEAR_MAP, ScoreKey, sweep_importance
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config import RunConfig
 from anyblock.errors import UsageError
@@ -46,7 +46,7 @@ def test_the_map_is_the_ridge_regression_that_does_best_on_tokens_held_out(
 ) -> None:
     """Brute force on the stock model: each ridge's solution from all tokens at once, judged on every fourth batch."""
     maps = sweep_importance(engine, [], batches, linear=SITES)
-    assert set(maps) == {f"{layer}|{half}|linear" for layer, half in SITES}
+    assert set(maps) == {ScoreKey(layer, half, LINEAR_MAP) for layer, half in SITES}
     stock = load_model(teacher_dir)
     for (layer, half), name in SITES.items():
         inputs: list[torch.Tensor] = []
@@ -69,7 +69,7 @@ def test_the_map_is_the_ridge_regression_that_does_best_on_tokens_held_out(
             for ridge in RIDGES
         ]
         best = min(solutions, key=lambda found: float((judged[1] - judged[0] @ found).square().sum()))
-        found, expected = judged[0] @ maps[f"{layer}|{half}|linear"].double().T, judged[0] @ best
+        found, expected = judged[0] @ maps[ScoreKey(layer, half, LINEAR_MAP)].double().T, judged[0] @ best
         assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
@@ -97,10 +97,10 @@ def test_the_search_picks_maps_and_the_child_is_the_teacher_with_them(
     child, stock = load_model(settings["output"]), load_model(settings["model"])
     assert result.summary.costs is not None
     assert sum(p.numel() for p in child.parameters()) == result.summary.costs["params"]
-    maps = load_file(result.run / "stages" / "3-importance" / "linear.safetensors")
+    maps = load_file(RunFolder(result.run).result("importance", "linear.safetensors"))
     written = {place: child.model.layers[place[0]].get_submodule(SITES[place]).linear.weight for place in chosen}
     if method == "none":
-        assert all(torch.equal(written[i, half], maps[f"{i}|{half}|linear"]) for i, half in chosen)
+        assert all(torch.equal(written[i, half], maps[str(ScoreKey(i, half, LINEAR_MAP))]) for i, half in chosen)
     else:
         done = read_adaptation(RunFolder.open(result.run), REPAIR)
         assert done is not None

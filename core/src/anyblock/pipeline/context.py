@@ -21,6 +21,7 @@ from anyblock.progress import Progress
 if TYPE_CHECKING:
     import torch
 
+    from anyblock.calibration.batches import Batches
     from anyblock.contract.scoring_metric import ScoringMetric
     from anyblock.family import ModelFamily
     from anyblock.modeling.layerwise import LayerwiseModel
@@ -159,6 +160,21 @@ class RunContext:
         """Return what identifies the content of all candidates' weights, beside the teacher."""
         found = {f"{layer}|{kind}": digest(order.tolist()) for (layer, kind), order in sorted(orders.items())}
         return found | ({"linear": self.linear.key} if self.linear.key else {}) | self.pooled
+
+    def inputs(self, *, orders: Orders | None = None, batches: Batches | None = None, **more: Any) -> dict[str, Any]:
+        """Return what the result of a stage that computes with the teacher depends on.
+
+        Args:
+            orders: how units are sorted, where candidates are made.
+            batches: the text, where one is run.
+            more: whatever else it depends on.
+        """
+        found: dict[str, Any] = {"teacher": self.teacher.fingerprint(), "execution": self.execution}
+        if orders is not None:
+            found["orders"] = self.choices_key(orders)
+        if batches is not None:
+            found |= {"tokens": batches.key, "batch_size": batches.batch_size}
+        return found | more
 
     @property
     def execution(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ from anyblock.checkpoint.hub import recorded_origin
 from anyblock.config.schema import RunConfig
 from anyblock.costs.registry import CandidateCosts
 from anyblock.pipeline.context import RunContext
-from anyblock.pipeline.run_folder import read_json
+from anyblock.pipeline.run_folder import STAGES
 from anyblock.pipeline.stages.adapt import read_adaptation
 from anyblock.pipeline.stages.candidates import CostedCandidates, scenario_of
 from anyblock.pipeline.stages.distill import BLOCKS, MODEL
@@ -135,13 +135,13 @@ def _stages(context: RunContext) -> tuple[StageLine, ...]:
     lines = []
     distillation = context.config.distillation
     unused = {BLOCKS: not distillation.blocks.enabled, MODEL: not distillation.model.enabled}
-    for done in sorted(context.run.path.glob("stages/*/stage.json")):
-        name, data = done.parent.name, read_json(done)
-        if unused.get(name):
-            continue  # left from an earlier run
+    for name in STAGES:
+        if unused.get(name) or not context.run.is_finished(name):  # one that is unused may be left from an earlier run
+            continue
+        data = context.run.done(name)
         lines.append(
             StageLine(
-                name.partition("-")[2],
+                name,
                 data["seconds"],
                 reused=name not in context.run.ran,
                 memory=data.get("peak_memory"),

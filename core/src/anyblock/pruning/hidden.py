@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import torch
 
 from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.cache_spec import head_width
 from anyblock.contract.importance_hook import ImportanceHook
 from anyblock.contract.pruning_mixin import Half, PruningMixIn
 from anyblock.contract.tensor_axis import Segment, Silence, TensorAxis
 from anyblock.contract.tensor_select import Tensors, select, silence
 from anyblock.errors import UsageError
 from anyblock.importance.norms import LayerNormContributionHook
-from anyblock.pruning.heads import head_width
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from anyblock.checkpoint.tensor_files import TensorFiles
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, file_digest, read_json
 from anyblock.realize.held_out import held_out_split
-from anyblock.scoring.swaps import Surroundings
+from anyblock.scoring.swaps import ChildScorer
 
 if TYPE_CHECKING:
     import torch
@@ -85,15 +85,13 @@ class Adapting:
         return self.context.weights(self.orders)
 
     @cached_property
-    def _judge(self) -> Surroundings:
+    def _judge(self) -> ChildScorer:
         _, held_out = held_out_split(self.batches)
-        count = max(1, min(len(held_out.ids), self.context.config.data.scoring_tokens // held_out.block_size))
-        ids = held_out.ids[[place * len(held_out.ids) // count for place in range(count)]]
         before = self.context.before
-        return Surroundings(
+        return ChildScorer(
             self.context.engine,
             self.weights,
-            Batches(ids, held_out.batch_size),
+            held_out.spread(self.context.config.data.scoring_tokens),
             probes=1,
             seed=self.context.config.seed,
             reference=None if before is None else before.engine,
@@ -126,19 +124,16 @@ class Adapting:
         context = self.context
         stage = context.run.stage(
             name,
-            {
-                "teacher": context.teacher.fingerprint(),
-                "original": context.original.teacher.fingerprint(),
-                "chosen": [candidate.to_dict() for candidate in self.chosen],
-                "orders": context.choices_key(self.orders),
-                "tokens": self.batches.key,
-                "batch_size": self.batches.batch_size,
-                "judged_tokens": context.config.data.scoring_tokens,
-                "given": given.key,
-                "settings": settings,
-                "seed": context.config.seed,
-                "execution": context.execution,
-            },
+            context.inputs(
+                orders=self.orders,
+                batches=self.batches,
+                original=context.original.teacher.fingerprint(),
+                chosen=[candidate.to_dict() for candidate in self.chosen],
+                judged_tokens=context.config.data.scoring_tokens,
+                given=given.key,
+                settings=settings,
+                seed=context.config.seed,
+            ),
         )
         if not stage.skipped:
             with stage.run() as folder:
@@ -147,8 +142,7 @@ class Adapting:
                 after = self.divergence(tensors)
                 kept = after < before
                 context.progress.note(
-                    f"{name.partition('-')[2]}: KL on held-out text {before:.4f} -> {after:.4f}"
-                    f" ({'kept' if kept else 'dropped'})"
+                    f"{name}: KL on held-out text {before:.4f} -> {after:.4f} ({'kept' if kept else 'dropped'})"
                 )
                 _write(tensors if kept else given.tensors, folder / _WEIGHTS)
                 write_json_atomic(folder / _RESULT, {"before": before, "after": after, "kept": kept, "lines": lines})
@@ -172,6 +166,5 @@ def _write(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
 
 def read_adaptation(run: RunFolder, stage: str) -> AdaptationResult | None:
     """Read a finished stage of this kind; None when there is none of that name."""
-    folder = run.path / "stages" / stage
-    finished = (folder / _RESULT).is_file() and (folder / "stage.json").is_file()
-    return AdaptationResult(**read_json(folder / _RESULT)) if finished else None
+    path = run.folder(stage) / _RESULT
+    return AdaptationResult(**read_json(path)) if run.is_finished(stage) and path.is_file() else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.candidates.candidate_weights import candidate_shapes
@@ -23,7 +23,7 @@ from anyblock.pipeline.model_source import Source
 from anyblock.pipeline.run_folder import RunFolder, read_json
 from anyblock.pruning.hidden import HiddenSizePruningMixIn
 
-STAGE = "0-candidates"
+STAGE: Final = "candidates"
 HIDDEN_SIZE = HiddenSizePruningMixIn.kind
 _FILE = "candidates.json"
 

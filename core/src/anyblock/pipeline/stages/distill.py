@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.config.distillation import BlockDistillationConfig, ModelDistillationConfig
 from anyblock.pipeline.stages.adapt import PARTIAL, Adapted, Adapting
@@ -16,8 +16,8 @@ from anyblock.realize.training import TrainingSettings
 if TYPE_CHECKING:
     import torch
 
-BLOCKS = "7b-distill-blocks"
-MODEL = "7c-distill-model"
+BLOCKS: Final = "distill-blocks"
+MODEL: Final = "distill-model"
 
 
 def run_block_distillation(child: Adapting, given: Adapted) -> Adapted:

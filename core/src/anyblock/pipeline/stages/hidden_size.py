@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from anyblock.checkpoint.atomic import atomic_directory, write_json_atomic
 from anyblock.checkpoint.companions import carry, companions
@@ -24,7 +24,7 @@ from anyblock.pipeline.run_folder import digest, fingerprint_of, read_json
 if TYPE_CHECKING:
     import torch
 
-STAGE = "3b-hidden-size"
+STAGE: Final = "hidden-size"
 NARROWED = "narrowed"
 """The checkpoint's name in the run folder."""
 _FILE = "narrowed.json"

@@ -24,7 +24,7 @@ from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, digest, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
 
-STAGE: Final = "2.5-latency"
+STAGE: Final = "latency"
 _FILE: Final = "latency.json"
 _TIMES: Final = "latency-times.json"
 
@@ -102,7 +102,7 @@ def read_latency(run: RunFolder) -> tuple[LatencyModel, dict[str, str], float | 
         The additive model, `{candidate key: key of its shape}`, and the latency in ms of the model as it was given where its
         hidden size was cut.
     """
-    path = run.path / "stages" / STAGE / _FILE
+    path = run.folder(STAGE) / _FILE
     if not path.is_file():
         return None
     data = read_json(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.candidates.candidate import TEACHER
 from anyblock.pipeline.stages.adapt import PARTIAL, Adapted, Adapting
@@ -14,7 +14,7 @@ from anyblock.realize.repair import repair
 if TYPE_CHECKING:
     import torch
 
-STAGE = "7-repair"
+STAGE: Final = "repair"
 
 
 def run_repair(child: Adapting, given: Adapted) -> Adapted:
