@@ -37,9 +37,9 @@ from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.load import load_model
 from anyblock.modeling.skeleton import load_hf_config
 from anyblock.realize.realize import realize
-from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, sample_for_exact
+from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, spread_sample
 from anyblock.scoring.replace_one import score_candidates
-from anyblock.scoring.swaps import Surroundings
+from anyblock.scoring.swaps import ChildScorer
 from anyblock.search import Budget, Group, Option, Problem, solve
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -132,7 +132,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     )
     scoring = Measured(lambda: score_candidates(engine, candidates, weights, batches, record=recording(exact)))
     count = len(candidates)
-    sample = sample_for_exact(candidates, estimates, arguments.sample)
+    sample = spread_sample(candidates, estimates, arguments.sample)
     corrected = correct(
         estimates, {candidate.key: exact[candidate.key] for candidate in sample}, {c.key: c.half for c in candidates}
     )
@@ -142,9 +142,9 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     spread = candidates[:: max(1, count // max(arguments.naive, 1))][: arguments.naive]
     whole = Measured(lambda: [naive.score(candidate) for candidate in spread])
     each = {part: seconds / max(len(spread), 1) for part, seconds in naive.seconds.items()}
-    surroundings = Surroundings(engine, engine, weights, batches, probes=1, seed=0)
+    scorer = ChildScorer(engine, engine, weights, batches, probes=1, seed=0)
     chosen = {name: case.best(scores, arguments.share) for name, scores in (("exact", exact), ("estimates", corrected))}
-    final = {name: surroundings.divergence(choice) for name, choice in chosen.items()}
+    final = {name: scorer.divergence(choice) for name, choice in chosen.items()}
     with_sample = estimating.cpu + scoring.cpu / count * len(sample)
     exact_one, naive_one = scoring.cpu / count, each["loading"] + each["running"] + each["metrics"]
     differences = {c.key: abs(naive.kl[c.key] - exact[c.key]) for c in spread}

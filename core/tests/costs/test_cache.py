@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig
-from anyblock.contract.cache_spec import CacheSpec
-from anyblock.descriptors.cache import attention_cache, head_dim, mamba_cache
+from anyblock.contract.cache_spec import CacheSpec, head_width
+from anyblock.descriptors.cache import attention_cache, mamba_cache
 
 MODELS = {
     "llama": {},
@@ -83,9 +83,9 @@ def test_a_window_that_is_switched_off_in_the_file_does_not_count(build):
 
 
 def test_head_width_comes_from_the_config_when_it_has_one():
-    assert head_dim(SimpleNamespace(hidden_size=64, num_attention_heads=4)) == 16
-    assert head_dim(SimpleNamespace(hidden_size=64, num_attention_heads=4, head_dim=None)) == 16
-    assert head_dim(SimpleNamespace(hidden_size=64, num_attention_heads=4, head_dim=32)) == 32
+    assert head_width(SimpleNamespace(hidden_size=64, num_attention_heads=4)) == 16
+    assert head_width(SimpleNamespace(hidden_size=64, num_attention_heads=4, head_dim=None)) == 16
+    assert head_width(SimpleNamespace(hidden_size=64, num_attention_heads=4, head_dim=32)) == 32
 
 
 def test_elements_of_a_fixed_state():

@@ -11,7 +11,7 @@ from anyblock.contract.cost import Call, LatencyScenario
 from anyblock.errors import ExecutionError
 from anyblock.latency import timing
 from anyblock.latency.additive_model import FIXED, measure_subblocks
-from anyblock.latency.replay import fixed_calls, layer_calls, model_calls, record
+from anyblock.latency.replay import fixed_calls, layer_calls, model_calls, record_calls
 from torch.utils.flop_counter import FlopCounterMode
 
 SCENARIO = LatencyScenario(batch_size=2, prefill_length=7, generated=6)
@@ -38,7 +38,7 @@ def operations(call):
 def test_a_chain_of_replayed_layers_is_the_model(name, build):
     model = build(name, **MODELS[name])
     layers = model.model.layers
-    recording = record(model, layers, SCENARIO)
+    recording = record_calls(model, layers, SCENARIO)
     assert [inputs.args[0].shape for inputs in recording.prefill.values()] == [(2, 7, 16)] * 4
     assert [inputs.args[0].shape for inputs in recording.past.values()] == [(2, 10, 16)] * 4
     assert [inputs.args[0].shape for inputs in recording.step.values()] == [(2, 1, 16)] * 4
@@ -54,7 +54,7 @@ def test_a_chain_of_replayed_layers_is_the_model(name, build):
 
 def test_a_variant_with_fewer_heads_gets_a_cache_of_its_own(build):
     model, narrow = build("llama"), build("llama", num_key_value_heads=1)
-    recording = record(model, model.model.layers, SCENARIO)
+    recording = record_calls(model, model.model.layers, SCENARIO)
     calls = layer_calls(narrow.model.layers[2], 2, recording)
     with torch.no_grad():
         assert first(calls.decode.run()).shape == (2, 1, 16)
@@ -62,7 +62,7 @@ def test_a_variant_with_fewer_heads_gets_a_cache_of_its_own(build):
 
 def test_nothing_generated_needs_no_cache(build):
     model = build("llama")
-    recording = record(model, model.model.layers, LatencyScenario(prefill_length=3, generated=0))
+    recording = record_calls(model, model.model.layers, LatencyScenario(prefill_length=3, generated=0))
     assert recording.past is recording.step is None
     assert layer_calls(model.model.layers[0], 0, recording).decode is None
 
@@ -70,14 +70,14 @@ def test_nothing_generated_needs_no_cache(build):
 def test_a_layer_that_does_not_run_is_named(build):
     model = build("llama")
     with pytest.raises(ExecutionError, match="layer 4 ran 0 times"):
-        record(model, [*model.model.layers, torch.nn.Identity()], SCENARIO)
+        record_calls(model, [*model.model.layers, torch.nn.Identity()], SCENARIO)
     assert not any(layer._forward_pre_hooks for layer in model.model.layers)
 
 
 def test_the_operations_of_the_parts_are_those_of_the_whole(build):
     """Time is only as additive as the machine lets it be; the operations that are timed have to add up exactly."""
     model = build("llama", num_hidden_layers=4)
-    recording = record(model, model.model.layers, SCENARIO)
+    recording = record_calls(model, model.model.layers, SCENARIO)
     parts = [layer_calls(layer, index, recording) for index, layer in enumerate(model.model.layers)]
     parts.append(fixed_calls(model, model.model.norm, SCENARIO))
     whole = model_calls(model, SCENARIO)
@@ -101,7 +101,7 @@ def test_parts_add_up_to_the_whole(build, monkeypatch):
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: done[0]))
     model = build("llama", hidden_size=128, intermediate_size=2048, num_hidden_layers=4)
     scenario = LatencyScenario(batch_size=4, prefill_length=60, generated=8)
-    recording = record(model, model.model.layers, scenario)
+    recording = record_calls(model, model.model.layers, scenario)
     calls = {str(i): layer_calls(layer, i, recording) for i, layer in enumerate(model.model.layers)}
     calls = {**calls, FIXED: fixed_calls(model, model.model.norm, scenario), "model": model_calls(model, scenario)}
     handle = torch.nn.modules.module.register_module_forward_hook(work)
@@ -118,7 +118,7 @@ def test_a_layer_with_one_half_removed_times_the_other(half, build, family):
     model = build("llama")
     layer = model.model.layers[1]
     remove = family.mlp_no_op_post_init if half == "attention" else family.attn_no_op_post_init
-    recording = record(model, model.model.layers, SCENARIO)
+    recording = record_calls(model, model.model.layers, SCENARIO)
     hidden = recording.step[1].args[0]
     with torch.no_grad():
         kept = layer.self_attn if half == "attention" else layer.mlp

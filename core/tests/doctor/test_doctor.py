@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 from anyblock.cli.doctor import doctor
-from anyblock.doctor import Diagnosis, Section, compute, finding, machine, packages
+from anyblock.doctor import Diagnosis, Examined, compute, finding, machine, packages
 from anyblock.doctor.hub import examine_hub
 from anyblock.doctor.packages import examine_packages, unmet
 from anyblock.doctor.plugins import examine_plugins
@@ -179,13 +179,13 @@ def test_requirements_of_extras_and_other_platforms_do_not_count():
     assert (str(requirement), fault) == ("nothing-like-it>=3", "which is not installed")
 
 
-def examine(site: Path, **environ: str) -> Section:
+def examine(site: Path, **environ: str) -> Examined:
     found = importlib.metadata.distributions(path=[str(site)])
     settings = PluginSettings.from_env(environ)
     return examine_plugins(PluginRegistry.discover(settings, found=found, core_version="0.1.0"))
 
 
-def commands(section: Section) -> list[str]:
+def commands(section: Examined) -> list[str]:
     return [found.command for found in section.findings]
 
 
@@ -269,7 +269,7 @@ def test_without_pip_the_commands_are_those_of_uv(monkeypatch):
 
 
 def test_the_exit_code_follows_the_findings(monkeypatch):
-    section = Section("One", {"bytes_of_nothing": None, "memory_total": 2**31, "flag": True, "cuda": []})
+    section = Examined("One", {"bytes_of_nothing": None, "memory_total": 2**31, "flag": True, "cuda": []})
     app = typer.Typer()
     app.command()(doctor)
     monkeypatch.setattr("anyblock.doctor.diagnose", lambda: Diagnosis({"one": section}))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from anyblock import compress, convert_model, evaluate, load_model
 from anyblock.calibration.batches import Batches
-from anyblock.calibration.sweep import HookPlan, sweep_importance
+from anyblock.calibration.sweep import HookPlan, ScoreKey, sweep_importance
 from anyblock.calibration.text import pack_text, read_text
 from anyblock.calibration.tokenizer import load_tokenizer
 from anyblock.candidates.candidate import Candidate
@@ -64,7 +64,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 @pytest.mark.parametrize("hook", HOOKS)
 def test_pruning_by_scores_beats_random_and_reversed_selection(prepared: Prepared, hook: str) -> None:
     layers = range(len(prepared.teacher.block_configs))
-    scored = {(layer, KIND): (-prepared.scores[f"{layer}|{KIND}|{hook}"]).argsort(stable=True) for layer in layers}
+    scored = {(layer, KIND): (-prepared.scores[ScoreKey(layer, KIND, hook)]).argsort(stable=True) for layer in layers}
     generator = torch.Generator().manual_seed(0)
     shuffled = {key: order[torch.randperm(len(order), generator=generator)] for key, order in scored.items()}
     reverse = {key: order.flip(0) for key, order in scored.items()}
@@ -101,7 +101,9 @@ def test_a_searched_child_beats_one_of_uniform_width(prepared: Prepared, tmp_pat
     assert sum(p.numel() for p in child.parameters()) <= 0.75 * result.summary.teacher_costs["params"]
     # Half of every ffn is a smaller cut than the budget asks for, and still hurts more.
     orders = {
-        (layer, KIND): (-prepared.scores[f"{layer}|{KIND}|IterativeChannelContributionHook"]).argsort(stable=True)
+        (layer, KIND): (-prepared.scores[ScoreKey(layer, KIND, "IterativeChannelContributionHook")]).argsort(
+            stable=True
+        )
         for layer in range(len(prepared.teacher.block_configs))
     }
     uniform = prepared.divergence("uniform", orders)

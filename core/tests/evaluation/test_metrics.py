@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
@@ -92,19 +91,6 @@ def test_without_a_teacher_only_the_loss_is_measured():
     assert alone.loss == both.loss
     assert (alone.teacher_loss, alone.kl, alone.top1, alone.top5) == (None, None, None, None)
     assert alone.perplexity == math.exp(alone.loss)
-
-
-@quick
-@given(st.integers(0, 10_000))
-def test_merged_parts_are_the_whole_also_through_json(seed):
-    teacher, child, labels = draw(seed, batch=4)
-    parts = []
-    for index in range(4):
-        part = TokenMetrics()
-        part.update(teacher[index : index + 1], child[index : index + 1], labels[index : index + 1])
-        parts.append(TokenMetrics.from_dict(json.loads(json.dumps(part.to_dict()))))
-    merged = parts[0].merge(parts[1]).merge(parts[2]).merge(parts[3])
-    assert as_tuple(merged.result()) == pytest.approx(as_tuple(measured(teacher, child, labels)), rel=1e-12)
 
 
 def test_impossible_tokens_of_both_models_do_not_count():

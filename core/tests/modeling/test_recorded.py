@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from anyblock.modeling.activation_cache import answering, form_of, record, replayed
+from anyblock.modeling.activation_cache import answering, form_of, record_answers, replayed
 from torch import nn
 
 
@@ -45,7 +45,7 @@ class Pair(nn.Module):
 def test_a_replayed_layer_returns_the_same_without_running_what_was_recorded() -> None:
     layer, hidden = Layer(), torch.randn(2, 3, 4)
     expected = layer(hidden)
-    outputs = record(lambda: layer(hidden), layer, {layer.last[1]})
+    outputs = record_answers(lambda: layer(hidden), layer, {layer.last[1]})
     assert set(outputs) == {"first", "last.0"}
     calls = layer.first.calls
     answers = {name: answering(tensor, form) for name, (tensor, form) in outputs.items()}
@@ -62,8 +62,8 @@ def test_a_replayed_layer_returns_the_same_without_running_what_was_recorded() -
 @torch.no_grad()
 def test_where_the_end_is_not_seen_nothing_is_recorded() -> None:
     layer, hidden = Layer(), torch.randn(2, 3, 4)
-    assert record(lambda: layer(hidden), layer, ()) == {}
-    assert record(lambda: layer(hidden), layer, {layer}) == {}
+    assert record_answers(lambda: layer(hidden), layer, ()) == {}
+    assert record_answers(lambda: layer(hidden), layer, {layer}) == {}
     assert not layer.first._forward_hooks
 
 

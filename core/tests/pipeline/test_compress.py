@@ -95,7 +95,7 @@ def test_a_refinement_that_is_stopped_in_any_round_ends_like_one_that_is_not(
     settings["search"] = {"budget": {"params": "0.5x"}, "refine_rounds": 4}
     whole, task = StopAfter(10**9, "Measuring exchanges"), "Measuring exchanges"
     run = compress(config_of(settings), progress=whole).run
-    expected = RunFolder(run).result("6-refine", "refinement.json").read_bytes()
+    expected = RunFolder(run).result("refine", "refinement.json").read_bytes()
     assert {step["number"] for step in json.loads(expected)["steps"]} >= {1, 2}
     steps = 10**9 - whole.left
     settings["output"] = str(tmp_path / "again")
@@ -103,7 +103,7 @@ def test_a_refinement_that_is_stopped_in_any_round_ends_like_one_that_is_not(
         with pytest.raises(Stop):
             compress(config_of(settings), progress=StopAfter(point, task))
     run = compress(config_of(settings)).run
-    assert RunFolder(run).result("6-refine", "refinement.json").read_bytes() == expected
+    assert RunFolder(run).result("refine", "refinement.json").read_bytes() == expected
     assert tree_digest(tmp_path / "again") == tree_digest(tmp_path / "child")
 
 
@@ -122,7 +122,7 @@ def test_refinement_never_ends_above_where_it_started(settings: dict[str, Any]) 
 def test_a_damaged_stage_is_run_again(settings: dict[str, Any]) -> None:
     result = compress(config_of(settings))
     before = tree_digest(Path(settings["output"]))
-    scores = result.run / "stages" / "4-scores" / "scores.json"
+    scores = RunFolder(result.run).result("scores", "scores.json")
     scores.write_text(json.dumps({key: score + 1 for key, score in json.loads(scores.read_text()).items()}))
     again = compress(config_of(settings))
     assert {stage.name for stage in again.summary.stages if not stage.reused} == {"scores"}

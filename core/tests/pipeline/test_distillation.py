@@ -11,11 +11,10 @@ from anyblock.config import RunConfig
 from anyblock.pipeline.compress import compress
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.adapt import read_adaptation, stage_of
-from anyblock.pipeline.stages.distill import BlockDistillation, ModelDistillation
 from anyblock.progress import SILENT, Progress
 from anyblock_tests.stopping import Stop, StopAfter
 
-BLOCKS, MODEL = stage_of("distill-blocks", BlockDistillation), stage_of("distill-model", ModelDistillation)
+BLOCKS, MODEL = stage_of("distill-blocks"), stage_of("distill-model")
 
 
 def run(settings: dict[str, Any], progress: Progress = SILENT) -> tuple[Path, str]:

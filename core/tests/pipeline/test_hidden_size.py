@@ -119,7 +119,7 @@ def test_channels_are_kept_by_their_importance(settings: dict[str, Any], model_d
     from safetensors.torch import load_file
 
     result = compress(narrowed(settings, model_dir, {"params": "0.7x"}))
-    scores = load_file(result.run / "stages" / "3-importance" / "scores.safetensors")
+    scores = load_file(RunFolder(result.run).result("importance", "scores.safetensors"))
     total = sum(scores[f"{layer}|hidden_size|LayerNormContributionHook"].double() for layer in range(3))
     kept = json.loads((Path(settings["output"]) / "anyblock.json").read_text())["kept_units"]["model"]["units"]
     assert kept == torch.as_tensor(total).argsort(descending=True)[:NARROW].tolist()
@@ -145,7 +145,7 @@ def test_quality_is_measured_against_the_model_as_it_was_given(settings: dict[st
 def _tokens(run: Path, part: str) -> torch.Tensor:
     from safetensors.torch import load_file
 
-    return load_file(run / "stages" / "1-data" / "tokens.safetensors")[part]
+    return load_file(RunFolder(run).result("data", "tokens.safetensors"))[part]
 
 
 def test_a_run_is_continued_and_searched_again(settings: dict[str, Any], model_dir: Path) -> None:

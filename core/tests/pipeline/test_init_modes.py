@@ -10,6 +10,7 @@ import torch
 from anyblock import load_model
 from anyblock.config import RunConfig, load_config
 from anyblock.pipeline.compress import compress
+from anyblock.pipeline.run_folder import RunFolder
 from anyblock.realize.realize import RECORD
 from omegaconf import OmegaConf
 
@@ -85,7 +86,7 @@ def test_key_value_heads_are_the_mean_or_the_first_of_those_they_stand_for(
         torch.testing.assert_close(child[name], wanted, rtol=1e-6, atol=1e-7)
     record = (result.child.path / RECORD).read_text().split()
     assert "".join(record).count('"units":[[0,1]]' if init == "average" else '"units":[0]') == 3
-    assert not list((result.run / "stages" / "3-importance").glob("*.safetensors")), "no hook was filled"
+    assert not list(RunFolder(result.run).folder("importance").glob("*.safetensors")), "no hook was filled"
 
 
 @pytest.mark.parametrize("words", ["the guide's", "ours"])

@@ -11,6 +11,7 @@ from anyblock.config import RunConfig
 from anyblock.errors import BudgetError, UsageError
 from anyblock.pipeline.compress import CompressResult, compress
 from anyblock.pipeline.other_budgets import search_run
+from anyblock.pipeline.run_folder import RunFolder
 
 
 def run(settings: dict[str, Any], **search: Any) -> CompressResult:
@@ -21,7 +22,7 @@ def run(settings: dict[str, Any], **search: Any) -> CompressResult:
 
 
 def check_of(result: CompressResult) -> dict[str, float]:
-    found: dict[str, float] = json.loads((result.run / "stages" / "8.5-latency-check" / "latency.json").read_text())
+    found: dict[str, float] = json.loads(RunFolder(result.run).result("latency-check", "latency.json").read_text())
     return found
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from anyblock import load_model
 from anyblock.calibration.batches import Batches
-from anyblock.calibration.sweep import sweep_importance
+from anyblock.calibration.sweep import LINEAR_MAP, ScoreKey, sweep_importance
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config import RunConfig
 from anyblock.errors import UsageError
@@ -18,7 +18,6 @@ from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.pipeline.compress import compress
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.adapt import read_adaptation, stage_of
-from anyblock.pipeline.stages.repair import LeastSquaresRepair
 from anyblock.pipeline.stages.scores import read_scores
 from anyblock.pruning.least_squares import RIDGES
 from safetensors.torch import load_file
@@ -26,7 +25,7 @@ from safetensors.torch import load_file
 SITES = {(layer, half): name for layer in range(3) for half, name in (("attention", "self_attn"), ("ffn", "mlp"))}
 ONLY_MAPS = {"attention": {"no_op": False, "linear": True}, "ffn": {"sizes": [], "no_op": False, "linear": True}}
 
-REPAIR = stage_of("repair", LeastSquaresRepair)
+REPAIR = stage_of("repair")
 
 
 def config_of(settings: dict[str, Any], **changes: Any) -> RunConfig:
@@ -48,7 +47,7 @@ def test_the_map_is_the_ridge_regression_that_does_best_on_tokens_held_out(
 ) -> None:
     """Brute force on the stock model: each ridge's solution from all tokens at once, judged on every fourth batch."""
     maps = sweep_importance(engine, [], batches, linear=SITES)
-    assert set(maps) == {f"{layer}|{half}|linear" for layer, half in SITES}
+    assert set(maps) == {ScoreKey(layer, half, LINEAR_MAP) for layer, half in SITES}
     stock = load_model(teacher_dir)
     for (layer, half), name in SITES.items():
         inputs: list[torch.Tensor] = []
@@ -71,7 +70,7 @@ def test_the_map_is_the_ridge_regression_that_does_best_on_tokens_held_out(
             for ridge in RIDGES
         ]
         best = min(solutions, key=lambda found: float((judged[1] - judged[0] @ found).square().sum()))
-        found, expected = judged[0] @ maps[f"{layer}|{half}|linear"].double().T, judged[0] @ best
+        found, expected = judged[0] @ maps[ScoreKey(layer, half, LINEAR_MAP)].double().T, judged[0] @ best
         assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
@@ -99,10 +98,10 @@ def test_the_search_picks_maps_and_the_child_is_the_teacher_with_them(
     child, stock = load_model(settings["output"]), load_model(settings["model"])
     assert result.summary.costs is not None
     assert sum(p.numel() for p in child.parameters()) == result.summary.costs["params"]
-    maps = load_file(result.run / "stages" / "3-importance" / "linear.safetensors")
+    maps = load_file(RunFolder(result.run).result("importance", "linear.safetensors"))
     written = {place: child.model.layers[place[0]].get_submodule(SITES[place]).linear.weight for place in chosen}
     if method == "none":
-        assert all(torch.equal(written[i, half], maps[f"{i}|{half}|linear"]) for i, half in chosen)
+        assert all(torch.equal(written[i, half], maps[str(ScoreKey(i, half, LINEAR_MAP))]) for i, half in chosen)
     else:
         done = read_adaptation(RunFolder.open(result.run), REPAIR)
         assert done is not None

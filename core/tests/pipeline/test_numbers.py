@@ -15,6 +15,7 @@ from anyblock.config import RunConfig
 from anyblock.errors import CheckpointError, ExecutionError, InputError
 from anyblock.modeling.load import load_model
 from anyblock.pipeline.compress import compress
+from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pruning.ordering import best_first
 from safetensors.torch import load_file, save_file
 
@@ -45,7 +46,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def scores_of(run: Path) -> dict[str, float]:
-    found: dict[str, float] = json.loads((run / "stages" / "4-scores" / "scores.json").read_text())
+    found: dict[str, float] = json.loads(RunFolder(run).result("scores", "scores.json").read_text())
     return found
 
 
@@ -157,7 +158,7 @@ def test_of_dead_channels_the_lower_index_is_kept(settings: dict[str, Any], dama
 
 def orders(path: Path, layer: int) -> list[list[int]]:
     """The order of ffn channels, most important first, by every hook that scored them."""
-    found = load_file(path / "stages" / "3-importance" / "scores.safetensors")
+    found = load_file(RunFolder(path).result("importance", "scores.safetensors"))
     return [
         best_first(values).tolist() for name, values in found.items() if name.startswith(f"{layer}|ffn_intermediate|")
     ]

@@ -12,6 +12,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config import RunConfig
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.pipeline.compress import compress
+from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages import child as child_stage
 from anyblock.pipeline.stages import importance
 from anyblock.progress import Advance
@@ -67,8 +68,7 @@ def test_any_set_of_kinds_shares_one_pass(settings: dict[str, Any], monkeypatch:
     result = compress(RunConfig.model_validate({**settings, "pruning": ALL}), progress=tasks)
     assert tasks.totals["Calibrating"] == [512 * 3]
     assert sorted(runs) == sorted(list(range(3)) * 4), "4 batches, 3 layers"
-    with safe_open(result.run / "stages" / "3-importance" / "scores.safetensors", framework="pt") as file:
-        kinds = {name.split("|")[1] for name in file.keys()}  # noqa: SIM118 - not a mapping
+    kinds = {key.kind for key in importance.read_importance(RunFolder(result.run))}
     assert kinds == {"ffn_intermediate", "kv_heads", "query_groups"}
 
 

@@ -32,7 +32,7 @@ def test_05_every_layer_is_chosen_from_by_its_own_scores(settings: dict[str, Any
     """The reference keeps what one layer's scores say in all layers, where it reads scores from a file."""
     result = run(settings, pruning=WIDTHS, search={"budget": {"ffn_layers": 3, "params": "0.81x"}, "refine_rounds": 0})
     kept = json.loads((result.child.path / "anyblock.json").read_text())["kept_units"]
-    scores = load_file(result.run / "stages" / "3-importance" / "scores.safetensors")
+    scores = load_file(RunFolder(result.run).result("importance", "scores.safetensors"))
     assert set(kept) == {f"block_{layer}_ffn" for layer in range(3)}
     for layer in range(3):
         own = scores[f"{layer}|ffn_intermediate|IterativeChannelContributionHook"]

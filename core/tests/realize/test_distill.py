@@ -26,7 +26,7 @@ from anyblock.realize.distill_model import distill_model
 from anyblock.realize.held_out import held_out_split
 from anyblock.realize.realize import realize
 from anyblock.realize.training import TrainingSettings, as_stored, learning_rate_at, training_split
-from anyblock.scoring.swaps import Surroundings
+from anyblock.scoring.swaps import ChildScorer
 from anyblock_tests.stopping import Stop, StopAfter
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -63,7 +63,7 @@ class Child:
         return distill_model(engine, engine, self.chosen, self.weights, self.batches, settings=settings, **given)
 
     def divergence(self, tensors: Mapping[str, torch.Tensor]) -> float:
-        judge = Surroundings(self.engine, self.engine, self.weights, held_out_split(self.batches)[1], probes=1, seed=0)
+        judge = ChildScorer(self.engine, self.engine, self.weights, held_out_split(self.batches)[1], probes=1, seed=0)
         return judge.divergence(self.chosen, changed=tensors)
 
 

@@ -15,7 +15,7 @@ from anyblock.errors import ExecutionError, OutputExistsError
 from anyblock.family import get_family
 from anyblock.modeling.load import load_model
 from anyblock.modeling.skeleton import load_hf_config
-from anyblock.realize.realize import origin_of, realize
+from anyblock.realize.realize import inputs_hash_of, realize
 
 FAMILY = get_family("llama")
 
@@ -70,7 +70,7 @@ def test_unchanged_groups_are_copied_and_the_record_says_what_was_kept(
     teacher: SubblockCheckpoint, tmp_path: Path
 ) -> None:
     chosen = pick(teacher, "block_0_ffn:ffn_intermediate=12", "block_1_attention:query_groups=1")
-    path = realize(teacher, chosen, weights(teacher), tmp_path / "child", origin="abc")
+    path = realize(teacher, chosen, weights(teacher), tmp_path / "child", inputs_hash="abc")
     child = SubblockCheckpoint.open(path)
     changed = {"block_0_ffn", "block_1_attention"}
     for group in teacher.groups:
@@ -79,8 +79,8 @@ def test_unchanged_groups_are_copied_and_the_record_says_what_was_kept(
     record = json.loads((path / "anyblock.json").read_text())
     assert record["kept_units"]["block_0_ffn"] == {"kind": "ffn_intermediate", "units": list(range(47, 35, -1))}
     assert record["kept_units"]["block_1_attention"] == {"kind": "query_groups", "units": [1]}
-    assert origin_of(path) == "abc"
-    assert origin_of(tmp_path) is None
+    assert inputs_hash_of(path) == "abc"
+    assert inputs_hash_of(tmp_path) is None
 
 
 def test_repaired_tensors_replace_the_candidates_own(teacher: SubblockCheckpoint, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.scoring import estimate
-from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, sample_for_exact
+from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, spread_sample
 from anyblock.scoring.replace_one import score_candidates
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -146,9 +146,9 @@ def test_the_sample_has_both_ends(teacher_dir: Path) -> None:
     block = SubblockCheckpoint.open(teacher_dir).block_configs[0]
     candidates = [Candidate(layer, "ffn", "no_op", 0, block) for layer in range(20)]
     estimates = {candidate.key: float(candidate.layer) for candidate in candidates}
-    chosen = sample_for_exact(candidates, estimates, 5)
+    chosen = spread_sample(candidates, estimates, 5)
     assert [candidate.layer for candidate in chosen] == [0, 5, 10, 14, 19]
-    assert len(sample_for_exact(candidates, estimates, 50)) == 20
+    assert len(spread_sample(candidates, estimates, 50)) == 20
     assert rank_correlation([1.0, 2.0, 3.0], [1.0, 5.0, 9.0]) == pytest.approx(1)
 
 
@@ -186,7 +186,7 @@ def test_the_sample_has_some_of_each_half(teacher_dir: Path) -> None:
     ]
     candidates += [Candidate(layer, "attention", "no_op", 0, block) for layer in range(30)]
     estimates = {c.key: float(c.layer + 100 * c.size) for c in candidates}
-    chosen = sample_for_exact(candidates, estimates, 16)
+    chosen = spread_sample(candidates, estimates, 16)
     attention = [c.layer for c in chosen if c.half == "attention"]
     assert attention[0] == 0
     assert attention[-1] == 29

@@ -13,7 +13,7 @@ from anyblock.search.instance import compile_problem, tighten
 from anyblock.search.proof.dynamic import sweep_groups
 from anyblock.search.proof.engine import _drop
 from anyblock.search.proof.exchange import exchange
-from anyblock.search.proof.lagrange import evaluate, lagrangian_bound
+from anyblock.search.proof.lagrange import lagrangian, lagrangian_bound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ def test_the_lagrangian_bound(data: st.DataObject, draw_problems: Draw, try_ever
     instance = compile_problem(problem).instance
     assert lagrangian_bound(instance).value <= optimum + SLACK
     multipliers = [data.draw(st.floats(0, 10)) for _ in instance.limit]
-    value, reduced, chosen = evaluate(instance, multipliers)
+    value, reduced, chosen = lagrangian(instance, multipliers)
     assert value <= optimum + SLACK
     assert (reduced >= 0).all()
     assert (reduced[chosen] == 0).all()

@@ -6,8 +6,8 @@ import json
 import math
 
 import pytest
-from anyblock.errors import UsageError
-from anyblock.search import Budget, Group, Option, Problem, Solution
+from anyblock.errors import BudgetError, UsageError
+from anyblock.search import Budget, Group, Option, Problem, Solution, solve
 
 A = Option("a", 1.0, {"params": 10.0, "memory": 3.0})
 B = Option("b", 0.5, {"params": 20.0, "memory": 5.0})
@@ -44,17 +44,12 @@ def test_a_budgeted_cost_is_stated_by_every_option() -> None:
         Problem(groups, (Budget("params", upper=1.0),))
 
 
-def test_budgets_on_one_cost_become_a_range() -> None:
-    problem = Problem(
-        (Group("g", (A, B)),),
-        (Budget("params", upper=30), Budget("memory", upper=9), Budget("params", lower=5), Budget("params", upper=20)),
-    )
-    assert problem.budgets == (Budget("memory", upper=9), Budget("params", upper=20, lower=5))
-
-
-def test_contradicting_budgets_are_both_named() -> None:
-    with pytest.raises(UsageError, match="'params <= 90000001' and 'params >= 100000000' contradict"):
-        Problem((Group("g", (A,)),), (Budget("params", upper=90000001), Budget("params", lower=1e8)))
+def test_every_budget_on_one_cost_is_kept() -> None:
+    budgets = (Budget("params", upper=30), Budget("params", lower=5), Budget("params", upper=20))
+    problem = Problem((Group("g", (A, B)),), budgets)
+    assert solve(problem).costs["params"] == 20
+    with pytest.raises(BudgetError, match=r"params <= 15(.|\n)*params >= 20"):
+        solve(Problem((Group("g", (A, B)),), (Budget("params", lower=20), Budget("params", upper=15))))
 
 
 def test_sums_include_fixed_costs_and_only_what_all_state() -> None:

@@ -75,7 +75,7 @@ def ranking(
     target = mixin.hook_target(0, hook)
     plan = HookPlan(kind, hook.__name__, hook, mixin, target)
     found = sweep_importance(subject.engine, [plan], Batches(_tokens(subject), batch_size=4))
-    return {(int(name.split("|")[0]), kind): scores for name, scores in found.items()}
+    return {(key.layer, kind): scores for key, scores in found.items()}
 
 
 def orders_by(scores: Orders) -> dict[tuple[int, str], torch.Tensor]:

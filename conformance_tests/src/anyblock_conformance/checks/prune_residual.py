@@ -120,8 +120,8 @@ def check_residual_hook_targets(subject: Subject) -> None:
     for hook in hooks:
         plan = HookPlan(HIDDEN_SIZE, hook.__name__, hook, stream)
         batches = Batches(subject.tokens(4, 16, seed=3), batch_size=4)
-        for name, scores in sweep_importance(subject.engine, [plan], batches).items():
-            what = f"the scores of {hook.__name__} in layer {name.partition('|')[0]}"
+        for key, scores in sweep_importance(subject.engine, [plan], batches).items():
+            what = f"the scores of {hook.__name__} in layer {key.layer}"
             equal(list(scores.shape), [subject.text_config.hidden_size], f"the shape of {what}")
             equal(scores.dtype, torch.float32, f"the dtype of {what}")
             that(bool(torch.isfinite(scores).all()), f"{what} are not finite: {scores.tolist()}")

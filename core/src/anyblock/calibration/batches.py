@@ -50,6 +50,11 @@ class Batches:
         digest.update(self.ids.cpu().contiguous().numpy().astype("<i8", copy=False).tobytes())
         return digest.hexdigest()
 
+    def spread(self, tokens: int) -> Batches:
+        """Return sequences from all over the text, evenly spaced, with at most so many tokens, but at least one sequence."""
+        count = max(1, min(len(self.ids), tokens // self.block_size))
+        return Batches(self.ids[[place * len(self.ids) // count for place in range(count)]], self.batch_size)
+
     def __len__(self) -> int:
         return -(-self.ids.shape[0] // self.batch_size)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import torch
 
@@ -19,11 +19,37 @@ from anyblock.progress import SILENT, Progress
 from anyblock.pruning.least_squares import fit_linear
 
 HELD_OUT_EVERY: Final = 4
-"""Every so-manieth batch judges a fit instead of taking part in it; of two or three batches, the last."""
+"""Every n-th batch is held out to judge a fit; of two or three batches, the last."""
+LINEAR_MAP: Final = "linear"
+"""In place of a hook's name: the linear map that stands in for a half."""
 
 if TYPE_CHECKING:
     from anyblock.contract.residual_pruning import ResidualPruning
     from anyblock.modeling.layerwise import LayerwiseModel
+
+
+@dataclass(frozen=True)
+class ScoreKey:
+    """Names one result of the sweep.
+
+    Attributes:
+        layer: the layer's index.
+        kind: the pruning kind; for a linear map, the half in whose place it is.
+        hook: the hook's name; `linear` for a linear map.
+    """
+
+    layer: int
+    kind: str
+    hook: str
+
+    def __str__(self) -> str:
+        return f"{self.layer}|{self.kind}|{self.hook}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str` returns."""
+        layer, kind, hook = text.split("|")
+        return cls(int(layer), kind, hook)
 
 
 @dataclass(frozen=True)
@@ -57,7 +83,7 @@ def sweep_importance(
     partial: Path | None = None,
     spool: Spool = IN_MEMORY,
     progress: Progress = SILENT,
-) -> dict[str, torch.Tensor]:
+) -> dict[ScoreKey, torch.Tensor]:
     """Run the teacher layer by layer with all hooks attached to the layer that runs.
 
     Args:
@@ -70,7 +96,7 @@ def sweep_importance(
         progress: where to report; the unit is tokens through one layer.
 
     Returns:
-        `{"layer|kind|hook": scores}`, float32 [units], higher is more important, and `{"layer|half|linear": map}`, float32
+        The scores of every hook in every layer, float32 [units], higher is more important, and the linear maps, float32
         [hidden, hidden].
 
     Raises:
@@ -87,12 +113,12 @@ def sweep_importance(
             hint="give more text, lower data.batch_size, or leave out pruning.attention.linear and pruning.ffn.linear",
         )
 
-    scores: dict[str, torch.Tensor] = {}
+    scores: dict[ScoreKey, torch.Tensor] = {}
     prepared, hidden = engine.prepare_all(batches, spool)
     with progress.task("Calibrating", total=batches.tokens * engine.num_layers, unit="layer tokens") as advance:
         for index in range(engine.num_layers):
             kept = None if partial is None else partial / f"{index}.safetensors"
-            attached: dict[str, ActivationStatistic] = {}
+            attached: dict[ScoreKey, ActivationStatistic] = {}
             if kept is None or not kept.is_file():
                 attached.update(_attach(engine, index, plans, len(batches)))
                 attached.update(_attach_fits(engine, index, linear or {}, len(batches)))
@@ -104,25 +130,25 @@ def sweep_importance(
             finally:
                 for handle in handles:
                     handle.remove()
-            found = {name: _result(name, statistic) for name, statistic in attached.items()}
+            found = {key: _result(key, statistic) for key, statistic in attached.items()}
             if kept is not None and kept.is_file():
-                found = load_file(kept)
+                found = {ScoreKey.parse(name): values for name, values in load_file(kept).items()}
             elif kept is not None and found:
                 kept.parent.mkdir(exist_ok=True)
                 whole = kept.with_suffix(".tmp")
-                save_file(found, whole)
+                save_file({str(key): values for key, values in found.items()}, whole)
                 whole.replace(kept)
             scores.update(found)
     return scores
 
 
-def _result(name: str, statistic: ActivationStatistic) -> torch.Tensor:
+def _result(key: ScoreKey, statistic: ActivationStatistic) -> torch.Tensor:
     if isinstance(statistic, ImportanceHook):
         scores = statistic.scores().contiguous()
         if not scores.isfinite().all():
-            layer, kind, hook = name.split("|")
             raise ExecutionError(
-                f"layer {layer}: {int((~scores.isfinite()).sum())} of {scores.numel()} scores of {hook} ({kind}) are not finite",
+                f"layer {key.layer}: {int((~scores.isfinite()).sum())} of {scores.numel()} scores of {key.hook} ({key.kind}) "
+                "are not finite",
                 expected="finite scores, from finite activations inside the layer",
                 hint="try dtype=bfloat16 or dtype=float32, whose numbers reach further",
             )
@@ -133,11 +159,11 @@ def _result(name: str, statistic: ActivationStatistic) -> torch.Tensor:
 
 def _attach_fits(
     engine: LayerwiseModel, index: int, linear: Mapping[tuple[int, str], str], num_batches: int
-) -> dict[str, LinearFitStatistic]:
+) -> dict[ScoreKey, LinearFitStatistic]:
     context = HookContext(engine.config, engine.block_configs[index], index, num_batches)
     every = min(HELD_OUT_EVERY, num_batches)
     return {
-        f"{layer}|{half}|linear": LinearFitStatistic(engine.use(index).get_submodule(module), context, every)
+        ScoreKey(layer, half, LINEAR_MAP): LinearFitStatistic(engine.use(index).get_submodule(module), context, every)
         for (layer, half), module in linear.items()
         if layer == index
     }
@@ -145,11 +171,11 @@ def _attach_fits(
 
 def _attach(
     engine: LayerwiseModel, index: int, plans: Sequence[HookPlan], num_batches: int
-) -> dict[str, ImportanceHook]:
+) -> dict[ScoreKey, ImportanceHook]:
     layer = engine.use(index)
     block = engine.block_configs[index]
     context = HookContext(engine.config, block, index, num_batches)
-    attached: dict[str, ImportanceHook] = {}
+    attached: dict[ScoreKey, ImportanceHook] = {}
     for plan in plans:
         if isinstance(plan.units, PruningMixIn) and not plan.units.applies_to(block):
             continue
@@ -162,7 +188,7 @@ def _attach(
                 expected=", ".join(name for name, _ in layer.named_modules() if name),
             ) from error
         try:
-            attached[f"{index}|{plan.kind}|{plan.name}"] = plan.hook(module, context, **plan.options)
+            attached[ScoreKey(index, plan.kind, plan.name)] = plan.hook(module, context, **plan.options)
         except TypeError as error:
             raise UsageError(f"{plan.name} refuses its options {plan.options}: {error}") from error
     return attached

@@ -12,7 +12,7 @@ from typing import Any
 
 from anyblock.checkpoint.jsonio import json_bytes
 from anyblock.checkpoint.sync import sync, sync_tree
-from anyblock.checkpoint.tempfiles import claim, collect, lock, temporary_name, writer_of
+from anyblock.checkpoint.tempfiles import claim, lock, remove_leftovers, temporary_name, writer_of
 from anyblock.errors import ExecutionError, InputError, OutputExistsError
 
 
@@ -80,7 +80,7 @@ def atomic_directory(
     real = check_target(target, overwrite=overwrite, sources=sources)
     with _naming(real):
         real.parent.mkdir(parents=True, exist_ok=True)
-        collect(real)
+        remove_leftovers(real)
         check_target(real, overwrite=overwrite)
         work, held = claim(real, Path.mkdir)
     try:
@@ -107,7 +107,7 @@ def scratch_directory(target: str | os.PathLike[str]) -> Iterator[Path]:
     """
     real = Path(os.path.realpath(target))
     with _naming(real):
-        collect(real)
+        remove_leftovers(real)
         work, held = claim(real, Path.mkdir)
     try:
         yield work
@@ -158,7 +158,7 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """
     file = Path(path)
     with _naming(file):
-        collect(file)
+        remove_leftovers(file)
         work, held = claim(file, lambda path: path.touch(exist_ok=False))
         try:
             with work.open("r+b") as stream:

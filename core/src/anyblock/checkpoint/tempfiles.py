@@ -54,7 +54,7 @@ def lock(path: Path, *, wait: bool = False) -> int:
     return descriptor
 
 
-def collect(target: Path) -> None:
+def remove_leftovers(target: Path) -> None:
     """Remove what dead writers of `target` left.
 
     A previous output that was moved away by a writer that died before it could move the new one in is put back.

@@ -1,8 +1,9 @@
-"""What a layer keeps between decoding steps."""
+"""What a layer keeps between decoding steps, and how wide its heads are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -29,3 +30,8 @@ class CacheSpec:
     def bytes(self, length: int, width: int) -> int:
         """Return the bytes kept after `length` tokens of one sequence, with `width` bytes for an element of the cache."""
         return (self.elements(length) - self.float32) * width + 4 * self.float32
+
+
+def head_width(config: Any) -> int:
+    """Return a head's width from a language model's config: its `head_dim`, else the hidden size over the query heads."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)

@@ -6,12 +6,7 @@ from typing import Any
 
 from anyblock.checkpoint.config_view import layer_view
 from anyblock.contract.blocks import BlockConfig, MambaConfig
-from anyblock.contract.cache_spec import CacheSpec
-
-
-def head_dim(config: Any) -> int:
-    """Return a head's width from a text config: its own `head_dim`, else hidden size over query heads."""
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+from anyblock.contract.cache_spec import CacheSpec, head_width
 
 
 def mamba_cache(mamba: MambaConfig, kernel: int) -> CacheSpec:
@@ -41,7 +36,7 @@ def attention_cache(config: Any, block_config: BlockConfig, layer_index: int) ->
         return CacheSpec()
     window = _window(config, layer_index)
     # A window of one token would keep none, but transformers slices with -0 then and keeps all.
-    return CacheSpec(per_token=2 * heads * head_dim(config), window=window - 1 if window and window > 1 else None)
+    return CacheSpec(per_token=2 * heads * head_width(config), window=window - 1 if window and window > 1 else None)
 
 
 def _window(config: Any, layer_index: int) -> int | None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Any, Final
 
-from anyblock.doctor.finding import Section, pip
+from anyblock.doctor.finding import Examined, pip
 
 _TIMEOUT: Final = 180
 # A broken binary may abort the interpreter, so the question is put to another one.
@@ -35,9 +35,9 @@ sys.stdout.write("\\n" + json.dumps(found))
 """
 
 
-def examine_compute() -> Section:
+def examine_compute() -> Examined:
     """Import torch and transformers in a separate process, and list the devices torch sees."""
-    section = Section("Compute")
+    section = Examined("Compute")
     found = _probe()
     for package in ("torch", "transformers"):
         error = found.get(f"{package}_error")

@@ -23,7 +23,7 @@ class Finding:
 
 
 @dataclass
-class Section:
+class Examined:
     """One part of the examination: a title, facts in the order they are shown, and what is wrong."""
 
     title: str
@@ -39,7 +39,7 @@ class Section:
 class Diagnosis:
     """The whole examination."""
 
-    sections: Mapping[str, Section]
+    sections: Mapping[str, Examined]
 
     @property
     def findings(self) -> list[Finding]:

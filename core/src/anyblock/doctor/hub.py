@@ -6,12 +6,12 @@ import os
 import shutil
 from pathlib import Path
 
-from anyblock.doctor.finding import Section, pip
+from anyblock.doctor.finding import Examined, pip
 
 
-def examine_hub() -> Section:
+def examine_hub() -> Examined:
     """Look at the cache folder and the offline switches, as `huggingface_hub` itself reads them."""
-    section = Section("Hugging Face")
+    section = Examined("Hugging Face")
     try:
         from huggingface_hub import constants
     except ImportError as error:

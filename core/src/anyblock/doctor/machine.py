@@ -8,15 +8,15 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from anyblock.doctor.finding import Section
+from anyblock.doctor.finding import Examined
 from anyblock.modeling.system_memory import memory
 
 _SCARCE: Final = 1 << 30
 
 
-def examine_machine() -> Section:
+def examine_machine() -> Examined:
     """Look at memory, threads and disk; sizes are in bytes. Less than 1 GiB of free disk is a fault."""
-    section = Section("Machine")
+    section = Examined("Machine")
     total, available = memory()
     section.facts["memory_total"] = total
     section.facts["memory_available"] = available

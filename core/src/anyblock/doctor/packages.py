@@ -12,15 +12,15 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion
 
 import anyblock
-from anyblock.doctor.finding import Section, pip
+from anyblock.doctor.finding import Examined, pip
 
 SHOWN = ("torch", "transformers", "huggingface_hub", "safetensors", "pluggy", "highspy")
 """Packages whose versions are shown even when nothing is wrong."""
 
 
-def examine_packages() -> Section:
+def examine_packages() -> Examined:
     """Compare Python and the packages of core's `Requires-Dist` with what is installed."""
-    section = Section("Python and packages")
+    section = Examined("Python and packages")
     section.facts["python"] = platform.python_version()
     section.facts["executable"] = sys.executable
     section.facts["platform"] = platform.platform()
@@ -73,7 +73,7 @@ def unmet(lines: Iterable[str]) -> list[tuple[Requirement, str]]:
     return faults
 
 
-def _core(section: Section) -> Distribution | None:
+def _core(section: Examined) -> Distribution | None:
     try:
         return distribution("anyblock")
     except PackageNotFoundError:
@@ -84,7 +84,7 @@ def _core(section: Section) -> Distribution | None:
         return None
 
 
-def _check_python(section: Section, core: Distribution) -> None:
+def _check_python(section: Examined, core: Distribution) -> None:
     wanted = core.metadata["Requires-Python"] or ""
     try:
         fits = SpecifierSet(wanted).contains(platform.python_version(), prereleases=True)

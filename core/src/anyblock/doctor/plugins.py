@@ -6,16 +6,16 @@ import contextlib
 import sys
 from pathlib import Path
 
-from anyblock.doctor.finding import Section, pip
+from anyblock.doctor.finding import Examined, pip
 from anyblock.doctor.packages import unmet
 from anyblock.plugins import PluginRecord, PluginRegistry, PluginSettings, PluginStatus
 from anyblock.plugins.requirements import core_is_too_old
 from anyblock.plugins.settings import PREFER_VARIABLE
 
 
-def examine_plugins(registry: PluginRegistry | None = None) -> Section:
+def examine_plugins(registry: PluginRegistry | None = None) -> Examined:
     """Load every usable plugin and say how to mend each that has a fault."""
-    section = Section("Plugins")
+    section = Examined("Plugins")
     settings = PluginSettings.from_env()
     found = PluginRegistry.discover(settings) if registry is None else registry
     with contextlib.redirect_stdout(sys.stderr):

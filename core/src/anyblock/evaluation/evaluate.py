@@ -14,7 +14,7 @@ from anyblock.calibration.tokenizer import load_tokenizer
 from anyblock.checkpoint.hub import resolve_model
 from anyblock.errors import UsageError
 from anyblock.evaluation.metrics import TokenMetrics
-from anyblock.evaluation.result import EvaluationResult, ModelFigures
+from anyblock.evaluation.result import EvaluationResult
 from anyblock.evaluation.windows import windows
 from anyblock.modeling.runner import Runner, check_vocabularies
 from anyblock.progress import SILENT, Progress
@@ -81,11 +81,11 @@ def evaluate(
     context = min((runner.context for runner in (child, reference) if runner and runner.context), default=None)
     if context is not None and ids.shape[1] > context:
         progress.note(f"blocks of {ids.shape[1]} tokens exceed the context of {context} that the model was made for")
-    batches = Batches(ids, batch_size or _batch_size(child, ids.shape[1]))
+    batches = Batches(ids, batch_size or child.sequences_for(ids.shape[1], _LOGITS_AT_A_TIME))
     for runner in filter(None, (child, reference)):
         runner.check_ids(ids)
     metrics = _measure(child, reference, batches, labels, progress)
-    return _result(child, reference, batches, stride, metrics)
+    return EvaluationResult.measured(metrics.result(), batches, child, reference, stride=stride)
 
 
 def _measure(
@@ -103,28 +103,6 @@ def _measure(
             metrics.update(wanted, logits, labels[first : first + len(ids)], where=f"batch {index}")
             advance(ids.numel())
     return metrics
-
-
-def _result(
-    child: Runner, teacher: Runner | None, batches: Batches, stride: int | None, metrics: TokenMetrics
-) -> EvaluationResult:
-    scores = metrics.result()
-    return EvaluationResult(
-        child=_figures(child, scores.loss),
-        tokens=scores.tokens,
-        predicted=scores.predicted,
-        block_size=batches.block_size,
-        stride=stride,
-        data_key=batches.key,
-        teacher=None if teacher is None or scores.teacher_loss is None else _figures(teacher, scores.teacher_loss),
-        kl_per_token=scores.kl,
-        top1=scores.top1,
-        top5=scores.top5,
-    )
-
-
-def _figures(runner: Runner, loss: float) -> ModelFigures:
-    return ModelFigures(loss, runner.parameters, runner.bytes, runner.tokens_per_second)
 
 
 def _tokens(data: Data, model: Model, tokenizer: Any | None, max_tokens: int | None) -> torch.Tensor:
@@ -163,7 +141,3 @@ def _loaded(model: Model, device: torch.device | str, dtype: torch.dtype | str |
 def _block_size(child: Runner, teacher: Runner | None, tokens: int) -> int:
     contexts = [runner.context for runner in (child, teacher) if runner is not None and runner.context is not None]
     return max(2, min(DEFAULT_BLOCK_SIZE, tokens, *contexts))
-
-
-def _batch_size(child: Runner, block_size: int) -> int:
-    return max(1, min(32, _LOGITS_AT_A_TIME // (block_size * (child.vocabulary or 1 << 17))))

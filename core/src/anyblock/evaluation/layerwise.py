@@ -9,7 +9,7 @@ import torch
 
 from anyblock.calibration.batches import Batches
 from anyblock.evaluation.metrics import TokenMetrics
-from anyblock.evaluation.result import EvaluationResult, ModelFigures
+from anyblock.evaluation.result import EvaluationResult
 from anyblock.modeling.device import synchronize
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.runner import Runner, check_vocabularies, enough_memory
@@ -51,8 +51,7 @@ def evaluate_layerwise(
     check_vocabularies(child, reference)
     for runner in runners:
         runner.check_ids(ids)
-    rows = _LOGITS_AT_A_TIME // (ids.shape[1] * (child.vocabulary or 1 << 17))
-    batches = Batches(ids, max(1, min(32, rows)))
+    batches = Batches(ids, child.sequences_for(ids.shape[1], _LOGITS_AT_A_TIME))
     metrics = TokenMetrics()
     total = batches.tokens * (sum(runner.engine.num_layers for runner in runners) + 1)
     with progress.task("Evaluating", total=total, unit="layer tokens") as advance:
@@ -62,19 +61,7 @@ def evaluate_layerwise(
             logits = [runner.logits_of(index) for runner in runners]
             metrics.update(logits[1] if len(logits) > 1 else None, logits[0], part, where=f"batch {index}")
             advance(part.numel())
-    scores = metrics.result()
-    return EvaluationResult(
-        child=child.figures(scores.loss),
-        tokens=scores.tokens,
-        predicted=scores.predicted,
-        block_size=batches.block_size,
-        stride=None,
-        data_key=batches.key,
-        teacher=None if reference is None or scores.teacher_loss is None else reference.figures(scores.teacher_loss),
-        kl_per_token=scores.kl,
-        top1=scores.top1,
-        top5=scores.top5,
-    )
+    return EvaluationResult.measured(metrics.result(), batches, child, reference)
 
 
 class LayerwiseRunner(Runner):
@@ -125,10 +112,6 @@ class LayerwiseRunner(Runner):
             logits = self.engine.logits(states, batch)
             self._timed.append((batch.input_ids.numel(), self._seconds[position] + self._now() - start))
         return logits
-
-    def figures(self, loss: float) -> ModelFigures:
-        """Return what the result says of this model."""
-        return ModelFigures(loss, self.parameters, self.bytes, self.tokens_per_second)
 
     def _now(self) -> float:
         synchronize(self.device)

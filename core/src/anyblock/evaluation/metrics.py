@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
 
 import torch
 
 from anyblock.errors import ExecutionError, InputError
+from anyblock.modeling.logit_chunks import logit_chunks
 
 CHUNK_ELEMENTS = 1 << 24
 """Logits that are held in float32 at a time: 64 MiB a copy."""
@@ -52,8 +51,6 @@ def perplexity(loss: float) -> float:
 @dataclass
 class TokenMetrics:
     """Running totals over tokens.
-
-    Totals of disjoint data can be merged, and they are plain numbers, so a task can send them elsewhere.
 
     Attributes:
         tokens: positions seen.
@@ -106,11 +103,9 @@ class TokenMetrics:
         following = following.reshape(-1).to(child_logits.device)
         child = child_logits.reshape(-1, vocabulary)
         teacher = None if teacher_logits is None else teacher_logits.reshape(-1, vocabulary)
-        rows = max(1, chunk_elements // vocabulary)
         with torch.no_grad():
-            for start in range(0, len(own), rows):
-                part = slice(start, start + rows)
-                place = _Place(where, start, length)
+            for part in logit_chunks(len(own), vocabulary, chunk_elements):
+                place = _Place(where, part.start, length)
                 self._add(None if teacher is None else teacher[part], child[part], own[part], following[part], place)
 
     def _add(
@@ -144,10 +139,6 @@ class TokenMetrics:
             ratio.masked_fill_(teacher == -math.inf, 0.0)  # the limit of p log(p / q) for p towards 0
         self.kl_sum += _total(teacher.exp_().mul_(ratio).sum(dim=1), counted, "KL(teacher || child) is", place)
 
-    def merge(self, other: TokenMetrics) -> TokenMetrics:
-        """Return the totals of both."""
-        return TokenMetrics(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(TokenMetrics)})
-
     def result(self) -> TokenScores:
         """Return the averages.
 
@@ -169,15 +160,6 @@ class TokenMetrics:
             top1=self.top1_hits / self.tokens,
             top5=self.top5_hits / self.tokens,
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the totals as plain numbers."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote."""
-        return cls(**data)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from anyblock.errors import ConfigError
 from anyblock.evaluation.metrics import perplexity
+
+if TYPE_CHECKING:
+    from anyblock.calibration.batches import Batches
+    from anyblock.evaluation.metrics import TokenScores
+    from anyblock.modeling.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,11 @@ class ModelFigures:
     parameters: int
     bytes: int
     tokens_per_second: float
+
+    @classmethod
+    def of(cls, runner: Runner, loss: float) -> Self:
+        """Return the figures of a model that has run, with its loss."""
+        return cls(loss, runner.parameters, runner.bytes, runner.tokens_per_second)
 
     @property
     def perplexity(self) -> float:
@@ -59,6 +69,34 @@ class EvaluationResult:
     kl_per_token: float | None = None
     top1: float | None = None
     top5: float | None = None
+
+    @classmethod
+    def measured(
+        cls, scores: TokenScores, batches: Batches, child: Runner, teacher: Runner | None, stride: int | None = None
+    ) -> Self:
+        """Return the result of models that have run.
+
+        Args:
+            scores: averages over the text.
+            batches: the text.
+            child: the evaluated model.
+            teacher: what it was compared with.
+            stride: see the attribute.
+        """
+        return cls(
+            child=ModelFigures.of(child, scores.loss),
+            tokens=scores.tokens,
+            predicted=scores.predicted,
+            block_size=batches.block_size,
+            stride=stride,
+            data_key=batches.key,
+            teacher=None
+            if teacher is None or scores.teacher_loss is None
+            else ModelFigures.of(teacher, scores.teacher_loss),
+            kl_per_token=scores.kl,
+            top1=scores.top1,
+            top5=scores.top5,
+        )
 
     @property
     def loss(self) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.contract.cost import LatencyScenario, MeasuredCost, SubblockCalls
 from anyblock.latency.additive_model import FIXED, LatencyModel
-from anyblock.latency.replay import Recording, fixed_calls, layer_calls, model_calls, record
+from anyblock.latency.replay import Recording, fixed_calls, layer_calls, model_calls, record_calls
 from anyblock.modeling.device import describe_device
 from anyblock.modeling.variants import LayerVariants
 from anyblock.progress import Progress
@@ -129,7 +129,7 @@ class ShapeTimes:
         """
         missing = {key: shape for key, shape in shapes.items() if key not in self._known}
         if missing:
-            recording = record(
+            recording = record_calls(
                 self._engine.model,
                 self._engine.layers,
                 self._scenario,

@@ -56,7 +56,7 @@ class Recording:
 
 
 @torch.no_grad()
-def record(
+def record_calls(
     model: Any, layers: Sequence[nn.Module], scenario: LatencyScenario, *, only: Collection[int] | None = None
 ) -> Recording:
     """Run the scenario's passes through a whole model and keep what each decoder layer receives.

@@ -21,7 +21,7 @@ class _Reached(Exception):  # noqa: N818 - it ends a pass, nothing has failed
     """A module is about to run that the pass was meant to stop before."""
 
 
-def record(run: Callable[[], object], layer: nn.Module, before: Collection[nn.Module]) -> Outputs:
+def record_answers(run: Callable[[], object], layer: nn.Module, before: Collection[nn.Module]) -> Outputs:
     """Run a layer until one of the modules `before` is called, and return what other modules had returned by then.
 
     A module is left out that ran inside one that is in, that was called more than once, that returned anything but a tensor

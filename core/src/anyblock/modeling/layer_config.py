@@ -6,6 +6,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Final
 
+from anyblock.contract.cache_spec import head_width
+
 _PARENT: Final = "_anyblock_parent"
 _DIFFERENCES: Final = "_heterogeneity_spec"
 _DELEGATED: Final = ("_attn_implementation_internal", "_experts_implementation_internal")
@@ -25,7 +27,7 @@ def layer_config(config: Any, overrides: Mapping[str, Any]) -> Any:
     for name in (*_DELEGATED, _DIFFERENCES):
         own.__dict__.pop(name, None)
     if "num_attention_heads" in overrides and not getattr(own, "head_dim", None):
-        own.head_dim = own.hidden_size // own.num_attention_heads
+        own.head_dim = head_width(own)
     for name, value in overrides.items():
         setattr(own, name, value)
     own.__dict__[_PARENT] = config

@@ -18,6 +18,7 @@ from torch import nn
 
 from anyblock.modeling.finite import require_finite_score
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
+from anyblock.modeling.logit_chunks import logit_chunks
 from anyblock.modeling.spool import Spool
 
 CHUNK_ELEMENTS: Final = 1 << 23
@@ -100,6 +101,4 @@ def predictions(head: nn.Linear, final: torch.Tensor) -> Iterator[tuple[slice, t
 
 
 def _chunks(head: nn.Linear, tokens: int) -> Iterator[slice]:
-    rows = max(1, CHUNK_ELEMENTS // head.out_features)
-    for start in range(0, tokens, rows):
-        yield slice(start, start + rows)
+    return logit_chunks(tokens, head.out_features, CHUNK_ELEMENTS)

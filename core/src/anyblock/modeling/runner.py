@@ -44,6 +44,10 @@ class Runner:
         length = getattr(text, "max_position_embeddings", None)
         return length if isinstance(length, int) and length > 0 else None
 
+    def sequences_for(self, length: int, logits: int) -> int:
+        """Return how many sequences of this length have at most so many logits together: 1 to 32."""
+        return max(1, min(32, logits // (length * (self.vocabulary or 1 << 17))))
+
     def check_ids(self, ids: torch.Tensor) -> None:
         """Refuse tokens that the model cannot embed.
 

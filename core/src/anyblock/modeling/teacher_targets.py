@@ -12,6 +12,7 @@ from anyblock.contract.scoring_metric import ScoringMetric
 from anyblock.errors import UsageError
 from anyblock.modeling.finite import require_finite_score
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
+from anyblock.modeling.logit_chunks import logit_chunks
 from anyblock.modeling.metrics import kl_divergence
 from anyblock.modeling.spool import Spool
 
@@ -91,8 +92,6 @@ class TeacherTargets:
 
     def _parts(self) -> Iterator[slice]:
         batch, length = self._batch.input_ids.shape
-        rows = max(1, min(length, CHUNK_ELEMENTS // (self._engine.config.vocab_size * batch)))
         if self._metric.sees == "final_hidden":
-            rows = length
-        for start in range(0, length, rows):
-            yield slice(start, min(start + rows, length))
+            return iter((slice(0, length),))
+        return logit_chunks(length, self._engine.config.vocab_size * batch, CHUNK_ELEMENTS)

@@ -35,7 +35,7 @@ from anyblock.pipeline.stages.search import check_reachable, chosen_candidates, 
 from anyblock.pipeline.stages.teacher import run_teacher
 from anyblock.pipeline.summary import summarise
 from anyblock.progress import SILENT, Progress
-from anyblock.realize.realize import origin_of
+from anyblock.realize.realize import inputs_hash_of
 
 if TYPE_CHECKING:
     from anyblock.candidates.sources import Orders
@@ -79,7 +79,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     """
     output = Path(config.output)
     run = RunFolder(run_path(config))
-    if output.exists() and not overwrite and origin_of(output) is None:
+    if output.exists() and not overwrite and inputs_hash_of(output) is None:
         raise OutputExistsError(f"{output} is there already", hint="choose another output, or pass --overwrite")
     # Whatever can be refused is refused here, before anything is written.
     resolve_devices(config.device)

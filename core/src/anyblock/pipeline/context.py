@@ -25,6 +25,7 @@ from anyblock.progress import Progress
 if TYPE_CHECKING:
     import torch
 
+    from anyblock.calibration.batches import Batches
     from anyblock.contract.candidate_source import CandidateSource
     from anyblock.contract.scoring_metric import ScoringMetric
     from anyblock.family import ModelFamily
@@ -192,6 +193,21 @@ class RunContext:
             if origins[name].distribution != CORE
         }
         return found | ({"linear": self.linear.key} if self.linear.key else {}) | self.pooled | added
+
+    def inputs(self, *, orders: Orders | None = None, batches: Batches | None = None, **more: Any) -> dict[str, Any]:
+        """Return what the result of a stage that computes with the teacher depends on.
+
+        Args:
+            orders: how units are sorted, where candidates are made.
+            batches: the text, where one is run.
+            more: whatever else it depends on.
+        """
+        found: dict[str, Any] = {"teacher": self.teacher.checkpoint.fingerprint(), "execution": self.execution}
+        if orders is not None:
+            found["orders"] = self.choices_key(orders)
+        if batches is not None:
+            found |= {"tokens": batches.key, "batch_size": batches.batch_size}
+        return found | more
 
     @property
     def execution(self) -> dict[str, str]:

@@ -12,8 +12,8 @@ from anyblock.config.budget import Bound
 from anyblock.costs.registry import CandidateCosts
 from anyblock.pipeline.model_source import Shapes, Source
 from anyblock.pipeline.stages.narrow_teacher import NARROWED
-from anyblock.pipeline.stages.teacher import TEACHER
-from anyblock.search.budgets import resolve_bound
+from anyblock.pipeline.stages.search import resolve_budget
+from anyblock.pipeline.stages.teacher import CONVERTED
 
 _SLACK: Final = 16 << 20
 """For scores, reports and tokenizer files, in bytes."""
@@ -39,11 +39,11 @@ def require_run_space(
         ExecutionError: there is too little; says how much is free and how much is needed.
     """
     kept = 0
-    if not is_subblock_checkpoint(source.path) and not (run / TEACHER).exists():
+    if not is_subblock_checkpoint(source.path) and not (run / CONVERTED).exists():
         kept += _bytes(source.shapes)
     if narrow is not source and not (run / NARROWED).exists():
         kept += _bytes(narrow.shapes)
-    limits = [resolve_bound(bound, reference).upper for bound in bounds if bound.cost == "params"]
+    limits = [resolve_budget(bound, reference).upper for bound in bounds if bound.cost == "params"]
     share = min([1.0, *(limit / reference["params"] for limit in limits if limit is not None)])
     child = 0 if output.exists() else int(share * _bytes(source.shapes))
     if existing_parent(run).stat().st_dev == existing_parent(output).stat().st_dev:

@@ -77,4 +77,4 @@ def search_run(
             problem, gap=settings.gap, count=solutions, min_distance=min_distance, time_limit=settings.time_limit
         )
     blocks = [child_blocks(costed.blocks, chosen_candidates(costed, solution)) for solution in found]
-    return FoundSolutions(found, blocks, costed.blocks, sorted(budget.cost for budget in problem.budgets))
+    return FoundSolutions(found, blocks, costed.blocks, sorted({budget.cost for budget in problem.budgets}))

@@ -21,6 +21,26 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import AnyBlockError, ConfigError, InputError
 from anyblock.modeling.process_memory import peak_memory, reset_peak_memory
 
+STAGES: Final = (
+    "candidates",
+    "data",
+    "teacher",
+    "measured-costs",
+    "importance",
+    "hidden-size",
+    "scores",
+    "search",
+    "refine",
+    "adaptations",
+    "child",
+    "latency-check",
+    "evaluation",
+    "evaluations",
+)
+"""Every stage, in the order in which data passes through them; the number of a stage's folder is its place here.
+
+A stage that plugins can add to runs once per name, as `GROUP:NAME`, for instance `adaptations:repair`.
+"""
 _INPUTS: Final = "inputs.json"
 _DONE: Final = "stage.json"
 _HOLDER: Final = ".holder.json"
@@ -71,12 +91,14 @@ class Stage:
     unfinished stage with the same inputs are kept, so that it can go on; anything else is cleared.
 
     Args:
+        name: one of `STAGES`, or `GROUP:NAME`.
         folder: the stage's folder in the run.
         inputs: everything the result depends on, as JSON data.
         ran: the names of stages that this process worked on; this one adds itself when it runs.
     """
 
-    def __init__(self, folder: Path, inputs: Mapping[str, Any], ran: set[str]) -> None:
+    def __init__(self, name: str, folder: Path, inputs: Mapping[str, Any], ran: set[str]) -> None:
+        self.name = name
         self.folder = folder
         self._ran = ran
         self.fingerprint = digest(inputs)
@@ -113,7 +135,7 @@ class Stage:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             write_json_atomic(self.folder / _INPUTS, {"fingerprint": self.fingerprint, "inputs": self.inputs})
-        self._ran.add(self.folder.name)
+        self._ran.add(self.name)
         begin = time.monotonic()
         reset_peak_memory()
         yield self.folder
@@ -159,10 +181,24 @@ class RunFolder:
             )
         return cls(path)
 
+    def folder(self, stage: str) -> Path:
+        """Return where a stage of `STAGES` keeps its files."""
+        group, _, name = stage.partition(":")
+        return self.path / "stages" / f"{STAGES.index(group):02}-{name or group}"
+
+    def is_finished(self, stage: str) -> bool:
+        """Return whether the stage has a result."""
+        return (self.folder(stage) / _DONE).is_file()
+
+    def done(self, stage: str) -> dict[str, Any]:
+        """Return what a finished stage says of itself: its files, seconds, and peak memory in bytes."""
+        found: dict[str, Any] = read_json(self.folder(stage) / _DONE)
+        return found
+
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
         """Return a stage by name; `skipped` says whether its result is there already."""
         self.used.append(name)
-        return Stage(self.path / "stages" / name, inputs, self.ran)
+        return Stage(name, self.folder(name), inputs, self.ran)
 
     def result(self, stage: str, name: str) -> Path:
         """Return the path of a finished stage's file.
@@ -170,10 +206,9 @@ class RunFolder:
         Raises:
             InputError: the stage is not finished.
         """
-        folder = self.path / "stages" / stage
-        if not (folder / _DONE).is_file():
+        if not self.is_finished(stage):
             raise self.unfinished(f"the stage {stage!r} is not finished")
-        return folder / name
+        return self.folder(stage) / name
 
     def unfinished(self, what: str) -> InputError:
         """Return an error for a run that has not got far enough, which says who works on it, if anybody does."""
@@ -189,7 +224,7 @@ class RunFolder:
         Raises:
             ConfigError: it is missing or damaged.
         """
-        inputs: dict[str, Any] = read_json(self.path / "stages" / stage / _INPUTS)["inputs"]
+        inputs: dict[str, Any] = read_json(self.folder(stage) / _INPUTS)["inputs"]
         return inputs
 
     def holder(self) -> str | None:

@@ -12,7 +12,6 @@ from anyblock.config.schema import RunConfig
 from anyblock.contract.adaptation import Adaptation
 from anyblock.costs.registry import CandidateCosts
 from anyblock.pipeline.context import RunContext
-from anyblock.pipeline.run_folder import read_json
 from anyblock.pipeline.stages.adapt import AdaptationResult, adaptations, read_adaptation, stage_of
 from anyblock.pipeline.stages.candidates import CostedCandidates, scenario_of
 from anyblock.pipeline.stages.latency_check import read_latency_check
@@ -111,7 +110,7 @@ def _notes(context: RunContext) -> Iterator[str]:
         if scenario.generated:
             yield f"Throughput: {scenario.throughput(check.measured):.4g} generated tokens a second, prefill included."
     for name, adaptation in adaptations(context.config, context.family):
-        found = read_adaptation(context.run, stage_of(name, adaptation))
+        found = read_adaptation(context.run, stage_of(name))
         if found is not None:
             yield from _adaptation(name, adaptation, found)
 
@@ -140,10 +139,10 @@ def _plain(costs: CandidateCosts) -> dict[str, float]:
 def _stages(context: RunContext) -> tuple[StageLine, ...]:
     lines = []
     for name in context.run.used:
-        data = read_json(context.run.result(name, "stage.json"))
+        data = context.run.done(name)
         lines.append(
             StageLine(
-                name.partition("-")[2],
+                name.rpartition(":")[2],
                 data["seconds"],
                 reused=name not in context.run.ran,
                 memory=data.get("peak_memory"),

@@ -10,6 +10,7 @@ import torch
 
 from anyblock.checkpoint.config_view import layer_view
 from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.cache_spec import head_width
 from anyblock.contract.importance_hook import ImportanceHook
 from anyblock.contract.pruning_mixin import Half, PruningMixIn, Repair
 from anyblock.contract.tensor_axis import Role, Segment, Silence, TensorAxis, silenced
@@ -46,12 +47,6 @@ class KVHeadsLayerDescriptor:
     def tensor_name(self, layer_index: int, part: str) -> str:
         """Return the checkpoint name of `part`, for instance `q_proj.weight`."""
         return f"{self.attn_prefix_name.format(layer_idx=layer_index)}.{part}"
-
-
-def head_width(config: Any) -> int:
-    """Return `head_dim`, or the hidden size over the query heads where the configuration does not say."""
-    width = getattr(config, "head_dim", None)
-    return int(width) if width else int(config.hidden_size) // int(config.num_attention_heads)
 
 
 class _HeadsMixIn(PruningMixIn):

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from anyblock.contract.cache_spec import head_width
 from anyblock.contract.importance_hook import ImportanceHook
 from anyblock.contract.residual_pruning import HIDDEN_SIZE, ResidualPruning
 from anyblock.contract.tensor_axis import Segment, Silence, TensorAxis
 from anyblock.errors import PluginError
 from anyblock.importance.norms import LayerNormContributionHook
-from anyblock.pruning.heads import head_width
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def realize(
     *,
     repaired: Mapping[str, torch.Tensor] | None = None,
     channels: Sequence[int] | None = None,
-    origin: str = "",
+    inputs_hash: str = "",
     overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> Path:
@@ -50,7 +50,7 @@ def realize(
         repaired: tensors by checkpoint name that replace those of the candidates, in the same shapes.
         channels: where `teacher` itself is narrower than the model that was given: the channels of the residual stream that
             it keeps, in its order, for the record.
-        origin: a hash of all inputs, kept in the child's record, by which a run knows a child that it wrote.
+        inputs_hash: a hash of all inputs, kept in the child's record, by which a run knows a child that it wrote.
         overwrite: replace what is at `output`.
         progress: where to report; the unit is groups.
 
@@ -79,13 +79,13 @@ def realize(
                 if candidate is not None and (units := weights.kept_units(candidate)) is not None:
                     kept[group] = {"kind": candidate.kind, "units": units}
             advance(1)
-        record = {"origin": origin, "kept_units": kept}
+        record = {"origin": inputs_hash, "kept_units": kept}
         (work / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         writer.finish()
     return output
 
 
-def origin_of(path: Path) -> str | None:
+def inputs_hash_of(path: Path) -> str | None:
     """Return the hash of inputs in a child's record; None when there is no such child."""
     try:
         record = json.loads((path / RECORD).read_text(encoding="utf-8"))

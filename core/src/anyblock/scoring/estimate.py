@@ -104,17 +104,24 @@ def _divergence(change: torch.Tensor, gradients: torch.Tensor) -> float:
     return float(quadratic.log1p().sum(dtype=torch.float64))
 
 
-def sample_for_exact(candidates: Sequence[Candidate], estimates: Mapping[str, float], count: int) -> list[Candidate]:
-    """Choose the candidates to score exactly: of each half evenly spread over the order of the estimates, both ends included."""
-    ordered = sorted(candidates, key=lambda candidate: (estimates[candidate.key], candidate.key))
-    if count >= len(ordered):
-        return ordered
+def spread_sample(
+    candidates: Sequence[Candidate], predicted: Mapping[str, float], count: int, *, part: float = 1.0
+) -> list[Candidate]:
+    """Choose candidates to score exactly: of each half evenly spread over the order of the predictions, ends included.
+
+    Args:
+        candidates: what to choose from.
+        predicted: by candidate key.
+        count: about how many to choose; a half has at least two, so that it can be judged.
+        part: which part of each half's order to spread over, from the best on.
+    """
+    ordered = sorted(candidates, key=lambda candidate: (predicted[candidate.key], candidate.key))
     halves = [[c for c in ordered if c.half == half] for half in sorted({c.half for c in ordered})]
     chosen: set[str] = set()
     for mine in halves:
         # In proportion, but enough of each to see how far it is off on the whole.
         share = max(round(count * len(mine) / len(ordered)), min(4, count // len(halves)), 2)
-        places = np.unique(np.linspace(0, len(mine) - 1, min(share, len(mine))).round().astype(int))
+        places = np.unique(np.linspace(0, part * (len(mine) - 1), min(share, len(mine))).round().astype(int))
         chosen.update(mine[place].key for place in places)
     return [candidate for candidate in ordered if candidate.key in chosen]
 

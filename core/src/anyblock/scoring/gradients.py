@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import nn
 
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.linear_head_targets import LinearTargets, predictions
+from anyblock.modeling.logit_chunks import logit_chunks
 from anyblock.modeling.teacher_targets import CHUNK_ELEMENTS, TeacherTargets
 
 
@@ -40,7 +39,8 @@ def probe_gradients(
         return _probe_linear_head(engine, head, batch, hidden, probes, generator)
     found = torch.zeros(probes, *hidden.shape, device=hidden.device)
     leaf = hidden.detach().clone().requires_grad_()
-    for part in _parts(engine, hidden):
+    count, length, _ = hidden.shape
+    for part in logit_chunks(length, engine.config.vocab_size * count, CHUNK_ELEMENTS):
         with torch.enable_grad():
             scores = engine.logits(leaf, batch, keep=part).float().log_softmax(-1).flatten(0, 1)
             drawn = torch.multinomial(scores.detach().exp().cpu(), probes, replacement=True, generator=generator)
@@ -118,10 +118,3 @@ def input_gradients(
         (back,) = torch.autograd.grad(output, leaf, gradient.to(output.dtype), retain_graph=more)
         found[place] = back.float()
     return found
-
-
-def _parts(engine: LayerwiseModel, hidden: torch.Tensor) -> Iterator[slice]:
-    count, length, _ = hidden.shape
-    rows = max(1, min(length, CHUNK_ELEMENTS // (engine.config.vocab_size * count)))
-    for start in range(0, length, rows):
-        yield slice(start, min(start + rows, length))

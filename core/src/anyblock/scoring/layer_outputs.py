@@ -16,7 +16,7 @@ from torch import nn
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.contract.blocks import group_name
-from anyblock.modeling.activation_cache import Answer, Form, answering, record, replayed
+from anyblock.modeling.activation_cache import Answer, Form, answering, record_answers, replayed
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.spool import Spool, SpooledTensors
 from anyblock.modeling.variants import LayerVariants
@@ -98,7 +98,7 @@ class LayerOutputs:
         ffn = {engine.model.get_submodule(owner) for owner in owners if f"{owner}.".startswith(f"{path}.")}
         shared: _Shared = {}
         for position in range(len(self._batches)):
-            for name, (tensor, form) in record(lambda at=position: runs.output(layer, at), layer, ffn).items():  # type: ignore[misc]
+            for name, (tensor, form) in record_answers(lambda at=position: runs.output(layer, at), layer, ffn).items():  # type: ignore[misc]
                 shared.setdefault(name, (self._spool.collect(), form))[0].append(tensor)
         return shared
 

@@ -7,7 +7,7 @@ Both gradients are carried backwards through the child's layers once; each candi
 kept token by token, and those of several exchanges add up inside the square: that is how exchanges act on one another.
 
 The curvature is taken token by token, and the removal of an attention changes many tokens alike: so some exchanges of each half are
-measured, and its curvature is brought to their level. A search picks just those exchanges whose harm is underestimated; whatever it
+measured, and its curvature is corrected by them. A search picks just those exchanges whose harm is underestimated; whatever it
 picks can be measured, and the search repeated.
 """
 
@@ -31,18 +31,19 @@ from anyblock.modeling.metrics import KlDivergence
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.modeling.teacher_targets import TeacherTargets
 from anyblock.progress import SILENT, Progress
+from anyblock.scoring.estimate import spread_sample
 from anyblock.scoring.gradients import divergence_gradients, input_gradients, probe_gradients
 from anyblock.scoring.replace_one import TeacherTrace
 
-_LEVELS: Final = (0.5, 4.0)
-"""A handful of measurements says no more."""
+_FACTORS: Final = (0.5, 4.0)
+"""Bounds of the curvature's correction; a handful of measurements justifies no more."""
 
 Choice = Sequence[Candidate]
 """One candidate for each subblock, the teacher's own among them."""
 
 
-class Surroundings:
-    """The scoring text as the teacher sees it, to judge children and their neighbours by.
+class ChildScorer:
+    """Judges children and swaps in them by the scoring text as the teacher sees it.
 
     Args:
         engine: the teacher.
@@ -99,8 +100,8 @@ class Surroundings:
             hidden = self._passed(child, index, hidden)
         return self._mean(hidden)
 
-    def neighbours(self, choice: Choice, candidates: Sequence[Candidate]) -> Neighbourhood:
-        """Estimate what each candidate would change in a child, alone and together with others.
+    def swaps(self, choice: Choice, candidates: Sequence[Candidate]) -> SwapScores:
+        """Estimate what each candidate would change in a child, individually and jointly with others.
 
         Args:
             choice: the child.
@@ -150,7 +151,7 @@ class Surroundings:
         def measure(exchanges: Sequence[Candidate]) -> list[float]:
             return [value - own for value in self._exchanged(child, exchanges, inputs)]
 
-        return Neighbourhood(found, candidates, chosen, measure)
+        return SwapScores(found, candidates, chosen, measure)
 
     @torch.no_grad()
     def _exchanged(
@@ -218,8 +219,8 @@ class Surroundings:
         return sum(value for value, _ in pairs) / sum(tokens for _, tokens in pairs)
 
 
-class Neighbourhood:
-    """What exchanges in a child would change of its divergence, in nats a token.
+class SwapScores:
+    """What swaps of candidates in a child would change of its divergence, in nats per token.
 
     Args:
         products: `{candidate key: products of its change with the slope and the probes, [1 + probes, tokens]}`; candidates
@@ -245,15 +246,7 @@ class Neighbourhood:
 
     def sample(self, count: int) -> list[Candidate]:
         """Choose exchanges to measure: of each half, spread over the better half of what is predicted for it."""
-        predicted = self.alone()
-        found: list[Candidate] = []
-        for half in sorted({candidate.half for candidate in self._free.values()}):
-            mine = [candidate for candidate in self._free.values() if candidate.half == half]
-            mine.sort(key=lambda candidate: (predicted[candidate.key], candidate.key))
-            share = max(round(count * len(mine) / len(self._free)), min(4, count // 2), 2)
-            places = torch.linspace(0, (len(mine) - 1) / 2, min(share, len(mine))).round().long()
-            found += [mine[place] for place in sorted(set(places.tolist()))]
-        return found
+        return spread_sample(list(self._free.values()), self.individual(), count, part=0.5)
 
     def unmeasured(self, keys: Iterable[str]) -> list[Candidate]:
         """Return those of these exchanges that nothing but a prediction is known of."""
@@ -265,40 +258,40 @@ class Neighbourhood:
             keys = [candidate.key for candidate in exchanges]
             self._measured.update(zip(keys, self._measure(exchanges), strict=True))
 
-    def levels(self) -> dict[str, float]:
+    def factors(self) -> dict[str, float]:
         """Return `{half: factor}` by which the curvature is underestimated: the median of what was measured."""
         ratios: dict[str, list[float]] = {}
         for key, change in self._measured.items():
             slope, curvature = _parts(self._products[key])
             if curvature > 0 and math.isfinite(change):
                 ratios.setdefault(self._free[key].half, []).append((change - slope) / curvature)
-        least, most = _LEVELS
+        least, most = _FACTORS
         return {half: min(max(statistics.median(found), least), most) for half, found in ratios.items()}
 
-    def raise_to(self, levels: Mapping[str, float]) -> None:
-        """Multiply the curvature of each half by its level, 1 where there is none."""
+    def calibrate(self, factors: Mapping[str, float]) -> None:
+        """Multiply the curvature of each half by its factor, 1 where there is none."""
         for key, candidate in self._free.items():
             product = self._products[key].clone()
-            product[1:] *= levels.get(candidate.half, 1.0) ** 0.5
+            product[1:] *= factors.get(candidate.half, 1.0) ** 0.5
             self._products[key] = product
 
-    def alone(self) -> dict[str, float]:
+    def individual(self) -> dict[str, float]:
         """Return `{candidate key: change}` for each candidate as the only exchange; 0 for what the child has."""
-        free = {key: self._alone(key) for key in self._free}
+        free = {key: self._individual(key) for key in self._free}
         return dict.fromkeys(self._own, 0.0) | dict.fromkeys(self._barred, math.inf) | free
 
-    def together(self, keys: Iterable[str]) -> float:
+    def joint(self, keys: Iterable[str]) -> float:
         """Return the change that these exchanges make together; what the child has already changes nothing."""
         free = [key for key in keys if key in self._free]
         if not free:
             return 0.0
-        known = sum(self._alone(key) - _change(self._products[key]) for key in free)
+        known = sum(self._individual(key) - _change(self._products[key]) for key in free)
         return _change(torch.stack([self._products[key] for key in free]).sum(0)) + known
 
-    def besides(self, keys: Iterable[str]) -> dict[str, float]:
-        """Return `{candidate key: change}` that each candidate would make beside these exchanges, instead of that of its group."""
+    def given(self, keys: Iterable[str]) -> dict[str, float]:
+        """Return `{candidate key: change}` of each candidate given these exchanges; it replaces the one of its own group."""
         exchanged = {self._free[key].group: self._products[key] for key in keys if key in self._free}
-        found = self.alone()
+        found = self.individual()
         if not exchanged:
             return found
         total = torch.stack(list(exchanged.values())).sum(0)
@@ -308,7 +301,7 @@ class Neighbourhood:
             found[key] += float(cross)
         return found
 
-    def _alone(self, key: str) -> float:
+    def _individual(self, key: str) -> float:
         return self._measured[key] if key in self._measured else _change(self._products[key])
 
 

@@ -5,7 +5,7 @@ numpy and highspy are imported when a problem is solved, not when this package i
 
 from __future__ import annotations
 
-from anyblock.search.budgets import Budget, merge_budgets, parse_budget, parse_budgets
+from anyblock.search.budgets import Budget
 from anyblock.search.homogeneous import homogeneous
 from anyblock.search.problem import Group, Option, Problem
 from anyblock.search.reach import Reachable
@@ -24,9 +24,6 @@ __all__ = [
     "SweepPoint",
     "homogeneous",
     "largest",
-    "merge_budgets",
-    "parse_budget",
-    "parse_budgets",
     "smallest",
     "solve",
     "solve_diverse",

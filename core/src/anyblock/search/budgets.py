@@ -1,16 +1,12 @@
-"""Budgets: bounds on a summed cost, from numbers or from what a person writes."""
+"""Budgets: bounds on a summed cost."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from anyblock.errors import ConfigError, UsageError, nearest
-
-if TYPE_CHECKING:
-    from anyblock.config.budget import Bound
+from anyblock.errors import UsageError
 
 ROUNDING: Final = 1e-13
 """Relative slack of a budget: sums of a thousand floats are this exact, and counts below 1e12 stay exact."""
@@ -65,86 +61,3 @@ class Budget:
 def exact(value: float) -> str:
     """Return a number as text that no reader can mistake for another one: `92345344`, `0.125`, `1.5e+20`."""
     return f"{value:.15g}"
-
-
-def merge_budgets(budgets: Iterable[Budget]) -> tuple[Budget, ...]:
-    """Return one budget a cost, sorted by cost: the range that keeps all that were given on it.
-
-    Raises:
-        UsageError: when two budgets on the same cost contradict each other; the message names both.
-    """
-    merged: dict[str, Budget] = {}
-    for budget in budgets:
-        known = merged.get(budget.cost)
-        merged[budget.cost] = budget if known is None else _both(known, budget)
-    return tuple(merged[cost] for cost in sorted(merged))
-
-
-def _both(first: Budget, second: Budget) -> Budget:
-    uppers = [budget.upper for budget in (first, second) if budget.upper is not None]
-    lowers = [budget.lower for budget in (first, second) if budget.lower is not None]
-    upper, lower = min(uppers, default=None), max(lowers, default=None)
-    if upper is not None and lower is not None and lower > upper:
-        raise UsageError(
-            f"the budgets '{first}' and '{second}' contradict each other", hint="leave one of them out, or widen it"
-        )
-    return Budget(first.cost, upper=upper, lower=lower)
-
-
-def parse_budget(text: str, teacher: Mapping[str, float]) -> Budget:
-    """Read a budget as a person writes it.
-
-    Args:
-        text: `params=0.8x`, `params=80%`, `params=100M`, `memory=2.5GiB`, `latency<=12ms`, `kv_heads>=40`,
-            `params=90M..100M`. `=` is an upper bound, except that `throughput=500` asks for at least so much.
-        teacher: the teacher's value of every cost that can be budgeted, in the unit of `anyblock.costs.registry`; `x` and
-            `%` are shares of it.
-
-    Raises:
-        UsageError: when the text is no budget, or its cost is unknown or not among the teacher's.
-    """
-    from anyblock.config.budget import merge_entries, parse_bound
-
-    try:
-        ((cost, (value, _)),) = merge_entries([(text, "")]).items()
-        bound = parse_bound(cost, value)
-    except ConfigError as error:
-        raise UsageError(error.what, expected=error.expected, hint=error.hint) from error
-    return resolve_bound(bound, teacher)
-
-
-def resolve_bound(bound: Bound, teacher: Mapping[str, float]) -> Budget:
-    """Return a bound in absolute numbers.
-
-    Args:
-        bound: as it was written; `x` and `%` are shares of the teacher.
-        teacher: the teacher's value of every cost that can be budgeted.
-
-    Raises:
-        UsageError: when the cost is not among the teacher's.
-    """
-    if bound.cost not in teacher:
-        raise UsageError(
-            f"the teacher's {bound.cost!r} is not known, so it cannot be budgeted",
-            expected=f"one of {', '.join(sorted(teacher))}",
-            hint=nearest(bound.cost, teacher),
-        )
-    own = teacher[bound.cost]
-    return Budget(
-        bound.cost,
-        upper=None if bound.upper is None else bound.upper.resolve(own),
-        lower=None if bound.lower is None else bound.lower.resolve(own),
-    )
-
-
-def parse_budgets(texts: Iterable[str], teacher: Mapping[str, float]) -> tuple[Budget, ...]:
-    """Read several budgets and merge those on the same cost, as `merge_budgets` does.
-
-    Args:
-        texts: see `parse_budget`.
-        teacher: see `parse_budget`.
-
-    Raises:
-        UsageError: as `parse_budget` and `merge_budgets`.
-    """
-    return merge_budgets([parse_budget(text, teacher) for text in texts])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from anyblock.errors import UsageError, nearest
-from anyblock.search.budgets import Budget, merge_budgets
+from anyblock.search.budgets import Budget
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Group:
 class Problem:
     """Choose one option of every group: the least summed score within the budgets.
 
-    Budgets on the same cost are merged into one range.
+    There may be several budgets on one cost; all of them are kept.
 
     Attributes:
         groups: at least one, with unique keys.
@@ -80,7 +80,7 @@ class Problem:
 
     Raises:
         UsageError: for duplicate keys, numbers that are not finite or negative costs, a budget on a cost that an option
-            does not state, or budgets that contradict each other.
+            does not state.
     """
 
     groups: tuple[Group, ...]
@@ -89,7 +89,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", tuple(self.groups))
-        object.__setattr__(self, "budgets", merge_budgets(self.budgets))
+        object.__setattr__(self, "budgets", tuple(sorted(set(self.budgets), key=lambda b: (b.cost, str(b)))))
         if not self.groups:
             raise UsageError("the problem has no groups", expected="at least one group")
         seen: set[str] = set()

@@ -89,9 +89,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def anyblock(site: Path, folder: Path, *arguments: str) -> str:
+    # The copy has the names of the original in all kinds but the two that it is about.
+    environment = {"PYTHONPATH": str(site), "ANYBLOCK_DISABLE_PLUGINS": "anyblock-example-extension"}
     done = subprocess.run(
         [sys.executable, "-m", "anyblock", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(site), "ANYBLOCK_DISABLE_PLUGINS": "anyblock-example-extension"},
+        cwd=folder, capture_output=True, text=True, timeout=300, env={**os.environ, **environment},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

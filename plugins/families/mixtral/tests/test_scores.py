@@ -8,6 +8,7 @@ from pathlib import Path
 from anyblock.config import load_config
 from anyblock.family import get_family
 from anyblock.pipeline.compress import compress
+from anyblock.pipeline.run_folder import RunFolder
 from anyblock_conformance.tiny import save_tiny
 from safetensors.torch import load_file
 
@@ -40,7 +41,7 @@ def test_every_layer_keeps_the_experts_that_its_own_router_prefers(tmp_path: Pat
     )
     result = compress(config)
     kept = json.loads((result.child.path / "anyblock.json").read_text())["kept_units"]
-    scores = load_file(result.run / "stages" / "3-importance" / "scores.safetensors")
+    scores = load_file(RunFolder(result.run).result("importance", "scores.safetensors"))
     assert len(kept) == 3
     for group, found in kept.items():
         own = scores[f"{group.split('_')[1]}|experts_removal|RankedChoiceVotingHook"]

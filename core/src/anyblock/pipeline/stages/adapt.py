@@ -32,7 +32,7 @@ from anyblock.pipeline.run_folder import RunFolder, file_digest, read_json
 from anyblock.plugins.blame import blaming, check_result
 from anyblock.progress import Progress
 from anyblock.realize.held_out import held_out_split
-from anyblock.scoring.swaps import Surroundings
+from anyblock.scoring.swaps import ChildScorer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -162,15 +162,13 @@ class Adapting:
         return {name: tensor.detach().cpu() for name, tensor in written.items() if name in mine}
 
     @cached_property
-    def _judge(self) -> Surroundings:
+    def _judge(self) -> ChildScorer:
         _, held_out = held_out_split(self.batches)
-        count = max(1, min(len(held_out.ids), self.context.config.data.scoring_tokens // held_out.block_size))
-        ids = held_out.ids[[place * len(held_out.ids) // count for place in range(count)]]
-        return Surroundings(
+        return ChildScorer(
             self.context.teacher.engine,
             self.context.reference.engine,
             self.weights,
-            Batches(ids, held_out.batch_size),
+            held_out.spread(self.context.config.data.scoring_tokens),
             probes=1,
             seed=self.context.config.seed,
             spool=self.context.spool(self._scratch),
@@ -207,23 +205,20 @@ class Adapting:
         """
         origin = self.context.family.origins("adaptations")[name]
         settings: dict[str, Any] = adaptation.settings_given.to_dict() | {"distribution": str(origin)}
-        what, name = f"the adaptation {name!r}", stage_of(name, adaptation)
+        what, stage_name = f"the adaptation {name!r}", stage_of(name)
         context = self.context
         stage = context.run.stage(
-            name,
-            {
-                "teacher": context.teacher.checkpoint.fingerprint(),
-                "reference": context.reference.checkpoint.fingerprint(),
-                "chosen": [candidate.to_dict() for candidate in self.chosen],
-                "orders": context.choices_key(self.orders),
-                "tokens": self.batches.key,
-                "batch_size": self.batches.batch_size,
-                "judged_tokens": context.config.data.scoring_tokens,
-                "given": given.key,
-                "settings": settings,
-                "seed": context.config.seed,
-                "execution": context.execution,
-            },
+            stage_name,
+            context.inputs(
+                orders=self.orders,
+                batches=self.batches,
+                reference=context.reference.checkpoint.fingerprint(),
+                chosen=[candidate.to_dict() for candidate in self.chosen],
+                judged_tokens=context.config.data.scoring_tokens,
+                given=given.key,
+                settings=settings,
+                seed=context.config.seed,
+            ),
         )
         if not stage.skipped:
             with stage.run() as folder:
@@ -239,14 +234,12 @@ class Adapting:
                 result = AdaptationResult(
                     finite_or_none(before), finite_or_none(after), kept, lines, not kept and _diverged(after, lines)
                 )
-                context.progress.note(
-                    f"{name.partition('-')[2]}: KL on held-out text {before:.4f} -> {after:.4f} ({result.outcome})"
-                )
+                context.progress.note(f"{name}: KL on held-out text {before:.4f} -> {after:.4f} ({result.outcome})")
                 _write(tensors if kept else given.tensors, folder / _WEIGHTS)
                 write_json_atomic(folder / _RESULT, asdict(result))
-        path = context.run.result(name, _WEIGHTS)
+        path = context.run.result(stage_name, _WEIGHTS)
         adapted = Adapted(TensorFiles([path]), file_digest(path))
-        done = read_adaptation(context.run, name)
+        done = read_adaptation(context.run, stage_name)
         assert done is not None
         self._known[adapted.key] = require_finite_child(done.after if done.kept else done.before, context.teacher.dtype)
         return adapted
@@ -263,9 +256,9 @@ def adaptations(config: RunConfig, family: ModelFamily) -> list[tuple[str, Adapt
     return found
 
 
-def stage_of(name: str, adaptation: Adaptation | type[Adaptation]) -> str:
+def stage_of(name: str) -> str:
     """Return the name of the stage in which an adaptation runs."""
-    return f"7.{adaptation.order:03d}-{name}"
+    return f"adaptations:{name}"
 
 
 def helped(lines: Sequence[Mapping[str, Any]], did: str, mark: str, before: str, after: str) -> str:
@@ -306,6 +299,5 @@ def _write(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
 
 def read_adaptation(run: RunFolder, stage: str) -> AdaptationResult | None:
     """Read a finished stage of this kind; None when there is none of that name."""
-    folder = run.path / "stages" / stage
-    finished = (folder / _RESULT).is_file() and (folder / "stage.json").is_file()
-    return AdaptationResult(**read_json(folder / _RESULT)) if finished else None
+    path = run.folder(stage) / _RESULT
+    return AdaptationResult(**read_json(path)) if run.is_finished(stage) and path.is_file() else None

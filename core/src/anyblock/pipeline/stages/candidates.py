@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
@@ -26,7 +26,7 @@ from anyblock.pipeline.model_source import Source
 from anyblock.pipeline.run_folder import RunFolder, read_json
 from anyblock.pipeline.run_sources import run_sources
 
-STAGE = "0-candidates"
+STAGE: Final = "candidates"
 _FILE = "candidates.json"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from anyblock.candidates.candidate import Candidate
 from anyblock.checkpoint.atomic import write_json_atomic
@@ -12,12 +12,12 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import fingerprint_of, read_json
 from anyblock.pipeline.stages.adapt import Adapted
-from anyblock.realize.realize import origin_of, realize
+from anyblock.realize.realize import inputs_hash_of, realize
 
 if TYPE_CHECKING:
     from anyblock.candidates.sources import Orders
 
-STAGE = "8-child"
+STAGE: Final = "child"
 
 
 def run_child(
@@ -48,7 +48,7 @@ def run_child(
         return SubblockCheckpoint.open(output)
     with stage.run() as folder:
         # A run that was killed right after its child appeared finds it complete: children appear whole or not at all.
-        if origin_of(output) != stage.fingerprint or fingerprint_of(output) is None:
+        if inputs_hash_of(output) != stage.fingerprint or fingerprint_of(output) is None:
             realize(
                 context.teacher.checkpoint,
                 chosen,
@@ -56,7 +56,7 @@ def run_child(
                 output,
                 repaired=adapted.tensors,
                 channels=context.teacher.channels,
-                origin=stage.fingerprint,
+                inputs_hash=stage.fingerprint,
                 overwrite=overwrite,
                 progress=context.progress,
             )

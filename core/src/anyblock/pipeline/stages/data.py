@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from anyblock.calibration.batches import Batches
 from anyblock.calibration.text import calibration_split, pack_text, read_text, require_varied
@@ -15,7 +15,7 @@ from anyblock.pipeline.run_folder import RunFolder, digest, file_digest
 if TYPE_CHECKING:
     import torch
 
-STAGE = "1-data"
+STAGE: Final = "data"
 PARTS = ("calibration", "scoring", "evaluation")
 _FILE = "tokens.safetensors"
 
@@ -59,7 +59,7 @@ class TokenData:
         calibration = pack_text(text, tokenizer, settings.block_size, max_tokens=settings.calibration_tokens)
         self._packed = {
             "calibration": calibration,
-            "scoring": _spread(calibration, settings.scoring_tokens).contiguous(),
+            "scoring": Batches(calibration).spread(settings.scoring_tokens).ids.contiguous(),
             "evaluation": pack_text(evaluation, tokenizer, settings.block_size, max_tokens=settings.evaluation_tokens),
         }
         for part, tokens in self._packed.items():
@@ -74,9 +74,3 @@ class TokenData:
                 save_file(self._packed, folder / _FILE)
         tokens = load_file(self._run.result(STAGE, _FILE))
         return {part: Batches(tokens[part], self._batch_size) for part in PARTS}
-
-
-def _spread(blocks: torch.Tensor, max_tokens: int) -> torch.Tensor:
-    """Return blocks from all over the text, evenly spaced, with at most `max_tokens` tokens (at least one block)."""
-    count = max(1, min(len(blocks), max_tokens // blocks.shape[1]))
-    return blocks[[index * len(blocks) // count for index in range(count)]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from anyblock.calibration.batches import Batches
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
@@ -10,7 +12,7 @@ from anyblock.evaluation.result import EvaluationResult
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
 
-STAGE = "9-evaluation"
+STAGE: Final = "evaluation"
 
 
 def run_evaluation(context: RunContext, child: SubblockCheckpoint, batches: Batches) -> EvaluationResult | None:

@@ -16,7 +16,7 @@ from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
 from anyblock.plugins.blame import blaming
 
-_STAGE: Final = "9-evaluation-{name}"
+_STAGE: Final = "evaluations:{name}"
 _FILE: Final = "figures.json"
 
 

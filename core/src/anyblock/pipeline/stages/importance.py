@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.calibration.batches import Batches
-from anyblock.calibration.sweep import HookPlan, sweep_importance
+from anyblock.calibration.sweep import LINEAR_MAP, HookPlan, ScoreKey, sweep_importance
 from anyblock.candidates.linear import LinearMaps
 from anyblock.config.schema import RunConfig
 from anyblock.contract.residual_pruning import HIDDEN_SIZE
 from anyblock.errors import UsageError, nearest
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.model_source import Source
-from anyblock.pipeline.run_folder import file_digest
+from anyblock.pipeline.run_folder import RunFolder, file_digest
 from anyblock.pruning.ordering import best_first
 
 if TYPE_CHECKING:
     import torch
 
-STAGE = "3-importance"
+STAGE: Final = "importance"
 _FILE = "scores.safetensors"
 _MAPS = "linear.safetensors"
 
@@ -32,19 +32,17 @@ def run_importance(
     Raises:
         UsageError: a hook that does not fit the pruning kind.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     sites = context.linear.sites
     stage = context.run.stage(
         STAGE,
-        {
-            "teacher": context.reference.checkpoint.fingerprint(),
-            "tokens": batches.key,
-            "batch_size": batches.batch_size,
-            "hooks": [[plan.kind, plan.name, plan.target, plan.options] for plan in plans],
-            **({"linear": [list(place) for place in sites]} if sites else {}),
-            "execution": context.execution,
-        },
+        context.inputs(
+            batches=batches,
+            reference=context.reference.checkpoint.fingerprint(),
+            hooks=[[plan.kind, plan.name, plan.target, plan.options] for plan in plans],
+            linear=[list(place) for place in sites],
+        ),
     )
     if not stage.skipped and (plans or sites):
         with stage.run() as folder:
@@ -57,21 +55,26 @@ def run_importance(
                 spool=context.spool(folder),
                 progress=context.progress,
             )
-            maps = {name: found.pop(name) for name in [name for name in found if name.endswith("|linear")]}
-            save_file(found, folder / _FILE)
+            maps = {str(key): found[key] for key in found if key.hook == LINEAR_MAP}
+            save_file({str(key): found[key] for key in found if key.hook != LINEAR_MAP}, folder / _FILE)
             if maps:
                 save_file(maps, folder / _MAPS)
     if not plans:
         return {}
-    scores = load_file(context.run.result(STAGE, _FILE))
     selecting = {plan.kind: plan.name for plan in reversed(plans) if plan.kind != HIDDEN_SIZE}
     orders: dict[tuple[int, str], Any] = {}
-    for name, values in scores.items():
-        layer, kind, hook = name.split("|")
-        if selecting.get(kind) == hook:
+    for key, values in read_importance(context.run).items():
+        if selecting.get(key.kind) == key.hook:
             # A stable sort of the negated scores: equal scores keep the lower index first, on every machine.
-            orders[int(layer), kind] = (-values).argsort(stable=True)
+            orders[key.layer, key.kind] = (-values).argsort(stable=True)
     return orders
+
+
+def read_importance(run: RunFolder) -> dict[ScoreKey, torch.Tensor]:
+    """Read the scores of the finished stage, float32 [units] each."""
+    from safetensors.torch import load_file
+
+    return {ScoreKey.parse(name): values for name, values in load_file(run.result(STAGE, _FILE)).items()}
 
 
 def linear_maps(context: RunContext) -> LinearMaps:
@@ -83,7 +86,7 @@ def linear_maps(context: RunContext) -> LinearMaps:
         return context.linear
     path = context.run.result(STAGE, _MAPS)
     found = load_file(path)
-    maps = {(layer, half): found[f"{layer}|{half}|linear"] for layer, half in sites}
+    maps = {(layer, half): found[str(ScoreKey(layer, half, LINEAR_MAP))] for layer, half in sites}
     fitted = LinearMaps(sites, maps, file_digest(path))
     channels = context.teacher.channels
     return fitted if channels is None else fitted.within(channels)
@@ -95,13 +98,12 @@ def channel_order(context: RunContext, plans: Sequence[HookPlan]) -> torch.Tenso
     A channel's score is the sum over the layers of what the hook found there. Without a hook the order is the model's.
     """
     import torch
-    from safetensors.torch import load_file
 
     hook = next((plan.name for plan in plans if plan.kind == HIDDEN_SIZE), None)
     if hook is None:
         return torch.arange(int(context.reference.source.text_config.hidden_size))
-    scores = load_file(context.run.result(STAGE, _FILE))
-    mine = [values.double() for name, values in scores.items() if name.split("|")[1:] == [HIDDEN_SIZE, hook]]
+    found = read_importance(context.run).items()
+    mine = [values.double() for key, values in found if (key.kind, key.hook) == (HIDDEN_SIZE, hook)]
     return best_first(sum(mine[1:], start=mine[0]))
 
 

@@ -17,7 +17,7 @@ from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import read_json
 from anyblock.pipeline.stages.measured_costs import read_measured, wants_latency
 
-CHECK: Final = "8.5-latency-check"
+STAGE: Final = "latency-check"
 _FILE: Final = "latency.json"
 
 
@@ -52,7 +52,7 @@ def run_latency_check(
         return None
     model = found[0]
     stage = context.run.stage(
-        CHECK,
+        STAGE,
         {
             "child": child.fingerprint(),
             "predicted": predicted[LATENCY],
@@ -75,11 +75,11 @@ def run_latency_check(
             ).subblocks[WHOLE]
             factor = model.factor * taken / predicted[LATENCY]
             write_json_atomic(folder / _FILE, asdict(LatencyCheck(predicted[LATENCY], taken, model.factor, factor)))
-    return LatencyCheck(**read_json(context.run.result(CHECK, _FILE)))
+    return LatencyCheck(**read_json(context.run.result(STAGE, _FILE)))
 
 
 def read_latency_check(context: RunContext) -> LatencyCheck | None:
     """Read the finished check; None when no budget asked for latency, or models do not fit into memory."""
     if not wants_latency(context.config) or not context.teacher.memory.whole:
         return None
-    return LatencyCheck(**read_json(context.run.result(CHECK, _FILE)))
+    return LatencyCheck(**read_json(context.run.result(STAGE, _FILE)))

@@ -26,7 +26,7 @@ from anyblock.pipeline.context import RunContext, RunModel
 from anyblock.pipeline.run_folder import RunFolder, digest, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
 
-_STAGE: Final = "2.5-{name}"
+_STAGE: Final = "measured-costs:{name}"
 _FILE: Final = "{name}.json"
 _TIMES: Final = "{name}-times.json"
 
@@ -115,7 +115,7 @@ def read_measured(run: RunFolder, name: str) -> tuple[LatencyModel, dict[str, st
     Returns:
         The additive model, `{candidate key: key of its shape}`, and the cost of the model as it was given.
     """
-    path = run.path / "stages" / _STAGE.format(name=name) / _FILE.format(name=name)
+    path = run.folder(_STAGE.format(name=name)) / _FILE.format(name=name)
     data = read_json(path) if path.is_file() else {}
     if "reference" not in data:  # not measured, or by a version that did not measure all of it
         return None

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from anyblock.calibration.sweep import HookPlan
 
-STAGE = "3b-hidden-size"
+STAGE = "hidden-size"
 NARROWED = "narrowed"
 """The checkpoint's name in the run folder."""
 _FILE = "narrowed.json"

@@ -25,7 +25,7 @@ from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
 from anyblock.pipeline.stages.search import build_problem, chosen_candidates
-from anyblock.scoring.swaps import Neighbourhood, Surroundings
+from anyblock.scoring.swaps import ChildScorer, SwapScores
 from anyblock.search.budgets import Budget
 from anyblock.search.problem import Problem
 from anyblock.search.solution import Solution
@@ -34,7 +34,7 @@ from anyblock.search.solve import solve_diverse
 if TYPE_CHECKING:
     from anyblock.candidates.sources import Orders
 
-STAGE = "6-refine"
+STAGE: Final = "refine"
 _FILE = "refinement.json"
 _CHANGES: Final = "changed subblocks"
 _ENOUGH: Final = 0.005
@@ -74,7 +74,7 @@ class _State:
     divergence: float
     region: int
     steps: list[RefineStep]
-    levels: dict[str, float]
+    factors: dict[str, float]
     rounds: int = 0
     finished: bool = False
 
@@ -91,20 +91,17 @@ def run_refine(
         return solution
     stage = context.run.stage(
         STAGE,
-        {
-            "teacher": context.teacher.checkpoint.fingerprint(),
-            "reference": context.reference.checkpoint.fingerprint(),
-            "candidates": [[candidate.key, costed.costs[candidate.key]] for candidate in costed.candidates],
-            "orders": context.choices_key(orders),
-            "tokens": batches.key,
-            "batch_size": batches.batch_size,
-            "start": solution.choices,
-            "budgets": context.config.search.to_dict(),
-            "probes": context.config.scoring.probes,
-            "measured": context.config.scoring.exact_sample,
-            "seed": context.config.seed,
-            "execution": context.execution,
-        },
+        context.inputs(
+            orders=orders,
+            batches=batches,
+            reference=context.reference.checkpoint.fingerprint(),
+            candidates=[[candidate.key, costed.costs[candidate.key]] for candidate in costed.candidates],
+            start=solution.choices,
+            budgets=context.config.search.to_dict(),
+            probes=context.config.scoring.probes,
+            measured=context.config.scoring.exact_sample,
+            seed=context.config.seed,
+        ),
     )
     if not stage.skipped:
         with stage.run() as folder:
@@ -132,7 +129,7 @@ def _refine(
     path: Path,
 ) -> _State:
     weights = context.weights(orders)
-    surroundings = Surroundings(
+    scorer = ChildScorer(
         context.teacher.engine,
         context.reference.engine,
         weights,
@@ -145,27 +142,27 @@ def _refine(
     state = _load(path)
     if state is None:
         choice = chosen_candidates(costed, solution)
-        start = require_finite_child(surroundings.divergence(choice), context.teacher.dtype)
+        start = require_finite_child(scorer.divergence(choice), context.teacher.dtype)
         state = _State(dict(solution.choices), start, max(4, len(solution.choices) // 4), [], {})
         _save(path, state)
     while not state.finished and state.rounds < context.config.search.refine_rounds:
-        _round(context, costed, surroundings, state)
+        _round(context, costed, scorer, state)
         _save(path, state)
     return state
 
 
-def _round(context: RunContext, costed: CostedCandidates, surroundings: Surroundings, state: _State) -> None:
-    around = surroundings.neighbours(_chosen(costed, state.choices), costed.candidates)
-    if not state.levels:
-        around.measure(around.sample(context.config.scoring.exact_sample))
-        state.levels = around.levels()
-    around.raise_to(state.levels)
+def _round(context: RunContext, costed: CostedCandidates, scorer: ChildScorer, state: _State) -> None:
+    swaps = scorer.swaps(_chosen(costed, state.choices), costed.candidates)
+    if not state.factors:
+        swaps.measure(swaps.sample(context.config.scoring.exact_sample))
+        state.factors = swaps.factors()
+    swaps.calibrate(state.factors)
     tried: dict[frozenset[str], tuple[_Found, float]] = {}
     for region in _regions(state.region):
-        found = _search(context, costed, around, state, region)
+        found = _search(context, costed, swaps, state, region)
         # A narrower region often gives what a wider one gave.
         if found is not None and found.exchanged and found.exchanged not in tried:
-            tried[found.exchanged] = found, surroundings.divergence(_chosen(costed, found.choices))
+            tried[found.exchanged] = found, scorer.divergence(_chosen(costed, found.choices))
     state.rounds += 1
     if not tried:
         # Nothing near is predicted to be better, or to keep budgets at whose very edge the start is.
@@ -215,7 +212,7 @@ def _regions(widest: int) -> Iterator[int]:
 
 
 def _search(
-    context: RunContext, costed: CostedCandidates, around: Neighbourhood, state: _State, region: int
+    context: RunContext, costed: CostedCandidates, swaps: SwapScores, state: _State, region: int
 ) -> _Found | None:
     """Return the child within the region that is predicted best; None when none keeps the budgets.
 
@@ -223,7 +220,7 @@ def _search(
     and what was found is measured one by one, so that no exchange is chosen because its prediction is too good.
     """
     settings = context.config.search
-    scores, best = around.alone(), None
+    scores, best = swaps.individual(), None
     for _ in range(_PASSES):
         problem = _nearby(context, costed, scores, state, region)
         try:
@@ -233,16 +230,16 @@ def _search(
         exchanged = frozenset(
             f"{group}:{label}" for group, label in solution.choices.items() if label != state.choices[group]
         )
-        new = around.unmeasured(exchanged)
-        around.measure(new)
-        found = _Found(region, solution.choices, exchanged, around.together(exchanged))
+        new = swaps.unmeasured(exchanged)
+        swaps.measure(new)
+        found = _Found(region, solution.choices, exchanged, swaps.joint(exchanged))
         if best is not None:  # seen with what has been measured since
-            best = replace(best, change=around.together(best.exchanged))
+            best = replace(best, change=swaps.joint(best.exchanged))
         if found.change < (math.inf if best is None else best.change):
             best = found
         elif not new:
             break
-        scores = around.besides(exchanged)
+        scores = swaps.given(exchanged)
     return best
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
@@ -17,13 +17,13 @@ from anyblock.errors import ConfigError
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, digest, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
-from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, sample_for_exact
+from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, spread_sample
 from anyblock.scoring.replace_one import score_candidates
 
 if TYPE_CHECKING:
     from anyblock.candidates.sources import Orders
 
-STAGE = "4-scores"
+STAGE: Final = "scores"
 _SCORES = "scores.json"
 _AGREEMENT = "agreement.json"
 
@@ -34,16 +34,13 @@ def run_scores(context: RunContext, costed: CostedCandidates, orders: Orders, ba
     settings = context.config.scoring
     stage = context.run.stage(
         STAGE,
-        {
-            "teacher": context.teacher.checkpoint.fingerprint(),
-            "candidates": [candidate.to_dict() for candidate in candidates],
-            "orders": context.choices_key(orders),
-            "tokens": batches.key,
-            "batch_size": batches.batch_size,
-            "settings": settings.to_dict(),
-            "seed": context.config.seed,
-            "execution": context.execution,
-        },
+        context.inputs(
+            orders=orders,
+            batches=batches,
+            candidates=[candidate.to_dict() for candidate in candidates],
+            settings=settings.to_dict(),
+            seed=context.config.seed,
+        ),
     )
     if not stage.skipped:
         weights = context.weights(orders)
@@ -123,7 +120,7 @@ def _estimated(
             spool=context.spool(folder),
             progress=context.progress,
         )
-    sample = sample_for_exact(candidates, estimates, settings.exact_sample)
+    sample = spread_sample(candidates, estimates, settings.exact_sample)
     exact = _exact(context, sample, weights, batches, folder)
     agreement = rank_correlation([estimates[key] for key in exact], list(exact.values()))
     write_json_atomic(folder / _AGREEMENT, {"rank_correlation": agreement, "sample": len(exact)})

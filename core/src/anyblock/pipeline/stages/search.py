@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.budget import Bound
 from anyblock.config.schema import SearchConfig
 from anyblock.costs.registry import CandidateCosts
-from anyblock.errors import UsageError
+from anyblock.errors import UsageError, nearest
 from anyblock.pipeline.run_folder import RunFolder, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
-from anyblock.search.budgets import Budget, merge_budgets, resolve_bound
+from anyblock.search.budgets import Budget
 from anyblock.search.problem import Group, Option, Problem
 from anyblock.search.solution import Solution
 from anyblock.search.solve import solve_diverse
 
-STAGE = "5-search"
+STAGE: Final = "search"
 
 
 def run_search(
@@ -107,15 +108,32 @@ def check_reachable(costed: CostedCandidates, bounds: Sequence[Bound], *, later:
     solve_diverse(build_problem(costed, dict.fromkeys((c.key for c in costed.to_score), 0.0), bounds), gap=1.0)
 
 
+def resolve_budget(bound: Bound, teacher: CandidateCosts) -> Budget:
+    """Return one budget in absolute numbers.
+
+    Raises:
+        UsageError: it is on a cost that is not known or was not measured, or its lower bound is above its upper one.
+    """
+    if bound.cost not in teacher:
+        raise UsageError(
+            f"the teacher's {bound.cost!r} is not known, so it cannot be budgeted",
+            expected=f"one of {', '.join(sorted(teacher))}",
+            hint=nearest(bound.cost, teacher),
+        )
+    own = teacher[bound.cost]
+    upper, lower = (None if side is None else side.resolve(own) for side in (bound.upper, bound.lower))
+    return Budget(bound.cost, upper=upper, lower=lower)
+
+
 def resolve_budgets(bounds: Sequence[Bound], teacher: CandidateCosts) -> tuple[Budget, ...]:
     """Return budgets in absolute numbers.
 
     Raises:
-        UsageError: there is none, or one is on a cost that is not known or was not measured.
+        UsageError: there is none, or see `resolve_budget`.
     """
     if not bounds:
         raise UsageError("no budget", expected="for instance --budget params=0.8x or --budget memory=2.5GiB")
-    return merge_budgets(resolve_bound(bound, teacher) for bound in bounds)
+    return tuple(resolve_budget(bound, teacher) for bound in bounds)
 
 
 def chosen_candidates(costed: CostedCandidates, solution: Solution) -> list[Candidate]:

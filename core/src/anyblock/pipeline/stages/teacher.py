@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
@@ -12,8 +13,8 @@ from anyblock.pipeline.model_source import Source
 from anyblock.pipeline.run_folder import RunFolder, digest, file_digest, fingerprint_of, read_json
 from anyblock.progress import Progress
 
-STAGE = "2-teacher"
-TEACHER = "teacher"
+STAGE: Final = "teacher"
+CONVERTED = "teacher"
 """The checkpoint's name in the run folder."""
 
 
@@ -23,7 +24,7 @@ def run_teacher(config: RunConfig, run: RunFolder, source: Source, progress: Pro
         return SubblockCheckpoint.open(source.path)
     family = source.family
     stage = run.stage(STAGE, {"source": _content(source.path), "adapter": f"{family.distribution} {family.version}"})
-    output = run.path / TEACHER
+    output = run.path / CONVERTED
     if not stage.skipped or fingerprint_of(output) != read_json(run.result(STAGE, "teacher.json"))["fingerprint"]:
         with stage.run() as folder:
             convert_model(

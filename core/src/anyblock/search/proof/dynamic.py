@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from anyblock.search.instance import Floats, Instance, Ints
-    from anyblock.search.proof.lagrange import Bound
+    from anyblock.search.proof.lagrange import LagrangianBound
 
 _NEIGHBOURS: Final = 16
 """How many neighbours a state is compared with."""
@@ -97,7 +97,7 @@ class _States:
 
 
 def sweep_groups(
-    instance: Instance, bound: Bound, *, ceiling: float, width: int, expired: Callable[[], bool]
+    instance: Instance, bound: LagrangianBound, *, ceiling: float, width: int, expired: Callable[[], bool]
 ) -> DynamicResult:
     """Look for the feasible choice of least score below `ceiling`, keeping at most `width` partial choices.
 
@@ -136,7 +136,7 @@ def sweep_groups(
     return DynamicResult(_walk_back(trail, order, best), score, min(lost, score), most)
 
 
-def _order(instance: Instance, bound: Bound) -> Ints:
+def _order(instance: Instance, bound: LagrangianBound) -> Ints:
     """Decide first where the second-best option costs most: few states survive there, so the lists stay short."""
     import numpy as np
 
@@ -145,7 +145,7 @@ def _order(instance: Instance, bound: Bound) -> Ints:
     return np.argsort(-bound.reduced[ranked[second]], kind="stable")
 
 
-def _tails(instance: Instance, bound: Bound, order: Ints) -> _Tails:
+def _tails(instance: Instance, bound: LagrangianBound, order: Ints) -> _Tails:
     import numpy as np
 
     def from_here(per_group: Floats) -> Floats:
@@ -170,7 +170,7 @@ def _finest_row(instance: Instance) -> int:
     return int(np.argmax(distinct)) if distinct else 0
 
 
-def _extend(instance: Instance, bound: Bound, states: _States, group: int, ceiling: float) -> _States:
+def _extend(instance: Instance, bound: LagrangianBound, states: _States, group: int, ceiling: float) -> _States:
     import numpy as np
 
     low, high = instance.start[group], instance.start[group + 1]
@@ -188,7 +188,13 @@ def _extend(instance: Instance, bound: Bound, states: _States, group: int, ceili
 
 
 def _prune(
-    instance: Instance, bound: Bound, states: _States, tails: _Tails, step: int, shifts: Floats, ceiling: float
+    instance: Instance,
+    bound: LagrangianBound,
+    states: _States,
+    tails: _Tails,
+    step: int,
+    shifts: Floats,
+    ceiling: float,
 ) -> _States:
     import numpy as np
 

@@ -12,7 +12,7 @@ from anyblock.search.highs import solve_mip
 from anyblock.search.instance import tighten
 from anyblock.search.proof.dynamic import sweep_groups
 from anyblock.search.proof.exchange import exchange
-from anyblock.search.proof.lagrange import Bound, lagrangian_bound
+from anyblock.search.proof.lagrange import LagrangianBound, lagrangian_bound
 from anyblock.search.solution import PROOF_GAP, relative_gap
 
 if TYPE_CHECKING:
@@ -183,11 +183,11 @@ class _Search:
         self.bound = min(max(self.bound, bound), self.score)
 
 
-def _drop(instance: Instance, relaxed: Bound, ceiling: float) -> tuple[Instance, Bound]:
+def _drop(instance: Instance, relaxed: LagrangianBound, ceiling: float) -> tuple[Instance, LagrangianBound]:
     """Drop the options that no choice up to `ceiling` uses (reduced-cost fixing)."""
     import numpy as np
 
     mask = relaxed.value + relaxed.reduced <= ceiling + 1e-9 * max(abs(relaxed.value), float(np.ptp(instance.score)))
     if mask.all():
         return instance, relaxed
-    return instance.keep(mask), Bound(relaxed.value, relaxed.multipliers, relaxed.reduced[mask], relaxed.pool)
+    return instance.keep(mask), LagrangianBound(relaxed.value, relaxed.multipliers, relaxed.reduced[mask], relaxed.pool)

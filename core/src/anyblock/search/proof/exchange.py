@@ -14,11 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from anyblock.search.proof.lagrange import evaluate
+from anyblock.search.proof.lagrange import lagrangian
 
 if TYPE_CHECKING:
     from anyblock.search.instance import Floats, Instance, Ints
-    from anyblock.search.proof.lagrange import Bound
+    from anyblock.search.proof.lagrange import LagrangianBound
 
 _STARTS: Final = 3
 _OPTIONS: Final = 400
@@ -43,7 +43,7 @@ class _Moves:
     rows: Floats
 
 
-def exchange(instance: Instance, bound: Bound) -> Ints | None:
+def exchange(instance: Instance, bound: LagrangianBound) -> Ints | None:
     """Return a good choice that keeps all rows, as positions `[groups]`; None when none was found.
 
     `bound` belongs to `instance`. Equal instances give equal choices.
@@ -53,7 +53,7 @@ def exchange(instance: Instance, bound: Bound) -> Ints | None:
     tried = np.sort(np.argsort(bound.reduced, kind="stable")[:_OPTIONS])
     best: Ints | None = None
     for multipliers in bound.pool[:_STARTS]:
-        chosen = _improved(instance, tried, evaluate(instance, multipliers)[2])
+        chosen = _improved(instance, tried, lagrangian(instance, multipliers)[2])
         if chosen is not None and (best is None or instance.score[chosen].sum() < instance.score[best].sum()):
             best = chosen
     return best

@@ -24,7 +24,7 @@ _POOL: Final = 12
 
 
 @dataclass(frozen=True)
-class Bound:
+class LagrangianBound:
     """A lower bound and the multipliers it comes from.
 
     Attributes:
@@ -40,7 +40,7 @@ class Bound:
     pool: Floats
 
 
-def evaluate(instance: Instance, multipliers: Floats) -> tuple[float, Floats, Ints]:
+def lagrangian(instance: Instance, multipliers: Floats) -> tuple[float, Floats, Ints]:
     """Return `L(multipliers)`, the reduced costs over each group's least `[options]`, and the minimisers `[groups]`."""
     import numpy as np
 
@@ -52,7 +52,7 @@ def evaluate(instance: Instance, multipliers: Floats) -> tuple[float, Floats, In
     return float(least.sum() - multipliers @ (instance.limit + instance.slack)), over, chosen
 
 
-def lagrangian_bound(instance: Instance) -> Bound:
+def lagrangian_bound(instance: Instance) -> LagrangianBound:
     """Maximise the Lagrangian bound; a value of infinity proves that no choice is feasible, not even a fractional one."""
     import numpy as np
 
@@ -66,12 +66,12 @@ def lagrangian_bound(instance: Instance) -> Bound:
     master = _Master(rows)
     best, best_at, at = -np.inf, np.zeros(rows), np.zeros(rows)
     for _ in range(_ROUNDS):
-        value, _, chosen = evaluate(instance, at * unit)
+        value, _, chosen = lagrangian(instance, at * unit)
         tried.append((value, at))
         if value > best:
             best, best_at = value, at
         if best > highest + _ROUNDING * (abs(highest) + spread * (1.0 + instance.groups * at.sum())):
-            return Bound(np.inf, best_at * unit, np.zeros_like(instance.score), best_at[None] * unit)
+            return LagrangianBound(np.inf, best_at * unit, np.zeros_like(instance.score), best_at[None] * unit)
         if rows == 0:
             break
         slope = (instance.rows[:, chosen].sum(axis=1) - instance.limit - instance.slack) / size
@@ -82,8 +82,8 @@ def lagrangian_bound(instance: Instance) -> Bound:
                 break
             _, at = master.solve()
     tried.sort(key=lambda item: -item[0])
-    value, over, _ = evaluate(instance, best_at * unit)
-    return Bound(value, best_at * unit, over, np.array([at for _, at in tried[:_POOL]]) * unit)
+    value, over, _ = lagrangian(instance, best_at * unit)
+    return LagrangianBound(value, best_at * unit, over, np.array([at for _, at in tried[:_POOL]]) * unit)
 
 
 class _Master:

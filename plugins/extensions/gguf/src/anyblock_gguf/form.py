@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from anyblock.contract.cache_spec import head_width
 from anyblock.contract.export_format import Child, ExportFormat, llama_obstacles
 from anyblock.errors import UnsupportedModelError
 
@@ -48,7 +49,7 @@ class GgufFormat(ExportFormat):
 
         config = child.view.resolve()
         sizes = layer_sizes(child.block_configs, config.num_attention_heads)
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        head_dim = head_width(config)
         path = directory / f"model-{self.precision.lower()}.gguf"
         writer = gguf.GGUFWriter(path, "llama" if is_uniform(sizes) else "deci")
         writer.add_file_type(

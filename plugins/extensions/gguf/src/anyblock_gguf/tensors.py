@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from anyblock.contract.cache_spec import head_width
+
 from anyblock_gguf.layers import LayerSizes
 
 if TYPE_CHECKING:
@@ -100,7 +102,7 @@ def rope_factors(config: Any) -> torch.Tensor | None:
         return None
     if kind not in ("linear", "llama3"):
         raise ValueError(f"its rotary embedding is of the type {kind}")
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    head_dim = head_width(config)
     import torch
 
     plain = 1.0 / stated["rope_theta"] ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)

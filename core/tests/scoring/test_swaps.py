@@ -1,4 +1,4 @@
-"""Scores around a child: measured divergence, and predictions that are right in the limit."""
+"""Scores of swaps in a child: measured divergence, and predictions that are right in the limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.realize.realize import realize
 from anyblock.scoring.estimate import rank_correlation
-from anyblock.scoring.swaps import Neighbourhood, Surroundings, _damped
+from anyblock.scoring.swaps import ChildScorer, SwapScores, _damped
 
 FAMILY = get_family("llama")
 SIZES = {"ffn_intermediate": lambda full: [12, 24, 36, 47], "query_groups": lambda full: [1]}
@@ -32,7 +32,7 @@ class Setup:
         self.candidates = list_candidates(FAMILY, self.engine.config, blocks, SIZES, ["attention", "ffn"])
         self.weights = CandidateWeights(self.teacher, FAMILY, self.engine.config, {})
         self.batches = Batches(torch.randint(0, 96, (6, 20), generator=torch.Generator().manual_seed(5)), 4)
-        self.around = Surroundings(self.engine, self.engine, self.weights, self.batches, probes=16, seed=0)
+        self.scorer = ChildScorer(self.engine, self.engine, self.weights, self.batches, probes=16, seed=0)
 
     def choice(self, *labels: str) -> list[Candidate]:
         """The teacher, but for these candidates."""
@@ -53,89 +53,89 @@ def test_the_divergence_is_that_of_the_written_child(setup: Setup, tmp_path: Pat
     choice = setup.choice(*CHILD)
     child = realize(setup.teacher, choice, setup.weights, tmp_path / "child")
     result = evaluate(child, data=setup.batches, teacher=setup.teacher.path)
-    assert setup.around.divergence(choice) == pytest.approx(result.kl_per_token, rel=1e-4)
-    assert setup.around.divergence(setup.choice()) == pytest.approx(0, abs=1e-6)
+    assert setup.scorer.divergence(choice) == pytest.approx(result.kl_per_token, rel=1e-4)
+    assert setup.scorer.divergence(setup.choice()) == pytest.approx(0, abs=1e-6)
 
 
 def test_what_the_child_has_changes_nothing_and_the_rest_is_ordered_right(setup: Setup) -> None:
     choice = setup.choice(*CHILD)
-    predicted = setup.around.neighbours(choice, setup.candidates).alone()
+    predicted = setup.scorer.swaps(choice, setup.candidates).individual()
     assert set(predicted) == {candidate.key for candidate in setup.candidates}
     assert all(predicted[candidate.key] == 0 for candidate in choice)
-    own = setup.around.divergence(choice)
+    own = setup.scorer.divergence(choice)
     measured = {}
     for candidate in setup.candidates:
         exchanged = [candidate if c.group == candidate.group else c for c in choice]
-        measured[candidate.key] = setup.around.divergence(exchanged) - own
+        measured[candidate.key] = setup.scorer.divergence(exchanged) - own
     assert rank_correlation([predicted[key] for key in measured], list(measured.values())) > 0.9
 
 
 def test_a_small_exchange_is_predicted_with_its_sign(setup: Setup) -> None:
     choice = setup.choice(*CHILD)
-    predicted = setup.around.neighbours(choice, setup.candidates).alone()
-    own = setup.around.divergence(choice)
+    predicted = setup.scorer.swaps(choice, setup.candidates).individual()
+    own = setup.scorer.divergence(choice)
     # One channel of 48 less in a layer that is whole so far: nearly linear.
     for key in ("block_1_ffn:ffn_intermediate=47", "block_2_ffn:ffn_intermediate=47"):
         candidate = next(c for c in setup.candidates if c.key == key)
         exchanged = [candidate if c.group == candidate.group else c for c in choice]
-        change = setup.around.divergence(exchanged) - own
+        change = setup.scorer.divergence(exchanged) - own
         assert predicted[key] == pytest.approx(change, rel=0.35, abs=3e-4)
 
 
 def test_several_exchanges_are_predicted_better_together_than_by_their_sum(setup: Setup) -> None:
     choice = setup.choice(*CHILD)
-    around = setup.around.neighbours(choice, setup.candidates)
-    alone, own = around.alone(), setup.around.divergence(choice)
+    swaps = setup.scorer.swaps(choice, setup.candidates)
+    alone, own = swaps.individual(), setup.scorer.divergence(choice)
     keys = ["block_1_ffn:ffn_intermediate=36", "block_2_ffn:ffn_intermediate=36", "block_0_attention:query_groups=1"]
     exchanged = {c.group: c for c in choice} | {c.group: c for c in setup.candidates if c.key in keys}
-    change = setup.around.divergence(list(exchanged.values())) - own
-    together = around.together(keys)
+    change = setup.scorer.divergence(list(exchanged.values())) - own
+    together = swaps.joint(keys)
     assert abs(together - change) < abs(sum(alone[key] for key in keys) - change)
     # Adding one exchange after the other gives the same.
-    steps = [around.besides(keys[:count])[keys[count]] for count in range(len(keys))]
+    steps = [swaps.given(keys[:count])[keys[count]] for count in range(len(keys))]
     assert sum(steps) == pytest.approx(together, rel=1e-4)
-    assert around.besides([]) == alone
+    assert swaps.given([]) == alone
 
 
 def test_what_is_measured_is_what_one_exchange_changes(setup: Setup) -> None:
     choice = setup.choice(*CHILD)
-    around = setup.around.neighbours(choice, setup.candidates)
-    own, predicted = setup.around.divergence(choice), around.alone()
+    swaps = setup.scorer.swaps(choice, setup.candidates)
+    own, predicted = setup.scorer.divergence(choice), swaps.individual()
     keys = ["block_1_ffn:ffn_intermediate=24", "block_0_attention:no_op", "block_2_ffn:no_op"]
-    together = around.together(keys)
-    assert [candidate.key for candidate in around.unmeasured([*keys, choice[0].key])] == sorted(keys)
-    new = around.unmeasured(keys)
-    around.measure(new)
+    together = swaps.joint(keys)
+    assert [candidate.key for candidate in swaps.unmeasured([*keys, choice[0].key])] == sorted(keys)
+    new = swaps.unmeasured(keys)
+    swaps.measure(new)
     for candidate in new:
         exchanged = [candidate if c.group == candidate.group else c for c in choice]
-        assert around.alone()[candidate.key] == pytest.approx(setup.around.divergence(exchanged) - own, abs=1e-6)
-    assert not around.unmeasured(keys)
-    off = sum(around.alone()[key] - predicted[key] for key in keys)
-    assert around.together(keys) == pytest.approx(together + off, abs=1e-6)
-    steps = [around.besides(keys[:count])[keys[count]] for count in range(len(keys))]
-    assert sum(steps) == pytest.approx(around.together(keys), rel=1e-4)
+        assert swaps.individual()[candidate.key] == pytest.approx(setup.scorer.divergence(exchanged) - own, abs=1e-6)
+    assert not swaps.unmeasured(keys)
+    off = sum(swaps.individual()[key] - predicted[key] for key in keys)
+    assert swaps.joint(keys) == pytest.approx(together + off, abs=1e-6)
+    steps = [swaps.given(keys[:count])[keys[count]] for count in range(len(keys))]
+    assert sum(steps) == pytest.approx(swaps.joint(keys), rel=1e-4)
 
 
 def test_predictions_are_brought_to_the_level_of_measured_exchanges(setup: Setup) -> None:
     choice = setup.choice(*CHILD)
-    around = setup.around.neighbours(choice, setup.candidates)
-    alone, sample = around.alone(), around.sample(8)
+    swaps = setup.scorer.swaps(choice, setup.candidates)
+    alone, sample = swaps.individual(), swaps.sample(8)
     assert {candidate.half for candidate in sample} == {"attention", "ffn"}
     assert all(candidate not in choice for candidate in sample)
     worst = {half: max(alone[c.key] for c in setup.candidates if c.half == half) for half in ("attention", "ffn")}
     assert all(alone[candidate.key] < worst[candidate.half] for candidate in sample)
-    around.measure(sample)
-    levels = around.levels()
-    assert set(levels) == {"attention", "ffn"}
-    measured = around.alone()
-    around.raise_to(levels)
+    swaps.measure(sample)
+    factors = swaps.factors()
+    assert set(factors) == {"attention", "ffn"}
+    measured = swaps.individual()
+    swaps.calibrate(factors)
     # What was measured stays, the rest moves in the direction of the level.
     for candidate in setup.candidates:
-        before, after = measured[candidate.key], around.alone()[candidate.key]
+        before, after = measured[candidate.key], swaps.individual()[candidate.key]
         if candidate in sample or candidate in choice:
             assert after == before
         else:
-            assert (after - before) * (levels[candidate.half] - 1) >= 0
+            assert (after - before) * (factors[candidate.half] - 1) >= 0
 
 
 @pytest.mark.parametrize(("factor", "level"), [(2.0, 2.0), (1e6, 4.0), (-1e6, 0.5)])
@@ -144,18 +144,18 @@ def test_the_level_is_what_explains_the_measurements_within_bounds(factor: float
     candidates = [Candidate(layer, "ffn", "no_op", 0, block) for layer in range(5)]
     products = {c.key: torch.full((3, 4), 0.1 * (c.layer + 1)) for c in candidates}
     curvature = {c.key: (0.1 * (c.layer + 1)) ** 2 / 2 for c in candidates}
-    around = Neighbourhood(
+    swaps = SwapScores(
         products,
         candidates,
         set(),
         lambda some: [float(products[c.key][0].mean()) + factor * curvature[c.key] for c in some],
     )
-    around.measure(candidates[:3])
-    assert around.levels() == {"ffn": pytest.approx(level)}
-    around.raise_to(around.levels())
+    swaps.measure(candidates[:3])
+    assert swaps.factors() == {"ffn": pytest.approx(level)}
+    swaps.calibrate(swaps.factors())
     for candidate in candidates[3:]:
         expected = float(products[candidate.key][0].mean()) + level * curvature[candidate.key]
-        assert around.alone()[candidate.key] == pytest.approx(expected)
+        assert swaps.individual()[candidate.key] == pytest.approx(expected)
 
 
 def test_one_token_whose_curvature_explodes_does_not_decide() -> None:
