@@ -65,7 +65,7 @@ def score_candidates(
     trace = TeacherTrace(engine, batches, metric=metric, spool=spool, progress=progress)
     outputs = LayerOutputs(engine, candidates, weights, trace.batches, spool)
     with progress.task(
-        f"Scoring candidates ({type(metric).__name__})", total=len(candidates), unit="candidates"
+        "Scoring candidates", total=len(candidates), unit="candidates"
     ) as advance:
         advance(len(candidates) - len(waiting))
         for index in range(engine.num_layers):
