@@ -7,6 +7,10 @@ from dataclasses import replace
 
 from anyblock.contract.capabilities import Capability, Support
 from anyblock.contract.hookspecs import hookimpl
+from anyblock.contract.scoring_metric import ScoringMetric
+from anyblock.contract.settings import Section
+from anyblock.modeling.metrics import KlDivergence
+from pydantic import Field
 
 from mutants.good import Dense, Instead
 from mutants.registry import mutant
@@ -133,3 +137,36 @@ class TextConfigOfAnotherDtype(Dense):
     @hookimpl
     def language_model_config(self, config):
         return Instead(config, dtype="bfloat16")
+
+
+class _Undescribed(Section):
+    strength: float = 1.0
+
+
+class _Refused(Section):
+    strength: float = Field(default=-1.0, gt=0, validate_default=False, description="How strong it is.")
+
+
+def _metric(**attributes: object) -> type[ScoringMetric]:
+    return type("Metric", (KlDivergence,), attributes)
+
+
+@mutant("structure.named-objects")
+class AMetricWithoutSummary(Dense):
+    @hookimpl
+    def scoring_metrics(self):
+        return {"mine": _metric(summary="", __doc__="")}
+
+
+@mutant("structure.named-objects")
+class SettingsWithoutDescription(Dense):
+    @hookimpl
+    def scoring_metrics(self):
+        return {"mine": _metric(settings=_Undescribed)}
+
+
+@mutant("structure.named-objects")
+class DefaultSettingsThatAreRefused(Dense):
+    @hookimpl
+    def scoring_metrics(self):
+        return {"mine": _metric(settings=_Refused)}

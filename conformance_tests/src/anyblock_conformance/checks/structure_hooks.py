@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from anyblock.contract.capabilities import CAPABILITIES
+from anyblock.contract.kinds import KINDS
 from anyblock.contract.residual_pruning import HIDDEN_SIZE
+from anyblock.contract.settings import Section
 from anyblock.errors import AnyBlockError
 from anyblock.modeling.skeleton import load_hf_config, model_class
 
@@ -79,6 +82,42 @@ def check_hooks(subject: Subject) -> None:
         except AnyBlockError as error:
             faults.append(f"{hook}: {error}")
     nothing(faults, "hooks that do not answer")
+
+
+@check("structure.named-objects", needs="headers")
+def check_named_objects(subject: Subject) -> None:
+    """Everything that the adapter and the installed extensions add by name says what it is and has usable settings.
+
+    Why: `anyblock list` shows the summary, the configuration page shows the settings, and a run that leaves a section out takes
+    its defaults. A default that its own section refuses fails in the middle of a run.
+
+    How to fix: give the class a one-line `summary` or docstring, derive `settings` from `anyblock.contract.settings.Section`,
+    give every field a default and a `description`.
+    """
+    faults = []
+    for kind in KINDS.values():
+        for name, value in subject.family.named(kind.name).items():
+            text = getattr(value, "summary", "") or inspect.getdoc(value) or ""
+            if not isinstance(text, str) or not text.strip():
+                faults.append(f"{kind.singular} {name!r} has no summary and no docstring")
+            settings = getattr(value, "settings", None)
+            if settings is None:
+                continue
+            if not isinstance(settings, type) or not issubclass(settings, Section):
+                faults.append(
+                    f"the settings of the {kind.singular} {name!r} are {settings!r}, not a subclass of Section"
+                )
+                continue
+            undescribed = [field for field, info in settings.model_fields.items() if not info.description]
+            if undescribed:
+                faults.append(
+                    f"settings of the {kind.singular} {name!r} without a description: {', '.join(undescribed)}"
+                )
+            try:
+                settings.model_validate(settings().to_dict())
+            except ValueError as error:
+                faults.append(f"the default settings of the {kind.singular} {name!r} are refused: {error}")
+    nothing(faults, "named objects that are not usable")
 
 
 @check("structure.claims", needs="tiny")

@@ -64,9 +64,7 @@ def score_candidates(
     metric = metric or KlDivergence()
     trace = TeacherTrace(engine, batches, metric=metric, spool=spool, progress=progress)
     outputs = LayerOutputs(engine, candidates, weights, trace.batches, spool)
-    with progress.task(
-        "Scoring candidates", total=len(candidates), unit="candidates"
-    ) as advance:
+    with progress.task("Scoring candidates", total=len(candidates), unit="candidates") as advance:
         advance(len(candidates) - len(waiting))
         for index in range(engine.num_layers):
             mine = {candidate.key: spool.collect() for candidate in waiting if candidate.layer == index}
