@@ -64,6 +64,12 @@ VLLM_NEEDS = (
     *("partial-json-parser", "llguidance", "einops", "loguru"),
 )
 """What vLLM imports to load a model. Its declared dependencies would bring a torch for CUDA and gigabytes of kernels with it."""
+DEPTRY = (
+    *("--package-module-name-map", "pyyaml=yaml,anyblock=anyblock,pydantic_core=pydantic_core"),
+    # What a distribution requires for its extras is used by a tool, not imported; anyblock brings torch and transformers.
+    *("--ignore", "DEP002", "--per-rule-ignores", "DEP003=torch|transformers|anyblock"),
+)
+"""How undeclared dependencies are looked for."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 """Two test workers on two cores: one thread each, and none that spins."""
 
@@ -170,18 +176,22 @@ def workspace(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting with ruff; `nox -s lint -- --fix` mends what it can."""
-    session.install(*CONSTRAINTS, "ruff")
+    """Check style, formatting and declared dependencies; `nox -s lint -- --fix` mends style."""
+    session.install(*CONSTRAINTS, "ruff", "deptry")
     fix = "--fix" in session.posargs
     session.run("ruff", "check", *(["--fix"] if fix else []), str(ROOT))
     session.run("ruff", "format", *([] if fix else ["--check"]), str(ROOT))
+    for folder in distributions():
+        with session.chdir(folder):
+            session.run("deptry", "src", *DEPTRY, silent=True)
 
 
 @nox.session
 def contracts(session: nox.Session) -> None:
-    """Check the layers of core: which module may import which."""
+    """Check the layers of core, cycles between its files, its size, and what plugins import of it."""
     session.install(*CONSTRAINTS, "import-linter")
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": str(ROOT / "core" / "src")})
+    session.run("python", "core/scripts/structure.py", "--check")
 
 
 @nox.session(venv_backend="none", requires=["workspace"])
@@ -202,13 +212,21 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def minimal(session: nox.Session) -> None:
-    """Run the tests of core and of one plugin with nothing else installed, so that an undeclared dependency shows."""
+    """Import all of core and run the main job with nothing else installed but one adapter, then test that adapter."""
     core, llama, suite = ROOT / "core", ROOT / "plugins" / "families" / "llama", ROOT / "conformance_tests"
     install_wheels(session, [core, llama], *TEST_TOOLS)
     session.run_install("python", "-m", "pip", "uninstall", "--yes", "--quiet", project(suite)["name"])
-    session.run("pytest", "-n", "2", "-m", "not slow and not faults", "core/tests", env=ONE_THREAD)
+    session.run("python", "core/scripts/smoke.py", env=ONE_THREAD)
     install_wheels(session, [suite])
     session.run("pytest", "plugins/families/llama/tests", env=ONE_THREAD)
+
+
+@nox.session
+def dev(session: nox.Session) -> None:
+    """Make an environment with every distribution installed in place, for quick rounds; it says the command."""
+    editable = [argument for folder in distributions() for argument in ("-e", str(folder))]
+    session.install(*CONSTRAINTS, *editable, *TEST_TOOLS, "mypy", "ruff")
+    session.log(f"quick round: {session.bin}/pytest -x -q core/tests/search   (your edits are seen at once)")
 
 
 @nox.session(venv_backend="none", requires=["workspace"])
