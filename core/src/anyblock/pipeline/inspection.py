@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ class Inspection:
         costs: parameters and memory in `scenario`.
         scenario: what memory is counted for.
         capabilities: `{capability: state}` as the adapter declares them.
+        notes: what a user should hear of the model, a sentence each.
     """
 
     path: Path
@@ -32,6 +34,7 @@ class Inspection:
     costs: Costs
     scenario: Scenario
     capabilities: dict[str, str]
+    notes: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -46,6 +49,7 @@ class Inspection:
             "length": self.scenario.length,
             "cache_dtype": self.scenario.cache_dtype,
             "capabilities": self.capabilities,
+            "notes": list(self.notes),
         }
 
 
@@ -53,7 +57,7 @@ def inspect_model(path: Path, scenario: Scenario) -> Inspection:
     """Read config and headers of a Hugging Face directory, a subblock checkpoint or a child.
 
     Raises:
-        CheckpointError: the files are damaged or hold tensors that the adapter does not know.
+        CheckpointError: the files are damaged, or do not hold exactly the tensors of the model.
         UnsupportedModelError: no installed adapter serves the model.
     """
     source = read_source(path)
@@ -66,4 +70,5 @@ def inspect_model(path: Path, scenario: Scenario) -> Inspection:
         costs=model_costs(family, source.config, source.block_configs, source.shapes, scenario),
         scenario=scenario,
         capabilities={name: str(capability.support) for name, capability in family.capabilities().items()},
+        notes=source.notes,
     )
