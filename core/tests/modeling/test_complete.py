@@ -185,7 +185,13 @@ def test_an_expert_that_is_missing(tmp_path: Path, fused: bool) -> None:
 
 
 def test_a_stored_buffer_that_is_missing(tmp_path: Path) -> None:
-    experts = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1}
+    experts = {
+        "n_routed_experts": 4,
+        "n_group": 1,
+        "topk_group": 1,
+        "num_experts_per_tok": 2,
+        "first_k_dense_replace": 1,
+    }
     latent = {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
     sizes = {"intermediate_size": 48, "moe_intermediate_size": 16, "num_key_value_heads": 4}
     model_of("deepseek_v3", **experts, **latent, **sizes).save_pretrained(tmp_path / "good")
@@ -262,7 +268,9 @@ def test_quantised_weights(llama_dir: Path, tmp_path: Path, method: str | None) 
         settings = {"quant_method": method, "weight_block_size": [128, 128], "bits": 4, "group_size": 32}
         (bad / "config.json").write_text(json.dumps({**config, "quantization_config": settings}))
     for use in (lambda: convert_model(bad, tmp_path / "out"), lambda: read_source(bad)):
-        with pytest.raises(CheckpointError, match=rf"bad holds quantised weights \({method or 'by the names'}") as raised:
+        with pytest.raises(
+            CheckpointError, match=rf"bad holds quantised weights \({method or 'by the names'}"
+        ) as raised:
             use()
         assert ("FineGrainedFP8Config" in raised.value.hint) == (method == "fp8")
     if method != "fp8":  # which transformers makes plain when it loads

@@ -21,7 +21,6 @@ from anyblock.pipeline.inspection import Inspection, inspect_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-
 TRAINED = Path(__file__).parents[1] / "assets" / "tiny-llama"
 
 
@@ -83,7 +82,12 @@ def test_the_teacher_is_transformers_model_everywhere(
 
     out = convert_model(source, tmp_path / "out", progress=told)
     exported = export_child(out, tmp_path / "exported", "transformers")
-    for model in (load_model(source), load_model(out), load_model(out, attn_implementation="sdpa"), load_model(exported)):
+    for model in (
+        load_model(source),
+        load_model(out),
+        load_model(out, attn_implementation="sdpa"),
+        load_model(exported),
+    ):
         assert torch.equal(model(ids).logits, expected)
         assert sum(parameter.numel() for parameter in model.parameters()) == params
     torch.testing.assert_close(layerwise_logits(out, ids), expected)

@@ -98,7 +98,9 @@ def test_a_config_that_does_not_belong_to_the_files_is_refused(teacher_dir: Path
     config = json.loads((damaged / "config.json").read_text())
     config["block_configs"][0]["ffn"]["intermediate_size"] = 40
     (damaged / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.down_proj\.weight. has the shape \(32, 48\) and not \(32, 40\)"):
+    with pytest.raises(
+        CheckpointError, match=r"layers\.0\.mlp\.down_proj\.weight. has the shape \(32, 48\) and not \(32, 40\)"
+    ):
         load_model(damaged)
     config["num_hidden_layers"] = 4
     (damaged / "config.json").write_text(json.dumps(config))

@@ -59,7 +59,10 @@ def refuse_adapter(folder: Path) -> None:
     if not os.path.lexists(file):
         return
     stated = parse_object(read_bounded(inside(folder, ADAPTER), MAX_CONFIG), str(file))
-    kind, base = stated.get("peft_type") or "PEFT", stated.get("base_model_name_or_path") or "a model that it does not name"
+    kind, base = (
+        stated.get("peft_type") or "PEFT",
+        stated.get("base_model_name_or_path") or "a model that it does not name",
+    )
     merge = (
         "merge it first:\n"
         '  python -c "from peft import PeftModel as P; from transformers import AutoModelForCausalLM as M; '

@@ -29,7 +29,11 @@ _PACKED: Final = re.compile(
     r"\.(?:qweight|qzeros|g_idx|weight_packed|weight_scale|weight_scale_inv|weight_shape|absmax|quant_map|SCB)$"
 )
 """What files hold next to packed weights, or in place of them: GPTQ and AWQ, compressed-tensors and FP8, bitsandbytes."""
-_UNDOING: Final = {"fp8": "FineGrainedFP8Config", "mxfp4": "Mxfp4Config", "compressed-tensors": "CompressedTensorsConfig"}
+_UNDOING: Final = {
+    "fp8": "FineGrainedFP8Config",
+    "mxfp4": "Mxfp4Config",
+    "compressed-tensors": "CompressedTensorsConfig",
+}
 """The class of transformers that undoes a method of quantisation."""
 
 

@@ -33,9 +33,7 @@ class Respelling:
         CheckpointError: two tensors would get one name.
     """
 
-    def __init__(
-        self, model: Any, tensors: Mapping[str, torch.Tensor], patterns: Collection[re.Pattern[str]]
-    ) -> None:
+    def __init__(self, model: Any, tensors: Mapping[str, torch.Tensor], patterns: Collection[re.Pattern[str]]) -> None:
         self._model = model
         self._modules: dict[str, str] = {}
         self._last: tuple[torch.Tensor | None, dict[str, torch.Tensor]] = (None, {})
