@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from anyblock.checkpoint import SourceCheckpoint
-from anyblock.errors import CheckpointError
+from anyblock import convert_model, load_model
+from anyblock.calibration.tokenizer import load_tokenizer
+from anyblock.checkpoint import SourceCheckpoint, read_config, resolve_model
+from anyblock.errors import CheckpointError, InputError
 
 INDEX = "model.safetensors.index.json"
 FIRST = "model-00001-of-00003.safetensors"
@@ -208,6 +211,103 @@ def test_a_cache_that_leads_to_another_repository(sharded: Path, tmp_path: Path)
     (snapshot / FIRST).unlink()
     (snapshot / FIRST).symlink_to(other)
     assert "leads outside of its folder" in refused(snapshot)
+
+
+@pytest.mark.parametrize("shared_store", [False, True])
+def test_links_of_a_local_folder_into_a_cache(sharded: Path, tmp_path: Path, shared_store: bool) -> None:
+    """`huggingface-cli download --local-dir` made such folders, and people make them on clusters."""
+    snapshot = hub_cache(sharded, tmp_path / "hub", shared_store=shared_store)
+    local = tmp_path / "local"
+    local.mkdir()
+    for number, file in enumerate(sorted(snapshot.iterdir())):
+        (local / file.name).symlink_to(file.resolve() if number % 2 else file)
+    assert SourceCheckpoint.open(local).tensors.keys() == SourceCheckpoint.open(sharded).tensors.keys()
+    out = convert_model(local, tmp_path / "out")
+    assert not any(file.is_symlink() for file in out.rglob("*"))
+    other = tmp_path / "other" / "blobs"  # the name alone makes no cache
+    other.mkdir(parents=True)
+    shutil.copy(sharded / FIRST, other / "x")
+    (local / FIRST).unlink()
+    (local / FIRST).symlink_to(other / "x")
+    assert "leads outside of its folder" in refused(local)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 1044992\n"
+
+
+@pytest.mark.parametrize("name", [FIRST, INDEX, "config.json", "tokenizer.json", "chat_template.jinja"])
+def test_a_pointer_of_git_lfs(sharded: Path, tmp_path: Path, name: str) -> None:
+    (sharded / name).write_bytes(POINTER)
+    with pytest.raises(InputError, match=f"{name} is a git-lfs pointer") as raised:
+        convert_model(sharded, tmp_path / "out")
+    assert "git lfs pull" in raised.value.hint
+    assert not (tmp_path / "out").exists()
+    if name == "tokenizer.json":
+        with pytest.raises(InputError, match=f"{name} is a git-lfs pointer"):
+            load_tokenizer(sharded)
+
+
+def adapter(folder: Path, base: str | None) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": base}))
+    (folder / "adapter_model.safetensors").write_bytes(b"any")
+    return folder
+
+
+@pytest.mark.parametrize(("base", "named"), [("owner/base", "owner/base"), (None, "a model that it does not name")])
+def test_a_folder_with_nothing_but_an_adapter(tmp_path: Path, base: str | None, named: str) -> None:
+    folder = adapter(tmp_path / "lora", base)
+    for use in (
+        lambda: convert_model(folder, tmp_path / "out"),
+        lambda: load_model(folder),
+        lambda: load_model(str(folder)),
+        lambda: resolve_model(str(folder)),
+        lambda: read_config(folder),
+    ):
+        with pytest.raises(CheckpointError, match=rf"lora holds an adapter \(LORA\) of {named} and no model") as raised:
+            use()
+        assert "merge_and_unload" in raised.value.hint
+
+
+def test_an_adapter_next_to_a_model(llama: Path, converted: Path, tmp_path: Path) -> None:
+    for folder in (adapter(llama, str(llama)), adapter(converted, "owner/base")):
+        for use in (
+            lambda folder=folder: convert_model(folder, tmp_path / "out"),
+            lambda folder=folder: load_model(folder),
+            lambda folder=folder: load_model(folder, attn_implementation="sdpa"),
+            lambda folder=folder: resolve_model(str(folder)),
+        ):
+            with pytest.raises(CheckpointError, match="holds an adapter .* next to a model") as raised:
+                use()
+            assert "merge it first" in raised.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_advice_for_an_adapter_merges_it(llama_dir: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    import torch
+
+    llama = Path(shutil.copytree(llama_dir, tmp_path / "llama"))
+    model = peft.get_peft_model(
+        load_model(llama), peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    )
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(generator=torch.Generator().manual_seed(0))
+    model.save_pretrained(tmp_path / "lora")
+    expected = model(torch.arange(8)[None]).logits
+    for file in (tmp_path / "lora").glob("adapter_*"):
+        shutil.copy(file, llama)
+    with pytest.raises(CheckpointError) as raised:
+        load_model(llama)
+    (code,) = re.findall(r'python -c "(.*)"', raised.value.hint)
+    kept = llama.with_name(f"{llama.name}-adapter")
+    kept.mkdir()
+    for file in llama.glob("adapter_*"):
+        file.rename(kept / file.name)
+    exec(code)
+    merged = load_model(llama.with_name(f"{llama.name}-merged"))
+    torch.testing.assert_close(merged(torch.arange(8)[None]).logits, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_file_without_tensors(tmp_path: Path, tools: Any) -> None:

@@ -30,6 +30,8 @@ def inspect(
     except UnsupportedModelError as error:
         _show_inferred(str(folder), error, as_json=as_json)
         return
+    for note in found.notes:
+        typer.echo(f"anyblock: note: {note}", err=True)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2))
         return

@@ -13,7 +13,7 @@ def inspect_model(path: Path, scenario: Scenario) -> Inspection:
     """Read config and headers of a Hugging Face directory, a subblock checkpoint or a child.
 
     Raises:
-        CheckpointError: the files are damaged or hold tensors that the adapter does not know.
+        CheckpointError: the files are damaged, or do not hold exactly the tensors of the model.
         UnsupportedModelError: no installed adapter serves the model.
     """
     source = read_source(path)
@@ -26,4 +26,5 @@ def inspect_model(path: Path, scenario: Scenario) -> Inspection:
         costs=model_costs(family, source.config, source.block_configs, source.shapes, scenario),
         scenario=scenario,
         capabilities={name: str(capability.support) for name, capability in family.capabilities().items()},
+        notes=source.notes,
     )

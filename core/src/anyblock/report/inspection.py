@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -29,6 +30,7 @@ class Inspection:
         costs: parameters and memory in `scenario`.
         scenario: what memory is counted for.
         capabilities: `{capability: state}` as the adapter declares them.
+        notes: what a user should know about the model, a sentence each.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class Inspection:
     costs: Costs
     scenario: Scenario
     capabilities: dict[str, str]
+    notes: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -52,6 +55,7 @@ class Inspection:
             "length": self.scenario.length,
             "cache_dtype": self.scenario.cache_dtype,
             "capabilities": self.capabilities,
+            "notes": list(self.notes),
         }
 
 
