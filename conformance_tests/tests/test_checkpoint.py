@@ -60,7 +60,7 @@ def test_a_good_checkpoint_passes_on_headers_and_says_what_was_not_run(family, c
 
 @pytest.mark.parametrize("descriptor", [Dense, Sparse])
 def test_a_good_checkpoint_passes_in_full(descriptor, tmp_path):
-    own = ModelFamily.from_descriptor(descriptor, model_type=descriptor.model_type)
+    own = ModelFamily.from_descriptor(descriptor, model_type=descriptor._model_type)
     path = save_tiny(own.conformance_config(), tmp_path / "model")
     report = run_checkpoint(path, family=own, full=True)
     assert report.passed, failures(report)

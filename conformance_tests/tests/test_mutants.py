@@ -26,7 +26,7 @@ def test_a_mutant_is_noticed_by_its_check_and_only_by_those_that_depend_on_it(mu
 
 @pytest.mark.parametrize("good", [Dense, Sparse])
 def test_the_adapters_that_mutants_are_made_of_pass(good):
-    found = results(ModelFamily.from_descriptor(good, model_type=good.model_type))
+    found = results(ModelFamily.from_descriptor(good, model_type=good._model_type))
     assert not killers(found)
 
 

@@ -32,7 +32,7 @@ def examine(model_type: str, conformance: bool, queue: Any) -> None:
         inferred = infer_family(model_type)
         family = inferred_model_family(inferred)
         found["capabilities"] = [name for name, capability in family.capabilities().items() if capability]
-        found["lacking"] = dict(inferred.attributes["lacking"])
+        found["not_implemented"] = dict(inferred.attributes["not_implemented"])
         found["lines"] = len(descriptor_source(inferred).splitlines())
         found["stage"] = "inferred"
         if conformance:
@@ -42,11 +42,11 @@ def examine(model_type: str, conformance: bool, queue: Any) -> None:
             report, family = outcome.report, inferred_model_family(outcome.inferred)
             found["demoted"] = {
                 name: reason
-                for name, reason in outcome.inferred.attributes["lacking"].items()
+                for name, reason in outcome.inferred.attributes["not_implemented"].items()
                 if name in found["capabilities"]
             }
             found["capabilities"] = [name for name, capability in family.capabilities().items() if capability]
-            found["lacking"] = dict(outcome.inferred.attributes["lacking"])
+            found["not_implemented"] = dict(outcome.inferred.attributes["not_implemented"])
             found["levels"] = {level["level"]: level["state"] for level in report["levels"]}
             found["first"] = next((f"{r['id']}: {r['message'][:160]}" for r in outcome.failures), "")
             found["false"] = [r["name"] for r in report["capabilities"] if r["verdict"] == "false claim"]
@@ -88,7 +88,7 @@ def run(model_types: list[str], results: Path, conformance: bool, limit: float) 
             found["model_type"],
             found["stage"],
             found["seconds"],
-            found.get("error") or found.get("lacking"),
+            found.get("error") or found.get("not_implemented"),
             flush=True,
         )
 
@@ -117,12 +117,13 @@ def table(rows: list[dict[str, Any]]) -> str:
         "- where the suite was not run, a figure rests on introspection's own trials; where nothing was inferred, it counts as"
         " failed",
         "",
-        "| model_type | level reached | capabilities | lines | seconds | first failing check, what is lacking, or why not |",
+        "| model_type | level reached | capabilities | lines | seconds | first failing check, what is not implemented, or why not |",
         "|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: row["model_type"]):
-        lacking = "; ".join(f"{name}: {why}" for name, why in row.get("lacking", {}).items() if name != "hidden_size")
-        why = row.get("first") or row.get("error") or next(iter(row.get("demoted", {}).values()), "") or lacking
+        given = row.get("not_implemented", {})
+        missing = "; ".join(f"{name}: {why}" for name, why in given.items() if name != "hidden_size")
+        why = row.get("first") or row.get("error") or next(iter(row.get("demoted", {}).values()), "") or missing
         cells = [
             row["model_type"],
             level(row),
@@ -142,7 +143,7 @@ def buildable(row: dict[str, Any]) -> bool:
 
 def reaches_build(row: dict[str, Any]) -> bool:
     """Say whether heterogeneous models can be built, and every half be removed that the layers have."""
-    return "build" in row.get("capabilities", ()) and not {"attention_no_op", "ffn_no_op"} & row["lacking"].keys()
+    return "build" in row.get("capabilities", ()) and not {"attention_no_op", "ffn_no_op"} & row["not_implemented"].keys()
 
 
 def loses_both(row: dict[str, Any]) -> bool:
@@ -159,7 +160,7 @@ def prunes(row: dict[str, Any]) -> bool:
 
 def prunes_heads(row: dict[str, Any]) -> bool:
     """Say whether the same holds, and key-value heads can go as well where there is an attribute for their number."""
-    return prunes(row) and "kv_heads" not in row["lacking"]
+    return prunes(row) and "kv_heads" not in row["not_implemented"]
 
 
 def share(rows: list[dict[str, Any]], holds: Callable[[dict[str, Any]], bool]) -> str:

@@ -11,7 +11,7 @@ from anyblock.descriptors import DenseDescriptor
 class Dense(DenseDescriptor):
     """Llama."""
 
-    model_type = "llama"
+    _model_type = "llama"
     decoder_layer = "transformers.models.llama.modeling_llama.LlamaDecoderLayer"
 
     @hookimpl
@@ -35,7 +35,7 @@ class Dense(DenseDescriptor):
 class Sparse(DenseDescriptor):
     """Qwen3-MoE."""
 
-    model_type = "qwen3_moe"
+    _model_type = "qwen3_moe"
     decoder_layer = "transformers.models.qwen3_moe.modeling_qwen3_moe.Qwen3MoeDecoderLayer"
 
     @hookimpl

@@ -36,7 +36,7 @@ class Mutant:
     descriptor: type
 
     def family(self) -> ModelFamily:
-        return ModelFamily.from_descriptor(self.descriptor, model_type=self.descriptor.model_type)
+        return ModelFamily.from_descriptor(self.descriptor, model_type=self.descriptor._model_type)
 
 
 def mutant(check: str):

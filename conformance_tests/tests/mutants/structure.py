@@ -84,15 +84,15 @@ class NamesTheAttentionClass(Dense):
 @mutant("structure.group-names")
 class NamesOneLayerTooMany(Dense):
     @hookimpl
-    def layer_name_predicates(self, num_layers):
-        return super().layer_name_predicates(num_layers + 1)
+    def layer_name_predicates(self, num_layers, config):
+        return super().layer_name_predicates(num_layers + 1, config)
 
 
 @mutant("structure.tensor-groups")
 class ForgetsTheBiases(Dense):
     @hookimpl
-    def layer_name_predicates(self, num_layers):
-        groups = super().layer_name_predicates(num_layers)
+    def layer_name_predicates(self, num_layers, config):
+        groups = super().layer_name_predicates(num_layers, config)
         return {
             group: re.compile(pattern.pattern.removesuffix(".+") + r".*weight") for group, pattern in groups.items()
         }
@@ -101,16 +101,16 @@ class ForgetsTheBiases(Dense):
 @mutant("structure.tensor-groups")
 class TwoGroupsTakeTheFinalNorm(Dense):
     @hookimpl
-    def layer_name_predicates(self, num_layers):
-        groups = super().layer_name_predicates(num_layers)
+    def layer_name_predicates(self, num_layers, config):
+        groups = super().layer_name_predicates(num_layers, config)
         return {**groups, "embeddings": re.compile(r"model\.(embed_tokens|norm)\..+")}
 
 
 @mutant("structure.many-layers")
 class MixesUpLayers1And10(Dense):
     @hookimpl
-    def layer_name_predicates(self, num_layers):
-        groups = super().layer_name_predicates(num_layers)
+    def layer_name_predicates(self, num_layers, config):
+        groups = super().layer_name_predicates(num_layers, config)
         return {
             group: re.compile(re.sub(r"layers\\\.(\d+)", r"layers\\.\1.*", p.pattern)) for group, p in groups.items()
         }
@@ -119,8 +119,8 @@ class MixesUpLayers1And10(Dense):
 @mutant("structure.outer-groups")
 class FinalNormAmongTheEmbeddings(Dense):
     @hookimpl
-    def layer_name_predicates(self, num_layers):
-        groups = super().layer_name_predicates(num_layers)
+    def layer_name_predicates(self, num_layers, config):
+        groups = super().layer_name_predicates(num_layers, config)
         outer = {"embeddings": re.compile(r"model\.(embed_tokens|norm)\..+"), "lm_head": re.compile(r"lm_head\..+")}
         return {**groups, **outer}
 

@@ -243,8 +243,8 @@ class TestRefusals:
         extra = {f"visual.{i}.weight": ("F32", (1,)) for i in range(30)}
         source = tools.write_checkpoint(tmp_path / "in", {**tools.llama_spec(), **extra}, tools.llama_config())
 
-        def predicates(self: Any, num_layers: int) -> dict[str, re.Pattern[str]]:
-            groups = DenseDescriptor.layer_name_predicates(self, num_layers)
+        def predicates(self: Any, num_layers: int, config: Any) -> dict[str, re.Pattern[str]]:
+            groups = DenseDescriptor.layer_name_predicates(self, num_layers, config)
             return {**groups, "norms": re.compile(r".*norm\.weight")}
 
         with pytest.raises(CheckpointError) as raised:
@@ -263,8 +263,8 @@ class TestRefusals:
 
     @pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "x" * 101, "a\n", "ä"])
     def test_group_names_that_are_no_file_names(self, llama: Path, tmp_path: Path, name: str) -> None:
-        def predicates(self: Any, num_layers: int) -> dict[str, re.Pattern[str]]:
-            return {**DenseDescriptor.layer_name_predicates(self, num_layers), name: re.compile("never")}
+        def predicates(self: Any, num_layers: int, config: Any) -> dict[str, re.Pattern[str]]:
+            return {**DenseDescriptor.layer_name_predicates(self, num_layers, config), name: re.compile("never")}
 
         with pytest.raises(AnyBlockError, match="name"):
             convert_with(family(layer_name_predicates=predicates), llama, tmp_path / "out")

@@ -6,16 +6,18 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from anyblock.contract.blocks import MoEConfig
+from anyblock.contract.blocks import FFNConfig, MoEConfig
 from anyblock.contract.capabilities import CAPABILITIES, Support
-from anyblock.descriptors import DenseDescriptor, DescriptorBase, SparseDescriptor
+from anyblock.descriptors import DenseDescriptor, DescriptorBase, HalfLayout, Size, SparseDescriptor
+from anyblock.errors import ConfigError, PluginError
 from anyblock.family import ModelFamily
+from torch import nn
 
 
 class Nested(DenseDescriptor):
     decoder_prefix = "model.text"
     checkpoint_prefix = "text.model"
-    checkpoint_head = "text.lm_head"
+    checkpoint_head = ("text.model.norm", "text.lm_head")
     checkpoint_ffn = "feed_forward"
     text_config = "text_config"
     attention_norms = ("norm_1", "norm_2")
@@ -32,10 +34,7 @@ class Sparse(SparseDescriptor):
     expert_width = "width"
     router = "router"
     expert_linears = ("w1", "w3", "w2")
-    kinds = (*SparseDescriptor.kinds, "ffn_intermediate")
-
-    def is_sparse(self, text_config: Any, layer_index: int) -> bool:
-        return layer_index > 0
+    dense_layers = "first_dense"
 
 
 TEXT = SimpleNamespace(
@@ -47,6 +46,7 @@ TEXT = SimpleNamespace(
     width=16,
     hidden_size=32,
     num_attention_heads=4,
+    first_dense=1,
 )
 
 
@@ -141,3 +141,123 @@ def test_a_sparse_family_has_dense_layers_where_it_says_so() -> None:
     assert [axis.dim for axis in reads] == [1, 1]
     assert sparse.supports("ffn_intermediate")
     assert sparse.supports("experts_removal")
+
+
+class SharedNorm(DenseDescriptor):
+    """As cohere2 and phi: one norm feeds both halves, so it leaves with neither."""
+
+    attention_norms = ffn_norms = ()
+    other = ("input_layernorm",)
+    not_implemented = ("hidden_size",)
+
+
+def test_a_norm_that_feeds_both_halves_belongs_to_neither() -> None:
+    shared = family(SharedNorm)
+    assert set(shared.pruning_mixins()) == {"ffn_intermediate", "kv_heads", "query_groups"}
+    assert shared.residual_stream() is None
+    assert not shared.supports("hidden_size")
+    patterns = shared.layer_name_predicates(2, TEXT)
+    name = "model.layers.1.input_layernorm.weight"
+    assert [group for group, pattern in patterns.items() if pattern.fullmatch(name)] == ["block_1_other"]
+
+
+def test_hidden_size_without_a_norm_is_refused_with_the_way_out() -> None:
+    class Offers(SharedNorm):
+        not_implemented = ()
+
+    with pytest.raises(PluginError, match=r'not_implemented = \("hidden_size",\)'):
+        family(Offers).residual_stream()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        (
+            {"attention_norm": ("norm",)},
+            "attention_norm is not an attribute of a descriptor; did you mean 'attention_norms'",
+        ),
+        ({"not_implemented": "hidden_size"}, "not_implemented is 'hidden_size': input should be a valid tuple"),
+        ({"attention_norms": "norm"}, "attention_norms is 'norm': input should be a valid tuple"),
+        ({"ffn_sizes": {"intermediate_size": "n_inner"}}, "ffn_sizes is .*: input should be an instance of Size"),
+        ({"fused_gate_up": "mixed"}, "fused_gate_up is 'mixed': input should be 'halves' or 'interleaved'"),
+        ({"kinds": ("kv_heads",), "ffn_returns": "2"}, "kinds is not an attribute .*; ffn_returns is '2'"),
+    ],
+)
+def test_an_attribute_that_no_base_knows_or_of_another_type_is_refused(
+    attributes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PluginError, match=message):
+        type("Misspelt", (DenseDescriptor,), attributes)
+    type("Own", (DenseDescriptor,), {f"_{name}": value for name, value in attributes.items()})
+
+
+def test_layouts_are_checked_where_they_are_made() -> None:
+    with pytest.raises(PluginError, match=r"HalfLayout.names is 'self_attn'"):
+        HalfLayout(names="self_attn")  # type: ignore[arg-type]
+    with pytest.raises(PluginError, match="did you mean 'num_key_value_heads'"):
+        HalfLayout(names=("self_attn",), sizes={"num_key_value_head": Size("n_kv")})
+
+
+@pytest.mark.parametrize(
+    ("size", "config", "expected"),
+    [
+        (Size("width"), {"width": 6}, 6),
+        (Size("width"), {"width": [6, 8]}, 8),
+        (Size("width", times=4), {"width": 6}, 24),
+        (Size("width", per=2), {"width": 6}, 3),
+        (Size("width", times="shared"), {"width": 6, "shared": 2}, 12),
+        (Size("width", times="shared"), {"width": 6, "shared": None}, None),
+        (Size("inner", default=Size("width", times=4)), {"inner": None, "width": 6}, 24),
+        (Size("inner", default=Size("width", times=4)), {"inner": 5, "width": 6}, 5),
+    ],
+)
+def test_a_size_is_read_from_the_configuration(size: Size, config: dict[str, Any], expected: int | None) -> None:
+    assert size.read(SimpleNamespace(**config), 1) == expected
+
+
+@pytest.mark.parametrize("value", [6.0, "6", True])
+def test_a_size_that_is_not_a_whole_number_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match="width is"):
+        Size("width").read(SimpleNamespace(width=value), 0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "moe", "expected"),
+    [
+        (
+            {"expert_intermediate_dim": Size("width"), "shared_expert_intermediate_dim": Size("width", times="shared")},
+            MoEConfig(
+                num_local_experts=4,
+                num_experts_per_tok=2,
+                expert_intermediate_dim=5,
+                shared_expert_intermediate_dim=15,
+            ),
+            {"width": 5, "shared": 3},
+        ),
+        (
+            {"intermediate_size": Size("width")},
+            MoEConfig(num_local_experts=4, num_experts_per_tok=2, expert_intermediate_dim=5),
+            {},
+        ),
+    ],
+)
+def test_a_constructor_is_given_what_a_size_is_made_of(
+    sizes: dict[str, Size], moe: MoEConfig, expected: dict[str, int]
+) -> None:
+    kind = HalfLayout(names=("mlp",), sizes=sizes)
+    assert dict(kind.overrides(FFNConfig(moe=moe))) == expected
+
+
+def test_sizes_of_dense_layers_go_back_to_their_attributes() -> None:
+    sizes = {"intermediate_size": Size("inner", per=2, default=Size("width", times=4))}
+    dense = FFNConfig(intermediate_size=7)
+    assert dict(HalfLayout(names=("mlp",), sizes=sizes).overrides(dense)) == {"inner": 14}
+    fixed = {"intermediate_size": Size("width", times=4, fixed=True)}
+    assert dict(HalfLayout(names=("mlp",), sizes=fixed).overrides(dense)) == {}
+
+
+def test_a_half_whose_modules_the_layer_does_not_have_is_not_removed_in_silence() -> None:
+    layer = nn.Module()
+    layer.add_module("self_attention", nn.Linear(2, 2))
+    with pytest.raises(AttributeError, match="none of the modules self_attn"):
+        DenseDescriptor().attn_no_op_post_init(layer)

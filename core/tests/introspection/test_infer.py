@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
+from anyblock.descriptors import Size
 from anyblock.errors import UnsupportedModelError, UsageError
 from anyblock.family import get_family, inferring_families
 from anyblock.introspection import InferredFamily, infer_family, infer_from
 from anyblock.introspection.model import TinyModel
 from anyblock.introspection.tiny import TinyConfig
 from anyblock.new_family import write_distribution
-from anyblock.new_family.bases import fitting_base
 from anyblock.new_family.source import descriptor_source
 
 
@@ -25,14 +24,14 @@ def llama() -> InferredFamily:
 
 def test_a_plain_decoder_is_recognised(llama: InferredFamily) -> None:
     facts = llama.attributes
-    assert facts["layers_path"] == "model.layers"
-    assert facts["final_norm_path"] == "model.norm"
+    assert (facts["decoder_prefix"], facts["layers"], facts["final_norm"]) == ("model", "layers", "norm")
+    assert facts["checkpoint_head"] is None
     (attention,), (ffn,) = llama.kinds("attention").values(), llama.kinds("ffn").values()
     assert attention.names == ("input_layernorm", "self_attn")
     assert ffn.names == ("mlp", "post_attention_layernorm")
-    assert attention.sizes == {"num_key_value_heads": "num_key_value_heads"}
-    assert ffn.sizes == {"intermediate_size": "intermediate_size"}
-    assert facts["lacking"].keys() == {"hidden_size"}
+    assert attention.sizes == {"num_key_value_heads": Size("num_key_value_heads")}
+    assert ffn.sizes == {"intermediate_size": Size("intermediate_size")}
+    assert facts["not_implemented"].keys() == {"hidden_size"}
     json.dumps(llama.to_dict())
 
 
@@ -96,15 +95,15 @@ def test_a_residual_inside_the_branch_is_returned_by_the_no_op() -> None:
     (attention,), (ffn,) = bloom.kinds("attention").values(), bloom.kinds("ffn").values()
     assert attention.residuals.keys() == {"self_attention"}
     assert ffn.residuals.keys() == {"mlp"}
-    assert ffn.sizes == {"intermediate_size": "hidden_size * 4"}
-    assert not {"attention_no_op", "ffn_no_op"} & set(bloom.attributes["lacking"])
-    assert "ffn_intermediate" in {*bloom.attributes["lacking"], *bloom.attributes["absent"]}
+    assert ffn.sizes == {"intermediate_size": Size("hidden_size", times=4, fixed=True)}
+    assert not {"attention_no_op", "ffn_no_op"} & set(bloom.attributes["not_implemented"])
+    assert "ffn_intermediate" in {*bloom.attributes["not_implemented"], *bloom.attributes["unsupported"]}
 
 
 @pytest.mark.parametrize("model_type", ["openai-gpt", "recurrent_gemma", "xlstm"])
 def test_other_ways_to_keep_what_was_seen(model_type: str) -> None:
-    lacking = infer_family(model_type).attributes["lacking"]
-    assert not {"build", "search", "attention_no_op", "ffn_no_op"} & lacking.keys()
+    not_implemented = infer_family(model_type).attributes["not_implemented"]
+    assert not {"build", "search", "attention_no_op", "ffn_no_op"} & not_implemented.keys()
 
 
 def test_a_norm_that_feeds_both_halves_belongs_to_neither() -> None:
@@ -116,8 +115,10 @@ def test_an_unusual_class_from_outside_of_transformers(odd: InferredFamily) -> N
     (attention,), (ffn,) = odd.kinds("attention").values(), odd.kinds("ffn").values()
     assert attention.names == ("first", "gaze")
     assert ffn.names == ("hall", "second")
-    assert attention.sizes == {"num_key_value_heads": "ears"}
-    assert ffn.sizes == {"intermediate_size": "hall"}
+    assert attention.attentions == {"gaze": 1}  # it counts positions in the cache, by an index called `block_id`
+    assert odd.attributes["other"] == ("share",)  # a factor of both halves
+    assert attention.sizes == {"num_key_value_heads": Size("ears")}
+    assert ffn.sizes == {"intermediate_size": Size("hall")}
     family = get_family("auto:anyblock_odd")
     config = odd.tiny.make()
     block = BlockConfig(attention=AttentionConfig(num_key_value_heads=2), ffn=FFNConfig(intermediate_size=48))
@@ -138,30 +139,20 @@ def odd() -> InferredFamily:
 
 
 @pytest.mark.parametrize(
-    ("model_type", "base", "attributes"),
+    ("model_type", "attributes"),
     [
-        ("arcee", "DenseDescriptor", ['ffn_linears = ("up_proj", "down_proj")']),
-        ("mixtral", "SparseDescriptor", ['checkpoint_ffn = "block_sparse_moe"', 'expert_linears = ("w1", "w3", "w2")']),
-        ("cohere", "LayoutDescriptor", ['other = ("input_layernorm",)']),
+        ("arcee", ["ffn_mixins(self.checkpoint_layer, ffn='mlp', linears=('up_proj', 'down_proj'))"]),
+        ("mixtral", ["names=('block_sparse_moe',", "linears=('w1', 'w3', 'w2')", "Size('intermediate_size')"]),
+        ("cohere", ["other = ('input_layernorm',)"]),
+        ("gpt2", ["decoder_prefix = 'transformer'", "default=Size('hidden_size', times=4)"]),
     ],
 )
-def test_a_generated_class_derives_from_the_base_that_fits(model_type: str, base: str, attributes: list[str]) -> None:
+def test_a_generated_class_says_what_differs_in_the_vocabulary_of_the_bases(
+    model_type: str, attributes: list[str]
+) -> None:
     inferred = infer_family(model_type)
     source = descriptor_source(inferred)
-    assert f"Descriptor({base}):" in source
-    assert all(line in source.replace("'", '"') for line in attributes)
+    assert "Descriptor(LayoutDescriptor):" in source
+    assert [line for line in attributes if line not in source] == []
+    assert not any(f"    {name} = " in source for name in ("layer_count", "checkpoint_prefix", "attention_by"))
     assert descriptor_source(inferred) == source
-
-
-def test_a_base_that_answers_otherwise_is_not_taken(llama: InferredFamily) -> None:
-    """The order of the projections decides what is pruned, so that a wrong one is seen."""
-    wrong = [
-        replace(call, arguments={**call.arguments, "query_row_multiple": 2})
-        if call.function == "attention_mixins"
-        else call
-        for call in llama.mixins
-    ]
-    assert fitting_base(llama) is not None
-    assert fitting_base(replace(llama, mixins=tuple(wrong))) is None
-    lacking = {**llama.attributes["lacking"], "build": "it does not decode"}
-    assert fitting_base(replace(llama, attributes={**llama.attributes, "lacking": lacking})) is None

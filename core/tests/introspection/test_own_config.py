@@ -41,7 +41,7 @@ def test_layers_and_switches_are_those_of_the_checkpoint(mixed: Path) -> None:
     }
     config = inferred.tiny.make()
     assert (config.tie_word_embeddings, config.mlp_only_layers) == (True, [1])
-    assert "lm_head" not in inferred.attributes["head_names"]
+    assert inferred.attributes["checkpoint_head"] is None
     assert "mlp_only_layers=[1]" in descriptor_source(inferred)
     assert len(infer_named("qwen3_moe").kinds("ffn")) == 1
 
@@ -62,9 +62,9 @@ def test_tensors_that_tiny_models_do_not_have_are_said_and_nothing_is_claimed(mi
     (tmp_path / "config.json").write_bytes((mixed / "config.json").read_bytes())
     tensors = load_file(mixed / "model.safetensors") | {"model.layers.0.adapter.weight": torch.zeros(2)}
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    lacking = infer_named(str(tmp_path)).attributes["lacking"]
-    assert "model.layers.0.adapter.weight" in lacking["convert"]
-    assert {"build", "ffn_no_op", "kv_heads"} <= lacking.keys()
+    not_implemented = infer_named(str(tmp_path)).attributes["not_implemented"]
+    assert "model.layers.0.adapter.weight" in not_implemented["convert"]
+    assert {"build", "ffn_no_op", "kv_heads"} <= not_implemented.keys()
 
 
 def test_what_a_configuration_has_none_of_stays_so() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.conversion.convert import convert_with
+from anyblock.descriptors import Size
 from anyblock.errors import UnsupportedModelError
 from anyblock.introspection import infer_family, inferred_model_family
 from anyblock.introspection.branches import trace_layer
@@ -24,7 +25,7 @@ def test_of_two_mixers_in_one_layer_only_the_attention_writes_keys_and_values() 
     (attention,) = inferred.kinds("attention").values()
     assert attention.attentions.keys() == {"self_attn"}
     assert "mamba" in attention.zeros
-    assert inferred.attributes["lacking"].keys() == {"hidden_size"}
+    assert inferred.attributes["not_implemented"].keys() == {"hidden_size"}
 
 
 def test_what_a_switch_of_the_configuration_takes_away_tells_no_kinds_apart() -> None:
@@ -37,7 +38,7 @@ def test_a_convolution_behind_the_ffn_does_not_make_it_an_attention() -> None:
     (attention,), (ffn,) = inferred.kinds("attention").values(), inferred.kinds("ffn").values()
     assert "mlp_sconv" in ffn.names
     assert "attn_sconv" in attention.names
-    assert not {"attention_no_op", "ffn_no_op"} & inferred.attributes["lacking"].keys()
+    assert not {"attention_no_op", "ffn_no_op"} & inferred.attributes["not_implemented"].keys()
 
 
 @pytest.mark.parametrize("model_type", ["hy_v4", "deepseek_v4", "qwen4_exp_text"])
@@ -75,7 +76,7 @@ def test_random_numbers_that_a_constructor_draws_are_not_missed_by_others() -> N
 def test_layers_that_differ_by_themselves(model_type: str, tmp_path: Path) -> None:
     """The width of a head is another one in layers of full attention, which `per_layer_config` says."""
     inferred = infer_family(model_type)
-    assert inferred.attributes["lacking"].keys() == {"hidden_size"}
+    assert inferred.attributes["not_implemented"].keys() == {"hidden_size"}
     family, tiny = inferred_model_family(inferred), TinyModel(inferred.tiny)
     tiny.model.save_pretrained(tmp_path / "model")
     config = load_hf_config(tmp_path / "model")
@@ -90,8 +91,8 @@ def test_layers_that_differ_by_themselves(model_type: str, tmp_path: Path) -> No
 def test_a_cache_under_another_name_is_found() -> None:
     """Models of Mamba alone take and return it as `cache_params`; their layers have no ffn."""
     inferred = infer_family("mamba2")
-    assert inferred.attributes["lacking"].keys() == {"hidden_size"}
-    assert "ffn_no_op" in inferred.attributes["absent"]
+    assert inferred.attributes["not_implemented"].keys() == {"hidden_size"}
+    assert "ffn_no_op" in inferred.attributes["unsupported"]
     family, config = inferred_model_family(inferred), inferred.tiny.make()
     spec = family.cache_spec(config, family.create_block_configs(config)[0], 0)
     assert spec.per_token == 0
@@ -103,7 +104,7 @@ def test_what_an_ffn_keeps_goes_with_it() -> None:
     family, config = inferred_model_family(inferred), inferred.tiny.make()
     block = family.create_block_configs(config)[0]
     whole, without = (family.cache_spec(config, own, 0) for own in (block, block.with_ffn(no_op=True)))
-    assert "build" not in inferred.attributes["lacking"]
+    assert "build" not in inferred.attributes["not_implemented"]
     assert whole.per_token == without.per_token > 0
     assert whole.fixed + whole.float32 > without.fixed + without.float32 > 0
 
@@ -114,8 +115,8 @@ def test_experts_that_a_softmax_weighs_without_a_topk_are_an_ffn() -> None:
     (attention,), (ffn,) = inferred.kinds("attention").values(), inferred.kinds("ffn").values()
     assert attention.zeros.keys() == set()
     assert ffn.zeros.keys() == {"mlp"}
-    assert ffn.sizes["num_experts_per_tok"] == "num_experts_per_tok"
-    assert inferred.attributes["lacking"].keys() == {"hidden_size"}
+    assert ffn.sizes["num_experts_per_tok"] == Size("num_experts_per_tok")
+    assert inferred.attributes["not_implemented"].keys() == {"hidden_size"}
     assert any("is taken by its name" in seen for seen in inferred.evidence.values())
 
 
@@ -124,7 +125,7 @@ def test_of_a_container_of_modules_each_is_removed() -> None:
     inferred = infer_family("xmod")
     (ffn,) = inferred.kinds("ffn").values()
     assert "output.adapter_modules.en_XX" in ffn.zeros
-    assert inferred.attributes["lacking"].keys() == {"hidden_size"}
+    assert inferred.attributes["not_implemented"].keys() == {"hidden_size"}
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_what_else_has_rows_for_every_query_head(model_type: str, arguments: dic
     (heads,) = [call for call in inferred.mixins if call.function == "attention_mixins"]
     plain = {"attention": "self_attn", "linears": ("q_proj", "k_proj", "v_proj", "o_proj")}
     assert heads.arguments == plain | arguments
-    assert inferred.attributes["lacking"].keys() == {"hidden_size"}
+    assert inferred.attributes["not_implemented"].keys() == {"hidden_size"}
 
 
 @pytest.mark.parametrize("model_type", ["axk2", "glm_moe_dsa"])
@@ -160,5 +161,5 @@ def test_an_attention_that_is_put_together_in_empty_memory_is_found_every_time(m
 
 def test_an_embedding_stored_under_the_name_of_a_module_it_is_tied_to_is_one() -> None:
     inferred = infer_family("prophetnet")
-    assert "prophetnet.word_embeddings" in inferred.attributes["embedding_names"]
+    assert "prophetnet.word_embeddings" in inferred.attributes["checkpoint_embeddings"]
     assert not any("word_embeddings" in pattern for pattern in inferred.attributes["extra_groups"].values())

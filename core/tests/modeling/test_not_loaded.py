@@ -23,11 +23,11 @@ GROUP = "multi_token_prediction"
 
 class Predicting(DenseDescriptor):
     decoder_layer = "transformers.models.llama.modeling_llama.LlamaDecoderLayer"
-    group = GROUP
+    _group = GROUP
 
     @hookimpl
-    def layer_name_predicates(self, num_layers):
-        return super().layer_name_predicates(num_layers) | {self.group: re.compile(r"mtp\..+")}
+    def layer_name_predicates(self, num_layers, config):
+        return super().layer_name_predicates(num_layers, config) | {self._group: re.compile(r"mtp\..+")}
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_they_are_kept_and_neither_loaded_nor_counted(source: Path, tmp_path: Pa
 
 
 def test_other_tensors_without_a_place_in_the_model_are_an_error(source: Path, tmp_path: Path):
-    family = ModelFamily.from_descriptor(type("Other", (Predicting,), {"group": "further"}), model_type="llama")
+    family = ModelFamily.from_descriptor(type("Other", (Predicting,), {"_group": "further"}), model_type="llama")
     with pytest.raises(CheckpointError, match=r"no place for 2 tensors: 'mtp\.0\.bias'"):
         convert_with(family, source, tmp_path / "converted")
     with pytest.raises(CheckpointError, match=r"no place for 2 tensors: 'mtp\.0\.bias'"):

@@ -43,7 +43,7 @@ def test_a_wrong_claim_is_found_by_the_suite_and_declared_with_the_reason() -> N
     ]
     found = verified(replace(honest, mixins=tuple(wrong)))
     assert found.failures == []
-    assert found.inferred.attributes["lacking"]["ffn_intermediate"].startswith(("prune.", "structure."))
+    assert found.inferred.attributes["not_implemented"]["ffn_intermediate"].startswith(("prune.", "structure."))
     family = inferred_model_family(found.inferred)
     assert not family.supports("ffn_intermediate")
     assert family.supports("kv_heads")

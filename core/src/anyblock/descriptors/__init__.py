@@ -1,10 +1,14 @@
-"""Bases that implement the hooks for common layouts; a family derives from one and overrides what differs."""
+"""Bases that answer the hooks for common layouts; a family derives from one and says what differs.
 
-from anyblock.descriptors.base import TINY_SIZES, DescriptorBase
+Nothing here needs torch. What does, for families that bring mixins or importance hooks of their own, is in
+`anyblock.descriptors.mixins` and `anyblock.descriptors.hooks`: import those inside functions.
+"""
+
+from anyblock.descriptors.base import TINY_SIZES, DescriptorBase, LayoutDescriptor
 from anyblock.descriptors.dense import DenseDescriptor
-from anyblock.descriptors.fp8 import BlockScaledStorage
+from anyblock.descriptors.fp8 import BlockScaledStorage, stated_dtype
 from anyblock.descriptors.hybrid import HybridDescriptor
-from anyblock.descriptors.layout import HalfLayout, LayoutDescriptor
+from anyblock.descriptors.layout import HalfLayout, Size
 from anyblock.descriptors.sparse import SparseDescriptor
 
 __all__ = [
@@ -15,5 +19,7 @@ __all__ = [
     "HalfLayout",
     "HybridDescriptor",
     "LayoutDescriptor",
+    "Size",
     "SparseDescriptor",
+    "stated_dtype",
 ]

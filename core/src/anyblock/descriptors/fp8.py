@@ -37,8 +37,6 @@ class BlockScaledStorage(DescriptorBase):
         """
         import torch
 
-        from anyblock.modeling.device import as_dtype
-
         weight, scale = sources[name], sources[name + SUFFIX]
         block = config.quantization_config["weight_block_size"]
         expected = [-(-size // step) for size, step in zip(weight.shape, block, strict=True)]
@@ -49,4 +47,11 @@ class BlockScaledStorage(DescriptorBase):
             )
         spread = scale.float().repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
         result = weight.float() * spread[: weight.shape[0], : weight.shape[1]]
-        return result.to(as_dtype(config.dtype) or torch.bfloat16)
+        return result.to(stated_dtype(config) or torch.bfloat16)
+
+
+def stated_dtype(config: Any) -> torch.dtype | None:
+    """Return the dtype that a configuration states for its weights; None where it states none."""
+    from anyblock.modeling.device import as_dtype
+
+    return as_dtype(config.dtype)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anyblock.contract.cache_spec import CacheSpec
-    from anyblock.descriptors.layout import LayoutDescriptor
+    from anyblock.descriptors.base import DescriptorBase
 
 
 class ConfigKey:
@@ -52,7 +52,7 @@ def layer_parameters(key: ConfigKey, layers_path: str) -> tuple[frozenset[str], 
 
 
 @lru_cache(maxsize=16)
-def layer_caches(key: ConfigKey, descriptor: LayoutDescriptor, ffn: bool = True) -> tuple[CacheSpec, ...]:
+def layer_caches(key: ConfigKey, descriptor: DescriptorBase, ffn: bool = True) -> tuple[CacheSpec, ...]:
     """Return what every decoder layer keeps between decoding steps, as the model shows it (see `measured_caches`).
 
     Args:
@@ -68,7 +68,7 @@ def layer_caches(key: ConfigKey, descriptor: LayoutDescriptor, ffn: bool = True)
 
     model = stock_model(key)
     layers = model.get_submodule(descriptor.layers_path)
-    if "ffn_no_op" not in descriptor.lacking:  # which experts a token goes to cannot be said on the meta device
+    if descriptor.offers("ffn_no_op"):  # which experts a token goes to cannot be said on the meta device
         for layer in layers:
             kept = {name: module for name, module in layer.named_modules() if layer_index_of(module) is not None}
             descriptor.mlp_no_op_post_init(layer)

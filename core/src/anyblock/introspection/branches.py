@@ -13,9 +13,11 @@ from anyblock.contract.blocks import Half
 from anyblock.errors import UnsupportedModelError
 from anyblock.introspection.layers import LayerRun, first_tensor
 from anyblock.introspection.trace import Trace
-from anyblock.modeling.no_op import hidden_states_of, layer_index_of
+from anyblock.modeling.no_op import hidden_states_of
 
 _CHOICES: Final = ("topk", "max", "sort")
+_SCALES: Final = ("mul", "div", "neg", "_to_copy", "clone", "view", "_unsafe_view", "alias")
+"""What may be done to the sum of several branches before it is added: each of them is scaled then."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def trace_layer(run: LayerRun, width: int | None = None) -> LayerFacts:
     stream = [value for value, kept in clean.items() if kept and _is_sum(trace, value, clean)]
     branches = _told_apart([_branches(trace, value, stream, clean) for value in added])
     on_path = trace.weights_of(trace.behind(trace.value(output), added)) if added else set()
-    calls = {name: _call(trace, clean, module, a, k, out) for name, module, a, k, out in seen}
+    calls = {name: _call(trace, clean, run.index_names, *rest) for name, *rest in seen}
     last = [step for step in trace.steps if step.name == "topk"]
     top = (int(last[-1].args and trace.tensors[last[-1].inputs[0]].shape[-1]), int(last[-1].args[1])) if last else None
     return LayerFacts(tuple(reversed(branches)), frozenset(on_path), calls, top)
@@ -137,6 +139,12 @@ def _branches(trace: Trace, value: int, stream: list[int], clean: dict[int, bool
     """Return one branch, or several where mixers or a mixer and an ffn were added to each other first."""
     maker = trace.steps[trace.maker[value]]
     parts = [item for item in maker.inputs if clean.get(item) is False]
+    factors = [item for item in maker.inputs if item not in parts]
+    if maker.name in _SCALES and len(parts) == 1 and clean.keys().isdisjoint(factors):
+        scaled = _branches(trace, parts[0], stream, clean)
+        if len(scaled) > 1:  # a factor that is a weight belongs to all of them, and so to neither half
+            shared = trace.weights_of([trace.maker[value], *trace.behind(value, [*stream, *parts])])
+            return [replace(branch, weights=branch.weights | shared) for branch in scaled]
     made = {item: trace.maker.get(item) for item in parts}
     # Where one part is computed from another (a convolution with a residual of its own), both are one branch.
     apart = not any(made[item] in trace.behind(other, stream) for item in parts for other in parts if item != other)
@@ -201,7 +209,15 @@ def _mixes(trace: Trace, steps: list[int], value: int, stream: list[int]) -> boo
     return bool(moved.any())
 
 
-def _call(trace: Trace, clean: dict[int, bool], module: nn.Module, args: Any, kwargs: Any, output: Any) -> Call:
+def _call(
+    trace: Trace,
+    clean: dict[int, bool],
+    index_names: frozenset[str],
+    module: nn.Module,
+    args: Any,
+    kwargs: Any,
+    output: Any,
+) -> Call:
     values = output if isinstance(output, tuple | list) else (output,)
     residual = None
     first = values[0] if values else None
@@ -214,7 +230,8 @@ def _call(trace: Trace, clean: dict[int, bool], module: nn.Module, args: Any, kw
                 if maker is not None and maker in own and trace.value(item) in trace.steps[maker].inputs:
                     residual = str(name)
     returns = len(values) if isinstance(output, tuple) else -len(values) if isinstance(output, list) else 1
-    return Call(returns, residual, layer_index_of(module) is not None)
+    numbered = any(type(vars(part).get(name)) is int for part in module.modules() for name in index_names)
+    return Call(returns, residual, numbered)
 
 
 def _with_hidden(run: LayerRun, hidden: torch.Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:

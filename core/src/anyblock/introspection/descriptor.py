@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from anyblock.contract.hookspecs import hookimpl
+from anyblock.descriptors import LayoutDescriptor
 from anyblock.descriptors.base import import_dotted
-from anyblock.descriptors.layout import LayoutDescriptor
 from anyblock.family import ModelFamily
 from anyblock.introspection.facts import InferredFamily, MixinCall
 
@@ -26,7 +26,7 @@ class InferredDescriptor(LayoutDescriptor):
         self.__dict__.update(inferred.attributes)
 
     def layout_mixins(self) -> dict[str, PruningMixIn]:
-        """See `LayoutDescriptor.layout_mixins`."""
+        """See `DescriptorBase.layout_mixins`."""
         return {
             kind: mixin
             for call in self.inferred.mixins

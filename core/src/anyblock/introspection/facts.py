@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from anyblock.descriptors.layout import HalfLayout
+from anyblock.descriptors import HalfLayout
 from anyblock.introspection.tiny import TinyConfig
 
 
@@ -47,9 +47,9 @@ class InferredFamily:
 
     def without(self, reasons: Mapping[str, str]) -> InferredFamily:
         """Return the family with some capabilities declared as not implemented, with their reasons."""
-        lacking = dict(sorted({**self.attributes["lacking"], **reasons}.items()))
-        unknown = tuple(f"{name}: {text}" for name, text in lacking.items())
-        return replace(self, attributes={**self.attributes, "lacking": lacking}, unknown=unknown)
+        not_implemented = dict(sorted({**self.attributes["not_implemented"], **reasons}.items()))
+        unknown = tuple(f"{name}: {text}" for name, text in not_implemented.items())
+        return replace(self, attributes={**self.attributes, "not_implemented": not_implemented}, unknown=unknown)
 
     def kinds(self, half: str) -> Mapping[str, HalfLayout]:
         """Return the layouts of one half by the name of their kind."""

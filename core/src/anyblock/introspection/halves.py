@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from torch import nn
 
 from anyblock.contract.blocks import Half
-from anyblock.descriptors.layout import HalfLayout
+from anyblock.descriptors import HalfLayout
 from anyblock.introspection.branches import LayerFacts
 
 

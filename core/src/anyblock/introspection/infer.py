@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from anyblock.contract.blocks import HALVES
-from anyblock.descriptors.layout import HalfLayout
+from anyblock.descriptors import HalfLayout, Size
 from anyblock.errors import UnsupportedModelError, nearest
 from anyblock.introspection import kinds
 from anyblock.introspection.branches import LayerFacts, trace_layer
@@ -17,7 +17,7 @@ from anyblock.introspection.facts import InferredFamily, MixinCall
 from anyblock.introspection.halves import half_layout, prefixes
 from anyblock.introspection.layers import LayerList, find_layers
 from anyblock.introspection.model import TinyModel, tiny_model
-from anyblock.introspection.names import outer_names, stored_names
+from anyblock.introspection.names import decoder_paths, outer_names, stored_names
 from anyblock.introspection.sizes import Effect, effects, layer_count, ratio_without
 from anyblock.introspection.topk import top_k_attribute
 
@@ -80,8 +80,8 @@ class _Work:
         self.shapes = {name: tuple(tensor.shape) for name, tensor in tiny.model.state_dict().items()}
         self.evidence: dict[str, str] = {}
         self.tries: dict[str, list[MixinCall]] = {}
-        self.lacking: dict[str, str] = {}
-        self.absent: dict[str, str] = {}
+        self.not_implemented: dict[str, str] = {}
+        self.unsupported: dict[str, str] = {}
 
     def run(self) -> InferredFamily:
         """Put together what was found, and confirm it on the tiny model."""
@@ -173,15 +173,20 @@ class _Work:
         if stacked and half == "ffn":
             top = top_k_attribute(self.tiny, index, self.facts[index].top_k)
             if top is None:
-                self.lacking.setdefault("experts_removal", "the attribute behind the router's top-k was not found")
+                self.not_implemented.setdefault(
+                    "experts_removal", "the attribute behind the router's top-k was not found"
+                )
                 return self._unsized(half, layout, layer, own, attends=False)
-            fields["num_experts_per_tok"] = top
+            fields["num_experts_per_tok"] = Size(top)
             by_name = "" if self.facts[index].top_k else f"; no topk ran, {top} is taken by its name"
             if "expert_intermediate" not in chosen.tries[0].kinds:
-                self.lacking["expert_intermediate"] = "the shared expert takes its width from the same attribute"
+                self.not_implemented["expert_intermediate"] = (
+                    "the shared expert takes its width from the same attribute"
+                )
         elif half == "ffn":
-            ratio = ratio_without(self.tiny.config, fields["intermediate_size"], layer)
-            fields["intermediate_size"] += f" or hidden_size * {ratio}" if ratio else ""
+            size = fields["intermediate_size"]
+            if ratio := ratio_without(self.tiny.config, size.attribute, layer):
+                fields["intermediate_size"] = replace(size, default=Size("hidden_size", times=ratio))
         same = [each for each in found if each.fields == chosen.fields]
         for each in same:
             for call in each.tries:
@@ -193,7 +198,7 @@ class _Work:
 
     def _unsized(self, half: str, layout: HalfLayout, layer: str, own: set[str], attends: bool) -> HalfLayout:
         if half == "attention" and attends:  # every query head has keys and values of its own; `Trial.cache` checks it
-            return replace(layout, sizes={"num_key_value_heads": "num_attention_heads"}, fixed=("num_key_value_heads",))
+            return replace(layout, sizes={"num_key_value_heads": Size("num_attention_heads", fixed=True)})
         if half == "attention":
             return layout
         # The width of a branch that no attribute sets: a multiple of the hidden size, as it is in the tiny model.
@@ -201,8 +206,10 @@ class _Work:
         widths = [size for name in own for size in self.shapes[layer + name] if len(self.shapes[layer + name]) > 1]
         wide = max(widths, default=hidden)
         factor = max(1, wide // hidden)
-        self.lacking.setdefault("ffn_intermediate", "no attribute of the config sets the width of this ffn by itself")
-        return replace(layout, sizes={"intermediate_size": f"hidden_size * {factor}"}, fixed=("intermediate_size",))
+        self.not_implemented.setdefault(
+            "ffn_intermediate", "no attribute of the config sets the width of this ffn by itself"
+        )
+        return replace(layout, sizes={"intermediate_size": Size("hidden_size", times=factor, fixed=True)})
 
     # -- outside of the layers --------------------------------------------------------------------------------------
 
@@ -227,16 +234,11 @@ class _Work:
             None,
         )
         outside = outer_names(tiny, listed, head_path)
+        classes = sorted(f"{cls.__module__}.{cls.__qualname__}" for cls in layers)
         return {
-            "decoder_layer": tuple(sorted(f"{cls.__module__}.{cls.__qualname__}" for cls in layers)),
-            "embedding_path": paths[id(embedding)],
+            "decoder_layer": tuple(classes) if len(classes) > 1 else classes[0],
+            **decoder_paths(listed.path, paths[id(embedding)], next(reversed(norms or behind), ""), head_path, outside),
             "layer_count": layer_count(tiny.config, listed.path, len(listed.runs)),
-            "layers_path": listed.path,
-            "final_norm_path": next(reversed(norms or behind), ""),
-            "head": head_path,
-            "checkpoint_layers": outside.layers,
-            "embedding_names": outside.embeddings,
-            "head_names": outside.head,
             "other": prefixes(rest, covered),
             "text_config": text if tiny.text is not tiny.config else None,
             "extra_groups": outside.extra,
@@ -246,10 +248,10 @@ class _Work:
 
     def _confirmed(self, inferred: InferredFamily) -> InferredFamily:
         for name in ("kv_heads", "query_groups", "ffn_intermediate", "experts_removal", "expert_intermediate"):
-            if name not in self.lacking and not any(
+            if name not in self.not_implemented and not any(
                 name in call.kinds for calls in self.tries.values() for call in calls
             ):
-                self.absent.setdefault(name, "no attribute of the config was found that changes such units")
+                self.unsupported.setdefault(name, "no attribute of the config was found that changes such units")
         trial = Trial(inferred_model_family(inferred), self.tiny)  # groups and block configs are right, or nothing is
         calls: list[MixinCall] = []
         for options in self.tries.values():
@@ -258,40 +260,47 @@ class _Work:
             try:
                 trial.no_op(half)
             except Exception as error:  # noqa: BLE001 - a model may fail in any way without a half
-                self.lacking[f"{half}_no_op"] = reason(error)
+                self.not_implemented[f"{half}_no_op"] = reason(error)
             if not inferred.kinds(half):
-                self.absent[f"{half}_no_op"] = f"no layer has this half: {half}"
+                self.unsupported[f"{half}_no_op"] = f"no layer has this half: {half}"
         inferred = self._with_cache(trial, inferred)
         for call in calls:
             for kind in call.kinds:
-                self.absent.pop(kind, None)
-        self.lacking.setdefault("hidden_size", "what the residual stream's size is coupled with is not inferred")
-        self.lacking = {name: text for name, text in self.lacking.items() if name not in self.absent}
+                self.unsupported.pop(kind, None)
+        self.not_implemented.setdefault(
+            "hidden_size", "what the residual stream's size is coupled with is not inferred"
+        )
+        self.not_implemented = {
+            name: text for name, text in self.not_implemented.items() if name not in self.unsupported
+        }
         attributes = {
             **inferred.attributes,
-            "lacking": dict(sorted(self.lacking.items())),
-            "absent": dict(sorted(self.absent.items())),
+            "not_implemented": dict(sorted(self.not_implemented.items())),
+            "unsupported": dict(sorted(self.unsupported.items())),
         }
-        unknown = tuple(f"{name}: {text}" for name, text in sorted(self.lacking.items()))
+        unknown = tuple(f"{name}: {text}" for name, text in sorted(self.not_implemented.items()))
         return replace(inferred, attributes=attributes, mixins=tuple(calls), evidence=self.evidence, unknown=unknown)
 
     def _with_cache(self, trial: Trial, inferred: InferredFamily) -> InferredFamily:
         """Return the family with the cache that holds: by the formula for grouped attention, or else as it is measured."""
         for measured in (False, True):
-            lacking = dict(self.lacking)  # whether the ffn can be left out when the cache is measured
-            own = replace(inferred, attributes={**inferred.attributes, "measured_cache": measured, "lacking": lacking})
+            known = dict(self.not_implemented)  # whether the ffn can be left out when the cache is measured
+            own = replace(
+                inferred,
+                attributes={**inferred.attributes, "measured_cache": measured, "not_implemented": known},
+            )
             try:
                 trial.cache(inferred_model_family(own))
             except Exception as error:  # noqa: BLE001 - a model may fail in any way with a cache
-                self.lacking["build"] = self.lacking["search"] = reason(error)
+                self.not_implemented["build"] = self.not_implemented["search"] = reason(error)
                 continue
             for name in ("build", "search"):
-                self.lacking.pop(name, None)
+                self.not_implemented.pop(name, None)
             return own
         return inferred
 
     def _best(self, trial: Trial, options: list[MixinCall]) -> list[MixinCall]:
-        """Return the first way to prune of which most kinds hold; those that do not are declared as lacking."""
+        """Return the first way to prune of which most kinds hold; those that do not are declared as not_implemented."""
         best: tuple[MixinCall, dict[str, str]] | None = None
         for call in options:
             faults: dict[str, str] = {}
@@ -306,7 +315,7 @@ class _Work:
                 break
         if best is None:
             return []
-        self.lacking.update(best[1])
+        self.not_implemented.update(best[1])
         return [best[0]]
 
 

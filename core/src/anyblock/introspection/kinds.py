@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from anyblock.descriptors import Size
 from anyblock.introspection.facts import MixinCall
 from anyblock.introspection.sizes import Effect
 
@@ -17,7 +18,7 @@ Names = Mapping[str, str]
 class Found:
     """A size with its attribute, the ways to prune it that are worth a try, and what was seen."""
 
-    fields: Mapping[str, str]
+    fields: Mapping[str, Size]
     tries: tuple[MixinCall, ...]
     evidence: str
 
@@ -75,7 +76,7 @@ def dense_ffn(
         tries = [{**arguments, "fused_gate_up": how} for how in ("halves", "interleaved")] if fused else [arguments]
         seen = f"{effect.attribute} {effect.before} → {effect.after} changed {', '.join(sorted(changed))}"
         yield Found(
-            {"intermediate_size": effect.attribute + (f" / {parts}" if parts > 1 else "")},
+            {"intermediate_size": Size(effect.attribute, per=parts)},
             tuple(MixinCall("ffn_mixins", each, ("ffn_intermediate",)) for each in tries),
             seen,
         )
@@ -124,7 +125,7 @@ def key_value_heads(
                     tries = [{**arguments, "query_row_multiple": 2}]
                 seen = f"{effect.attribute} {effect.before} → {effect.after} changed {', '.join(sorted(changed or ()))}"
                 yield Found(
-                    {"num_key_value_heads": effect.attribute},
+                    {"num_key_value_heads": Size(effect.attribute)},
                     tuple(MixinCall("attention_mixins", each, ("kv_heads", "query_groups")) for each in tries),
                     seen,
                 )
@@ -209,14 +210,14 @@ def _sparse(
     routers = [name for name in changed if len(shapes[layer + name]) == 2 and name.endswith(".weight")]
     if len(routers) != 1:
         return
-    fields = {"num_local_experts": count.attribute, "expert_intermediate_dim": width.attribute}
+    fields = {"num_local_experts": Size(count.attribute), "expert_intermediate_dim": Size(width.attribute)}
     seen = f"{count.attribute} {count.before} → {count.after} changed {', '.join(sorted(changed))}; "
     seen += f"{width.attribute} changed {', '.join(sorted(touched))}"
     shared = [name for name in touched if name not in stacked and name not in changed]
     multiple = _multiple(effects, layer, shared) if shared else None
     kinds = ("experts_removal", "expert_intermediate") if multiple or not shared else ("experts_removal",)
     if multiple:
-        fields["shared_expert_intermediate_dim"] = f"{width.attribute} * {multiple.attribute}"
+        fields["shared_expert_intermediate_dim"] = Size(width.attribute, times=multiple.attribute)
         seen += f"; {multiple.attribute} changed {', '.join(sorted(shared))} alone"
     router = routers[0].removesuffix(".weight")
     parts = [] if names["#experts"] == "none" else names["#experts"].split("|")

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from anyblock.errors import UnsupportedModelError
-from anyblock.modeling.no_op import hidden_states_of
+from anyblock.modeling.no_op import INDEX_NAMES, hidden_states_of
 
 
 @dataclass(frozen=True)
 class LayerRun:
-    """One decoder layer with what it received and returned in a forward pass."""
+    """One decoder layer with what it received and returned in a forward pass, and the names of layer indices in it."""
 
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     output: Any
+    index_names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,23 @@ def find_layers(model: Any, ids: torch.Tensor, count: int) -> LayerList:
     inside = f"{path}."
     before = [name for _, name in order[:first] if not name.startswith(inside)]
     after = [name for _, name in order[last + 1 :] if not inside.startswith(f"{name}.")]
-    return LayerList(path, [run for _, run in calls[path]], before, after)
+    names = index_names([run.module for _, run in calls[path]])
+    return LayerList(path, [replace(run, index_names=names) for _, run in calls[path]], before, after)
+
+
+def index_names(layers: Sequence[nn.Module]) -> frozenset[str]:
+    """Return the names of attributes that hold a layer's number: the usual ones, and those that do so in several layers."""
+    seen: dict[str, list[set[int]]] = {}
+    for layer in layers:
+        own: dict[str, set[int]] = {}
+        for module in layer.modules():
+            for name, value in vars(module).items():
+                if type(value) is int:
+                    own.setdefault(name, set()).add(value)
+        for name, values in own.items():
+            seen.setdefault(name, []).append(values)
+    every = [{number} for number in range(len(layers))]
+    return frozenset(INDEX_NAMES) | {name for name, values in seen.items() if len(layers) > 1 and values == every}
 
 
 def first_tensor(output: Any) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from anyblock.errors import UnsupportedModelError
 from anyblock.introspection.halves import prefixes
@@ -36,6 +37,37 @@ def layers_prefix(tiny: TinyModel, path: str) -> str:
     if len(found) != 1:
         raise UnsupportedModelError(f"the layers' tensors are stored below {sorted(found)}", expected="one prefix")
     return found.pop()
+
+
+def decoder_paths(layers: str, embedding: str, norm: str, head: str, outer: OuterNames) -> dict[str, Any]:
+    """Return the attributes of a `DescriptorBase` that say where a decoder lies: prefixes, and paths below them.
+
+    Args:
+        layers, embedding, norm, head: module paths; a `norm` of `""` means that there is none.
+        outer: the checkpoint names.
+
+    Raises:
+        UnsupportedModelError: the layers are stored under another name than below another prefix.
+    """
+    parts = [path.split(".")[:-1] for path in (layers, embedding, norm) if path]
+    shared = list(min(parts, key=len))
+    while any(path[: len(shared)] != shared for path in parts):
+        shared.pop()
+    prefix = "".join(f"{part}." for part in shared)
+    below, above = layers.removeprefix(prefix), outer.layers.removesuffix(layers.removeprefix(prefix))
+    if above == outer.layers or not (above == "" or above.endswith(".")):
+        raise UnsupportedModelError(f"{layers} is stored as {outer.layers}", expected=f"a path that ends with {below}")
+    usual = {f"{above}{path.removeprefix(prefix)}" for path in (embedding, norm) if path}
+    return {
+        "decoder_prefix": prefix.removesuffix("."),
+        "checkpoint_prefix": above.removesuffix(".") if above != prefix else None,
+        "embedding": embedding.removeprefix(prefix),
+        "layers": below,
+        "final_norm": norm.removeprefix(prefix),
+        "head": head,
+        "checkpoint_embeddings": None if usual.issuperset(outer.embeddings) else outer.embeddings,
+        "checkpoint_head": None if {*usual, head}.issuperset(outer.head) else outer.head,
+    }
 
 
 def stored_names(tiny: TinyModel, path: str) -> list[dict[str, str]]:

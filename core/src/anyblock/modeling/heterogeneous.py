@@ -11,8 +11,9 @@ from torch import nn
 from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import UnsupportedModelError
 from anyblock.modeling.layer_config import per_layer_differences
-from anyblock.modeling.layer_scope import INDEX_NAMES, layer_scope
+from anyblock.modeling.layer_scope import layer_scope
 from anyblock.modeling.linear_half import replace_by_linear
+from anyblock.modeling.no_op import INDEX_NAMES
 
 if TYPE_CHECKING:
     from anyblock.family import ModelFamily
@@ -24,7 +25,7 @@ def heterogeneous(family: ModelFamily, block_configs: Sequence[BlockConfig]) -> 
 
     Each layer's constructor receives a config of its own (`block_config_to_layer_overrides`), and a half that is a no-op
     is removed right after construction, or a linear map put in its place. The layer's index is read from the
-    constructor's arguments; layers whose constructors take none are counted. Nothing stays patched afterwards.
+    constructor's arguments, or layers are counted in the order in which they are built. Nothing stays patched afterwards.
 
     Raises:
         UnsupportedModelError: a layer has an index beyond `block_configs`, or fewer layers are counted; or a half cannot
@@ -47,10 +48,10 @@ def heterogeneous(family: ModelFamily, block_configs: Sequence[BlockConfig]) -> 
 
     with layer_scope(family.decoder_layer_cls(), plan) as scope:
         yield
-        if scope.unnumbered % len(block_configs) > 0:
+        if scope.counts and scope.built % len(block_configs) > 0:
             raise UnsupportedModelError(
-                f"{scope.unnumbered} layers were built whose constructors take no index, of {len(block_configs)}",
-                expected=f"one of {', '.join(INDEX_NAMES)} in the constructor of every layer, or of none",
+                f"{scope.built} layers were built and counted, for {len(block_configs)} block configs",
+                expected=f"one of {', '.join(INDEX_NAMES)} in the constructor of every layer, or each layer built once",
             )
 
 

@@ -18,9 +18,8 @@ from typing import Any, Final
 from torch import nn
 
 from .layer_config import layer_config
+from .no_op import BUILDING, INDEX_NAMES
 
-INDEX_NAMES: Final = ("layer_idx", "layer_id", "layer_index", "idx", "layer_number")
-"""The names under which the constructors of layers take their index."""
 Plan = Callable[[type[nn.Module], Mapping[str, Any], int], tuple[Mapping[str, Any], Callable[[nn.Module], None]]]
 """Says how one layer is built: `(layer class, constructor's arguments, index) -> (config overrides, what follows)`."""
 
@@ -32,12 +31,14 @@ class LayerScope:
     Attributes:
         plan: how each is built.
         building: objects under construction, by id.
-        unnumbered: how many layers were built so far whose constructors take no index.
+        built: how many layers were built so far.
+        counts: whether the constructor of one of them takes no index, or under an unusual name.
     """
 
     plan: Plan
     building: set[int] = field(default_factory=set)
-    unnumbered: int = 0
+    built: int = 0
+    counts: bool = False
 
 
 @dataclass
@@ -57,8 +58,8 @@ def layer_scope(classes: Sequence[type[nn.Module]], plan: Plan) -> Iterator[Laye
     """Within this scope, and in this thread only, layers of these classes are built as `plan` says.
 
     Each layer's constructor receives a copy of the config it is given, with the plan's overrides. The layer's index is
-    among the constructor's arguments; of layers whose constructors take none it is how many were built before. Nothing
-    stays patched afterwards.
+    among the constructor's arguments, under one of `INDEX_NAMES`; otherwise it is how many layers were built before.
+    Nothing stays patched afterwards.
     """
     with _LOCK:
         for cls in classes:
@@ -122,8 +123,9 @@ def _constructor(original: Callable[..., None]) -> Callable[..., None]:
 def _build(scope: LayerScope, layer: nn.Module, original: Callable[..., None], bound: inspect.BoundArguments) -> None:
     index = find_layer_index(bound.arguments)
     if index is None:
-        index = scope.unnumbered
-        scope.unnumbered += 1
+        index = scope.built
+        scope.counts = True
+    scope.built += 1
     overrides, finish = scope.plan(type(layer), bound.arguments, index)
     name, config = next(
         ((name, value) for name, value in bound.arguments.items() if name != "self" and hasattr(value, "to_dict")),
@@ -135,4 +137,8 @@ def _build(scope: LayerScope, layer: nn.Module, original: Callable[..., None], b
         )
     bound.arguments[name] = layer_config(config, overrides)
     original(*bound.args, **bound.kwargs)
-    finish(layer)
+    token = BUILDING.set(index)
+    try:
+        finish(layer)
+    finally:
+        BUILDING.reset(token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any, Final
 
 import torch
@@ -10,7 +11,10 @@ from torch import nn
 
 from .lazy_zeros import nothing_like
 
-_INDEX_NAMES: Final = ("layer_idx", "layer_id", "layer_index")
+INDEX_NAMES: Final = ("layer_idx", "layer_id", "layer_index", "idx", "layer_number")
+"""The usual names of a layer's index, as an argument of constructors and as an attribute of modules."""
+BUILDING: Final[ContextVar[int | None]] = ContextVar("building_layer", default=None)
+"""The index of the layer whose halves are being replaced, for modules that call it otherwise; see `layer_scope`."""
 _CACHE_ARGUMENTS: Final = ("past_key_values", "past_key_value", "layer_past")
 
 
@@ -107,29 +111,21 @@ class NoOpResidual(NoOpAttention):
 
 
 class NoOpNorm(nn.Identity):
-    """Stands in for the norm of a removed half: nothing is computed, nothing is stored."""
+    """Stands in for the norm of a removed half: nothing is computed, nothing is stored.
+
+    Args:
+        norm: the norm that goes; layers ask some norms' weights for their type.
+    """
+
+    def __init__(self, norm: nn.Module | None = None) -> None:
+        super().__init__()
+        like = getattr(norm, "weight", None)
+        if isinstance(like, torch.Tensor):
+            # A buffer, so that it changes its type with the model, and one that no checkpoint has to hold.
+            self.register_buffer("weight", torch.empty(0, dtype=like.dtype, device=like.device), persistent=False)
 
     @classmethod
     def replacing(cls, module: nn.Module, *, returns: int) -> NoOpNorm:
-        """Return the no-op for `module`, which returns one value."""
-        return cls()
-
-
-class NoOpTypedNorm(NoOpNorm):
-    """Stands in for a removed norm whose weight a layer asks for its type.
-
-    Args:
-        norm: the norm that goes.
-    """
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        # A buffer, so that it changes its type with the model, and one that no checkpoint has to hold.
-        like: torch.Tensor = norm.weight  # type: ignore[assignment]
-        self.register_buffer("weight", torch.empty(0, dtype=like.dtype, device=like.device), persistent=False)
-
-    @classmethod
-    def replacing(cls, module: nn.Module, *, returns: int) -> NoOpTypedNorm:
         """Return the no-op for `module`, which returns one value."""
         return cls(module)
 
@@ -138,8 +134,8 @@ NO_OPS: Final[dict[str, type[NoOpAttention | NoOpFFN | NoOpNorm]]] = {
     "attention": NoOpAttention,
     "ffn": NoOpFFN,
     "residual": NoOpResidual,
+    "typed_norm": NoOpNorm,  # as earlier exports call it
     "norm": NoOpNorm,
-    "typed_norm": NoOpTypedNorm,
 }
 """The modules that stand in for removed ones, by the names that exported configurations use."""
 
@@ -148,7 +144,7 @@ def remove_half(decoder_layer: nn.Module, name: str, no_op: nn.Module, norms: It
     """Replace the module `name` of a layer by `no_op`, and the norms that only it used by `NoOpNorm`."""
     setattr(decoder_layer, name, no_op)
     for norm in norms:
-        setattr(decoder_layer, norm, NoOpNorm())
+        setattr(decoder_layer, norm, NoOpNorm(getattr(decoder_layer, norm)))
 
 
 def hidden_states_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
@@ -166,9 +162,9 @@ def hidden_states_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.
 
 
 def layer_index_of(module: nn.Module) -> int | None:
-    """Return the layer index that a module or one inside it carries; None where none does."""
-    found = (getattr(part, name, None) for part in module.modules() for name in _INDEX_NAMES)
-    return next((index for index in found if isinstance(index, int)), None)
+    """Return the layer index that a module or one inside it carries, else that of the layer being built; or None."""
+    found = (getattr(part, name, None) for part in module.modules() for name in INDEX_NAMES)
+    return next((index for index in found if isinstance(index, int)), BUILDING.get())
 
 
 def cache_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

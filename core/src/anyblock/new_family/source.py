@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from typing import Any, Final
 
-from anyblock.descriptors.layout import HalfLayout, LayoutDescriptor
+from anyblock.descriptors import HalfLayout, LayoutDescriptor, Size
 from anyblock.introspection.facts import InferredFamily, MixinCall
-from anyblock.new_family.bases import fitting_base
 
-_MAPPINGS: Final = ("attention_kinds", "ffn_kinds", "extra_groups", "lacking", "absent")
+_KINDS: Final = ("attention_kinds", "ffn_kinds")
 
 
 def class_name(model_type: str) -> str:
@@ -20,59 +20,42 @@ def class_name(model_type: str) -> str:
 
 
 def descriptor_source(inferred: InferredFamily) -> str:
-    """Return the module that defines the descriptor, unformatted.
-
-    The class derives from core's base for dense or for sparse decoders where that answers the same (see `fitting_base`),
-    and from `LayoutDescriptor` otherwise.
-    """
+    """Return the module that defines the descriptor, a `LayoutDescriptor`, unformatted."""
     module, _, config = inferred.tiny.config_class.rpartition(".")
-    chosen = fitting_base(inferred)
-    base = LayoutDescriptor if chosen is None else chosen[0]
-    attributes = _attributes(inferred) if chosen is None else _plain(inferred, chosen[1])
-    mixins = inferred.mixins if chosen is None else ()
-    names = [base.__name__, *(["HalfLayout"] if chosen is None else [])]
-    typed = [name for name in ("Mapping", "ClassVar") if any(f"{name}[" in line for line in attributes)]
+    attributes = _attributes(inferred)
+    used = [name for name in ("HalfLayout", "Size") if any(f"{name}(" in line for line in attributes)]
     lines = [
         f'"""AnyBlock adapter for `{inferred.model_type}` models, written by `anyblock new-family`."""',
         "",
         "from __future__ import annotations",
         "",
-        *(["from collections.abc import Mapping"] if "Mapping" in typed else []),
-        f"from typing import {', '.join(['TYPE_CHECKING', *(['ClassVar'] if 'ClassVar' in typed else [])])}",
+        "from collections.abc import Mapping",
+        "from typing import TYPE_CHECKING, ClassVar",
         "",
-        f"from anyblock.descriptors import {', '.join(sorted(names))}",
         "from anyblock.contract.hookspecs import hookimpl",
+        f"from anyblock.descriptors import {', '.join(sorted(['LayoutDescriptor', *used]))}",
         "",
         "if TYPE_CHECKING:",
-        *(["    from anyblock.contract.pruning_mixin import PruningMixIn"] if mixins else []),
+        *(["    from anyblock.contract.pruning_mixin import PruningMixIn"] if inferred.mixins else []),
         f"    from {module} import {config}",
         "",
         f'__all__ = ["{class_name(inferred.model_type)}"]',
         "",
         "",
-        f"class {class_name(inferred.model_type)}({base.__name__}):",
+        f"class {class_name(inferred.model_type)}(LayoutDescriptor):",
         f'    """{_summary(inferred)}"""',
         "",
         *(f"    {line}" for line in attributes),
         "",
-        *([textwrap.indent(_mixins(mixins), "    "), ""] if mixins else []),
+        *([textwrap.indent(_mixins(inferred.mixins), "    "), ""] if inferred.mixins else []),
         "    @hookimpl",
         f"    def conformance_config(self) -> {config}:",
         '        """See `FamilySpec.conformance_config`."""',
         f"        from {module} import {config}",
         "",
-        f"        return {config}({', '.join(f'{name}={expression(value)}' for name, value in inferred.tiny.values.items())})",
+        f"        return {config}({_arguments(inferred.tiny.values)})",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _plain(inferred: InferredFamily, attributes: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a class whose base needs few attributes, with what they rest on in front."""
-    lines = [f"# {place} ({seen})" for place, seen in inferred.evidence.items()]
-    for name, value in attributes.items():
-        kind = ": ClassVar[Mapping[str, str]]" if isinstance(value, Mapping) else ""
-        lines.append(f"{name}{kind} = {expression(value)}")
-    return _wrapped(lines)
 
 
 def _summary(inferred: InferredFamily) -> str:
@@ -86,33 +69,27 @@ def _attributes(inferred: InferredFamily) -> list[str]:
         if getattr(LayoutDescriptor, name, None) == value:
             continue
         kind = ""
-        if name in ("attention_kinds", "ffn_kinds"):
-            lines += [f"# {place} ({seen})" for place, seen in inferred.evidence.items() if place.startswith(name[:3])]
+        if name in _KINDS:
+            seen = [f"# {place} ({text})" for place, text in inferred.evidence.items() if place.startswith(name[:3])]
+            lines += ["\n    ".join(textwrap.wrap(line, 110, subsequent_indent="# ")) for line in seen]
             kind = ": ClassVar[Mapping[str, HalfLayout]]"
-        elif name in _MAPPINGS:
+        elif isinstance(value, Mapping):
             kind = ": ClassVar[Mapping[str, str]]"
-        elif name == "decoder_layer" and len(value) == 1:
-            value = value[0]
         lines.append(f"{name}{kind} = {expression(value)}")
-    return _wrapped(lines)
-
-
-def _wrapped(lines: list[str]) -> list[str]:
-    return [
-        line
-        if len(line) < 130 or not line.startswith("#")
-        else "\n    ".join(textwrap.wrap(line, 110, subsequent_indent="# "))
-        for line in lines
-    ]
+    return lines
 
 
 def expression(value: Any) -> str:
-    """Return a value as Python source; fields of a layout that have their defaults are left out."""
-    if isinstance(value, HalfLayout):
-        plain = HalfLayout(names=())
-        given = {name: getattr(value, name) for name in value.__dataclass_fields__}
-        shown = {name: own for name, own in given.items() if name == "names" or own != getattr(plain, name)}
-        return f"HalfLayout({', '.join(f'{name}={expression(own)}' for name, own in shown.items())})"
+    """Return a value as Python source; fields of a layout or a size that have their defaults are left out."""
+    if isinstance(value, HalfLayout | Size):
+        shown = {
+            own.name: getattr(value, own.name)
+            for own in fields(value)
+            if getattr(value, own.name)
+            != (own.default_factory() if own.default_factory is not MISSING else own.default)
+        }
+        first = [repr(shown.pop("attribute"))] if isinstance(value, Size) else []
+        return f"{type(value).__name__}({', '.join([*first, *filter(None, [_arguments(shown)])])})"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name!r}: {expression(own)}" for name, own in value.items()) + "}"
     if isinstance(value, list):
@@ -122,15 +99,16 @@ def expression(value: Any) -> str:
     return repr(value)
 
 
+def _arguments(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={expression(value)}" for name, value in values.items())
+
+
 def _mixins(calls: tuple[MixinCall, ...]) -> str:
     functions = sorted({call.function for call in calls})
-    shown = [
-        f"**{call.function}(self.checkpoint_layer, {', '.join(f'{name}={value!r}' for name, value in call.arguments.items())})"
-        for call in calls
-    ]
+    shown = [f"**{call.function}(self.checkpoint_layer, {_arguments(call.arguments)})" for call in calls]
     return (
         "def layout_mixins(self) -> dict[str, PruningMixIn]:\n"
-        '    """See `LayoutDescriptor.layout_mixins`."""\n'
-        f"    from anyblock.pruning.layouts import {', '.join(functions)}\n\n"
+        '    """See `DescriptorBase.layout_mixins`."""\n'
+        f"    from anyblock.descriptors.mixins import {', '.join(functions)}\n\n"
         f"    return {{{', '.join(shown)}}}\n"
     )

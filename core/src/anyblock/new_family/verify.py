@@ -24,7 +24,7 @@ class Verified:
     """An inferred family after the suite.
 
     Attributes:
-        inferred: the family; what failed is among its `lacking` capabilities, with the check and what it found.
+        inferred: the family; what failed is among its `not_implemented` capabilities, with the check and what it found.
         report: the last report as plain data; None where the suite is not installed.
     """
 

@@ -81,7 +81,7 @@ def _readme(inferred: InferredFamily, name: str) -> str:
     ]
     lines += [f"- {place}: {seen}" for place, seen in inferred.evidence.items()]
     lines += ["", "## What is not supported", ""]
-    lines += [f"- `{capability}`: {text}" for capability, text in inferred.attributes["lacking"].items()]
+    lines += [f"- `{capability}`: {text}" for capability, text in inferred.attributes["not_implemented"].items()]
     if inferred.levels is None:
         lines += ["", "The conformance suite was not installed: all this rests on trials on the tiny model."]
     else:

@@ -12,6 +12,7 @@ from anyblock.contract.blocks import HALVES
 from anyblock.report.table import attention_text, ffn_text
 
 if TYPE_CHECKING:
+    from anyblock.descriptors import Size
     from anyblock.family import ModelFamily
     from anyblock.introspection.facts import InferredFamily
 
@@ -26,21 +27,20 @@ def inferred_tree(inferred: InferredFamily, family: ModelFamily, config: Any) ->
     """
     facts = inferred.attributes
     tree = Tree(f"{inferred.model_type}: inferred on a tiny model, no adapter is installed")
-    tree.add(f"embedding {facts['embedding_path']}")
-    layers = tree.add(
-        f"layers {facts['layers_path']} ({', '.join(name.rpartition('.')[2] for name in facts['decoder_layer'])})"
-    )
+    tree.add(f"embedding {family.input_embedding_name()}")
+    classes = ", ".join(cls.__name__ for cls in family.decoder_layer_cls())
+    layers = tree.add(f"layers {family.layer_block_name(0).removesuffix('.0')} ({classes})")
     for half in HALVES:
         for name, kind in inferred.kinds(half).items():
             branch = layers.add(f"{half}: {name}")
             branch.add(f"tensors {', '.join(kind.names)}")
             if kind.sizes:
-                branch.add(f"sizes {', '.join(f'{size} = {attribute}' for size, attribute in kind.sizes.items())}")
+                branch.add(f"sizes {', '.join(f'{name} = {_size_text(size)}' for name, size in kind.sizes.items())}")
     if facts["other"]:
         layers.add(f"neither half: {', '.join(facts['other'])}")
     _add_blocks(layers, family, config)
-    tree.add(f"final norm {facts['final_norm_path'] or 'none'}")
-    tree.add(f"head {facts['head']}")
+    tree.add(f"final norm {family.final_norm_name() or 'none'}")
+    tree.add(f"head {family.output_embedding_name()}")
     able = [name for name, capability in family.capabilities().items() if capability]
     tree.add(f"can: {', '.join(able) or 'nothing'}")
     if inferred.unknown:
@@ -48,6 +48,11 @@ def inferred_tree(inferred: InferredFamily, family: ModelFamily, config: Any) ->
         for line in inferred.unknown:
             unknown.add(escape(line))
     return tree
+
+
+def _size_text(size: Size) -> str:
+    text = size.attribute + (f" * {size.times}" if size.times != 1 else "") + (f" / {size.per}" if size.per > 1 else "")
+    return f"{text} or {_size_text(size.default)}" if size.default else text
 
 
 def _add_blocks(tree: Tree, family: ModelFamily, config: Any) -> None:

@@ -1,4 +1,4 @@
-"""A model class that transformers does not have: parallel halves, fused projections, odd names, a residual added inside."""
+"""A model class that transformers does not have: parallel halves that are scaled together, fused projections, odd names."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class OddConfig(PreTrainedConfig):
 
 
 class Gaze(nn.Module):
-    def __init__(self, config: Any, layer_idx: int) -> None:
+    def __init__(self, config: Any, block_id: int) -> None:
         super().__init__()
-        self.layer_idx, self.eyes, self.ears = layer_idx, config.eyes, config.ears
+        self.block_id, self.eyes, self.ears = block_id, config.eyes, config.ears
         self.width = config.breadth // getattr(config, "all_eyes", config.eyes)
         self.all_in = nn.Linear(config.breadth, self.width * (config.eyes + 2 * config.ears))
         self.way_out = nn.Linear(self.width * config.eyes, config.breadth, bias=False)
@@ -47,7 +47,7 @@ class Gaze(nn.Module):
         parts = self.all_in(x).view(batch, length, -1, self.width).transpose(1, 2)
         query, key, value = parts.split([self.eyes, self.ears, self.ears], dim=1)
         if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+            key, value = past_key_values.update(key, value, self.block_id)
         group = self.eyes // self.ears
         key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
         seen = torch.ones(length, key.shape[2], dtype=torch.bool, device=x.device).tril(key.shape[2] - length)
@@ -67,16 +67,17 @@ class Hall(nn.Module):
 
 
 class Storey(nn.Module):
-    def __init__(self, config: Any, layer_idx: int) -> None:
+    def __init__(self, config: Any, block_id: int) -> None:
         super().__init__()
         self.first, self.second = nn.LayerNorm(config.breadth), nn.LayerNorm(config.breadth)
-        self.gaze, self.hall = Gaze(config, layer_idx), Hall(config)
+        self.gaze, self.hall = Gaze(config, block_id), Hall(config)
+        self.share = nn.Parameter(torch.ones(()))
 
     def forward(self, hidden_states: torch.Tensor, past_key_values: Cache | None = None) -> tuple[torch.Tensor]:
         both = self.gaze(self.first(hidden_states), past_key_values=past_key_values) + self.hall(
             self.second(hidden_states)
         )
-        return (hidden_states + both,)
+        return (hidden_states + self.share * (0.5 * both),)
 
 
 class OddBody(PreTrainedModel):
@@ -86,7 +87,7 @@ class OddBody(PreTrainedModel):
     def __init__(self, config: OddConfig) -> None:
         super().__init__(config)
         self.lexicon = nn.Embedding(config.words, config.breadth)
-        self.tower = nn.ModuleList([Storey(config, layer_idx) for layer_idx in range(config.storeys)])
+        self.tower = nn.ModuleList([Storey(config, block_id) for block_id in range(config.storeys)])
         self.roof = nn.LayerNorm(config.breadth)
         self.post_init()
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Final
 
 import torch
 from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.importance_hook import ImportanceHook
 from anyblock.contract.tensor_axis import Segment, TensorAxis
-from anyblock.importance import ImportanceHook
-from anyblock.pruning import FFNIntermediatePruningMixIn
+from anyblock.descriptors.mixins import FFNIntermediatePruningMixIn
 
 from anyblock_example_extension.wanda import WandaChannelContributionHook
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from anyblock.contract.importance_hook import HookContext, ImportanceHook
 from anyblock.contract.linear_inputs import input_tokens, linear_weight, to_sum
-from anyblock.importance import HookContext, ImportanceHook
 from torch import nn
 
 

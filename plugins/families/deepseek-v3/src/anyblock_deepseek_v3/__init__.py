@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from anyblock.contract.blocks import AttentionConfig, BlockConfig, MoEConfig
+from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.cache_spec import CacheSpec
 from anyblock.contract.hookspecs import hookimpl
-from anyblock.descriptors import TINY_SIZES, BlockScaledStorage, SparseDescriptor
+from anyblock.descriptors import TINY_SIZES, BlockScaledStorage, Size, SparseDescriptor
 
 if TYPE_CHECKING:
     from anyblock.contract.pruning_mixin import PruningMixIn
@@ -49,33 +48,20 @@ class DeepseekV3Descriptor(BlockScaledStorage, SparseDescriptor):
     experts = "n_routed_experts"
     correction_bias = True
     expert_groups = "n_group"
-    shared_is_multiple = True
-    kinds = ("experts_removal", "expert_intermediate", "ffn_intermediate", "hidden_size", "query_groups")
+    shared_experts = "n_shared_experts"
+    dense_layers = "first_k_dense_replace"
+    attention_sizes: ClassVar[Mapping[str, Size]] = {"num_attention_heads": Size("num_attention_heads")}
 
     @hookimpl
-    def layer_name_predicates(self, num_layers: int) -> dict[str, re.Pattern[str]]:
+    def layer_name_predicates(self, num_layers: int, config: Any) -> dict[str, re.Pattern[str]]:
         """See `FamilySpec.layer_name_predicates`."""
         inside = "|".join(map(str, range(num_layers)))
         beyond = {"multi_token_prediction": re.compile(rf"model\.layers\.(?!(?:{inside})\.)\d+\..+")}
-        return super().layer_name_predicates(num_layers) | beyond
-
-    def attention_config(self, text_config: Any, layer_index: int) -> AttentionConfig:
-        """See `DenseDescriptor.attention_config`: latent attention has query heads only."""
-        return AttentionConfig(num_attention_heads=text_config.num_attention_heads)
-
-    def is_sparse(self, text_config: Any, layer_index: int) -> bool:
-        """See `SparseDescriptor.is_sparse`: all but the first layers."""
-        return bool(layer_index >= text_config.first_k_dense_replace)
-
-    def moe_config(self, text_config: Any) -> MoEConfig:
-        """See `SparseDescriptor.moe_config`: shared experts are as wide as routed ones, side by side in one module."""
-        moe = super().moe_config(text_config)
-        width = moe.expert_intermediate_dim * text_config.n_shared_experts
-        return replace(moe, shared_expert_intermediate_dim=width)
+        return super().layer_name_predicates(num_layers, config) | beyond
 
     def layout_mixins(self) -> dict[str, PruningMixIn]:
-        """See `DenseDescriptor.layout_mixins`."""
-        from anyblock.pruning.layouts import latent_attention_mixins
+        """See `DescriptorBase.layout_mixins`."""
+        from anyblock.descriptors.mixins import latent_attention_mixins
 
         return {**super().layout_mixins(), **latent_attention_mixins(self.checkpoint_layer, self.attention)}
 
@@ -85,9 +71,6 @@ class DeepseekV3Descriptor(BlockScaledStorage, SparseDescriptor):
         values = dict(super().block_config_to_layer_overrides(block_config))
         if heads := block_config.attention.num_attention_heads:
             values["num_key_value_heads"] = heads  # every query head has keys and values of its own
-        moe = block_config.ffn.moe
-        if moe and moe.shared_expert_intermediate_dim:
-            values["n_shared_experts"] = moe.shared_expert_intermediate_dim // moe.expert_intermediate_dim
         return values
 
     @hookimpl

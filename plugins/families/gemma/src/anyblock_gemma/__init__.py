@@ -57,7 +57,7 @@ class Gemma3Descriptor(Gemma3TextDescriptor):
 
     decoder_prefix = "model.language_model"
     checkpoint_prefix = "language_model.model"
-    checkpoint_head = "language_model.lm_head"
+    checkpoint_head = ("language_model.model.norm", "language_model.lm_head")
     text_config = "text_config"
     extra_groups: ClassVar = {"vision_encoding": r"(?:vision_tower|multi_modal_projector)\..+"}
 

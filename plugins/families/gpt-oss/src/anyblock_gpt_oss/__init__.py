@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from anyblock.contract.hookspecs import hookimpl
-from anyblock.descriptors import TINY_SIZES, SparseDescriptor
+from anyblock.descriptors import TINY_SIZES, SparseDescriptor, stated_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -38,10 +38,9 @@ class GptOssDescriptor(SparseDescriptor):
     @hookimpl
     def dequantize_tensor(self, name: str, sources: Mapping[str, torch.Tensor], config: Any) -> torch.Tensor:
         """See `FamilySpec.dequantize_tensor`: transformers does it, a million blocks at a time."""
-        from anyblock.modeling.device import as_dtype
         from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-        options = {"rows_per_chunk": 1 << 20} | ({"dtype": dtype} if (dtype := as_dtype(config.dtype)) else {})
+        options = {"rows_per_chunk": 1 << 20} | ({"dtype": dtype} if (dtype := stated_dtype(config)) else {})
         weights: torch.Tensor = convert_moe_packed_tensors(
             sources[f"{name}_blocks"], sources[f"{name}_scales"], **options
         )

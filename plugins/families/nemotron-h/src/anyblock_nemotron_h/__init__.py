@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from anyblock.contract.hookspecs import hookimpl
-from anyblock.descriptors import TINY_SIZES, HybridDescriptor
+from anyblock.descriptors import TINY_SIZES, HybridDescriptor, Size
 
 if TYPE_CHECKING:
     from anyblock.contract.importance_hook import ImportanceHook
@@ -34,27 +34,19 @@ class NemotronHDescriptor(HybridDescriptor):
         "mlp": "dense",
         "moe": "experts",
     }
-    layer_types, layer_type = "layers_block_type", "block_type"
-    mamba_sizes: ClassVar[Mapping[str, str]] = {
-        "state_dim": "ssm_state_size",
-        "num_heads": "mamba_num_heads",
-        "head_dim": "mamba_head_dim",
-        "num_groups": "n_groups",
+    attention_by = ffn_by = "layers_block_type"
+    layer_type = "block_type"
+    mamba_sizes: ClassVar[Mapping[str, Size]] = {
+        "state_dim": Size("ssm_state_size"),
+        "num_heads": Size("mamba_num_heads"),
+        "head_dim": Size("mamba_head_dim"),
+        "num_groups": Size("n_groups"),
     }
     ffn_linears = expert_linears = ("up_proj", "down_proj")
     experts = "n_routed_experts"
     shared_width = "moe_shared_expert_intermediate_size"
     correction_bias = True
     expert_groups = "n_group"
-    kinds = (
-        "ffn_intermediate",
-        "kv_heads",
-        "query_groups",
-        "experts_removal",
-        "expert_intermediate",
-        "mamba_heads",
-        "hidden_size",
-    )
     not_implemented = ("hidden_size",)
 
     @hookimpl

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from anyblock.importance.expert_removal import RemoveExpertsIndependentHook
+from anyblock.descriptors.hooks import RemoveExpertsIndependentHook
 from torch.nn import functional
 
 

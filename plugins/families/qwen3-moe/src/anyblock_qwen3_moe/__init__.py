@@ -18,7 +18,6 @@ class Qwen3MoeDescriptor(SparseDescriptor):
 
     decoder_layer = "transformers.models.qwen3_moe.modeling_qwen3_moe.Qwen3MoeDecoderLayer"
     dense_layers, sparse_step = "mlp_only_layers", "decoder_sparse_step"
-    kinds = (*SparseDescriptor.kinds, "ffn_intermediate")
 
     @hookimpl
     def conformance_config(self) -> Qwen3MoeConfig:

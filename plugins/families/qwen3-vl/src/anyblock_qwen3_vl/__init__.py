@@ -74,7 +74,6 @@ class Qwen3VLMoeDescriptor(SparseDescriptor):
     extra_groups = Qwen3VLDescriptor.extra_groups
     dense_layers, sparse_step = "mlp_only_layers", "decoder_sparse_step"
     fused_experts = "halves"
-    kinds = (*SparseDescriptor.kinds, "ffn_intermediate")
     not_implemented = Qwen3VLDescriptor.not_implemented
 
     @hookimpl
