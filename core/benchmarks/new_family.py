@@ -143,7 +143,9 @@ def buildable(row: dict[str, Any]) -> bool:
 
 def reaches_build(row: dict[str, Any]) -> bool:
     """Say whether heterogeneous models can be built, and every half be removed that the layers have."""
-    return "build" in row.get("capabilities", ()) and not {"attention_no_op", "ffn_no_op"} & row["not_implemented"].keys()
+    return (
+        "build" in row.get("capabilities", ()) and not {"attention_no_op", "ffn_no_op"} & row["not_implemented"].keys()
+    )
 
 
 def loses_both(row: dict[str, Any]) -> bool:
