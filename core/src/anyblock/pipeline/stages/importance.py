@@ -35,6 +35,8 @@ def run_importance(
     from safetensors.torch import load_file, save_file
 
     sites = context.linear.sites
+    if not plans and not sites:
+        return {}
     stage = context.run.stage(
         STAGE,
         {
@@ -46,7 +48,7 @@ def run_importance(
             "execution": context.execution,
         },
     )
-    if not stage.skipped and (plans or sites):
+    if not stage.skipped:
         with stage.run() as folder:
             found = sweep_importance(
                 context.reference.engine,
