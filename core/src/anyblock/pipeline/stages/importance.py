@@ -35,6 +35,8 @@ def run_importance(
     from safetensors.torch import save_file
 
     sites = context.linear.sites
+    if not plans and not sites:
+        return {}
     stage = context.run.stage(
         STAGE,
         context.inputs(
@@ -44,7 +46,7 @@ def run_importance(
             linear=[list(place) for place in sites],
         ),
     )
-    if not stage.skipped and (plans or sites):
+    if not stage.skipped:
         with stage.run() as folder:
             found = sweep_importance(
                 context.reference.engine,
