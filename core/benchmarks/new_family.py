@@ -117,7 +117,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "- where the suite was not run, a figure rests on introspection's own trials; where nothing was inferred, it counts as"
         " failed",
         "",
-        "| model_type | level reached | capabilities | lines | seconds | first failing check, what is not implemented, or why not |",
+        "| model_type | level reached | capabilities | lines | seconds | first failing check, what is missing, or why not |",
         "|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: row["model_type"]):
