@@ -241,7 +241,7 @@ class Base:
         run = RunFolder(Path(config.run_dir or ""))
         self.costed = plan_candidates(config, source, source)
         plans = hook_plans(config, source)
-        data = TokenData(config, source.path, run)
+        data = TokenData(config, source, run)
         with run.locked():
             keep_candidates(run, self.costed)
             self.tokens: Mapping[str, Batches] = data.batches()

@@ -24,8 +24,9 @@ from typing import Any
 import torch
 from anyblock import convert_model
 from anyblock.calibration.batches import Batches
+from anyblock.calibration.packing import pack_text
 from anyblock.calibration.sweep import HookPlan, sweep_importance
-from anyblock.calibration.text import pack_text, read_text
+from anyblock.calibration.text import read_text
 from anyblock.calibration.tokenizer import load_tokenizer
 from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from anyblock.contract.services import LoadedModel
 
 if TYPE_CHECKING:
+    import torch
+
     from anyblock.progress import Progress
 
 
@@ -42,6 +44,27 @@ class CoreServices:
         )
         own = load_tokenizer(tokenizer or folder, trust_remote_code=trust_remote_code)
         return LoadedModel(loaded, own, folder, recorded_origin(folder) or "")
+
+    def rolling_windows(self, text: str, loaded: LoadedModel, length: int) -> list[tuple[list[int], list[int]]] | None:
+        """See `Services.rolling_windows`."""
+        from anyblock.calibration.packing import IGNORED, Around, tokenize
+        from anyblock.evaluation.windows import windows
+
+        around = Around.of(loaded.tokenizer)
+        if not around.before:
+            return None
+        tokens = tokenize(text, loaded.tokenizer)
+        if not len(tokens):
+            return []
+        ids, labels = windows(tokens, min(len(around.before) + len(tokens), length + 1), around=around)
+        known = (labels != IGNORED).int().argmax(dim=1).tolist()
+        return [(row[:first], row[first:]) for row, first in zip(ids.tolist(), known, strict=True)]
+
+    def check_tokens(self, ids: torch.Tensor, loaded: LoadedModel) -> None:
+        """See `Services.check_tokens`."""
+        from anyblock.modeling.runner import Runner
+
+        Runner(loaded.model, "model").check_ids(ids, loaded.tokenizer)
 
     def progress(self) -> Progress:
         """See `Services.progress`."""

@@ -6,22 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-
-
-def byte_tokenizer(*, bos: bool = True, eos: bool = False):
-    """Return a tokenizer with one token a byte, that puts `<s>` in front and, if asked, `</s>` behind."""
-    from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
-    from tokenizers.models import BPE
-    from transformers import PreTrainedTokenizerFast
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate(["<s>", "</s>", *letters])}
-    tokenizer = Tokenizer(BPE(vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    single = f"{'<s> ' if bos else ''}$A{' </s>' if eos else ''}"
-    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=[("<s>", 0), ("</s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", model_max_length=32)
+from anyblock_tests.byte_tokenizer import byte_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,11 @@
-"""Reading text and packing it into blocks."""
+"""Reading text."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-import torch
-from anyblock.calibration.text import calibration_split, pack_text, pack_tokens, read_text, tokenize
-from anyblock.calibration.tokenizer import load_tokenizer
+from anyblock.calibration.text import Text, calibration_split, read_text
 from anyblock.errors import InputError, UsageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,19 +16,21 @@ quick = settings(deadline=None, derandomize=True, max_examples=60)
 def test_text_file_comes_back_as_it_is(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("erste Zeile\r\nzweite – Zeile\n".encode())
-    assert read_text(path) == "erste Zeile\r\nzweite – Zeile\n"
+    assert read_text(path) == Text("erste Zeile\r\nzweite – Zeile\n")
 
 
 def test_byte_order_mark_is_dropped(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfabc")
-    assert read_text(str(path)) == "abc"
+    assert read_text(str(path)) == Text("abc")
 
 
 def test_jsonl_documents_are_joined(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one\\ntwo", "id": 1}\n\n{"text": "three"}\n')
-    assert read_text(path) == "one\ntwo\n\nthree"
+    text = read_text(path)
+    assert str(text) == "one\ntwo\n\nthree"
+    assert text.documents == ["one\ntwo", "three"]
 
 
 @pytest.mark.parametrize("line", ['{"text": 3}', '{"content": "x"}', '["text"]', "{broken"])
@@ -70,7 +70,7 @@ def test_other_encoding_names_the_byte(tmp_path):
 @given(st.text(alphabet="ab \n", min_size=1, max_size=200), st.floats(0.05, 0.95))
 def test_split_is_a_cut_at_a_line_border(text, fraction):
     try:
-        calibration, evaluation = calibration_split(text, fraction)
+        calibration, evaluation = (str(part) for part in calibration_split(Text(text), fraction))
     except InputError:
         assert not any(text[:i].strip() and text[i:].strip() for i in _nearest_borders(text, fraction))
         return
@@ -86,69 +86,80 @@ def _nearest_borders(text, fraction):
 
 
 def test_split_is_near_the_fraction():
-    text = "".join(f"line {index:04d}\n" for index in range(1000))
-    calibration, evaluation = calibration_split(text)
+    text = Text("".join(f"line {index:04d}\n" for index in range(1000)))
+    calibration, evaluation = (str(part) for part in calibration_split(text))
     assert (calibration.count("\n"), evaluation.count("\n")) == (700, 300)
 
 
 def test_one_line_cannot_be_split():
     with pytest.raises(InputError, match="no line border"):
-        calibration_split("one line only")
+        calibration_split(Text("one line only"))
     with pytest.raises(UsageError, match="fraction"):
-        calibration_split("a\nb", 1.0)
+        calibration_split(Text("a\nb"), 1.0)
 
 
 @quick
-@given(st.text(min_size=1, max_size=300), st.integers(2, 20))
-def test_blocks_are_the_tokens_back_to_back(make_tokenizer, text, block_size):
-    tokens = [0, *(byte_ids(text, make_tokenizer()))]
-    if len(tokens) < block_size:
-        with pytest.raises(InputError, match=rf"has {len(tokens)} tokens.*one block of {block_size}"):
-            pack_text(text, make_tokenizer(), block_size)
-        return
-    blocks = pack_text(text, make_tokenizer(), block_size)
-    assert blocks.dtype == torch.long
-    assert blocks.shape == (len(tokens) // block_size, block_size)
-    assert blocks.flatten().tolist() == tokens[: blocks.numel()]
+@given(
+    st.lists(st.text(alphabet="ab \n", min_size=1, max_size=20).filter(str.strip), min_size=1, max_size=6), st.data()
+)
+def test_a_cut_keeps_documents_apart(documents, data):
+    starts, place = [], 0
+    for document in documents[:-1]:
+        place += len(document) + 2
+        starts.append(place)
+    text = Text("\n\n".join(documents), tuple(starts))
+    assert text.documents == documents
+    cut = data.draw(st.integers(0, len(text.content)))
+    before, after = text.cut(cut)
+    assert before.content + after.content == text.content
+    found = before.documents + after.documents
+    assert "".join("".join(found).split()) == "".join("".join(documents).split())
+    for part in found:  # none reaches over a border between two documents
+        assert any(part.strip() in document for document in documents)
 
 
-def byte_ids(text, tokenizer):
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+def as_json_lines(documents, **options):
+    return "".join(json.dumps({"text": document}, **options) + "\n" for document in documents)
 
 
-@pytest.mark.parametrize("bos", [True, False])
-def test_special_tokens_come_once_and_in_front_only(make_tokenizer, bos):
-    ids = tokenize("abc", make_tokenizer(bos=bos, eos=True))
-    assert ids.tolist() == [0] * bos + byte_ids("abc", make_tokenizer())
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\\u001c", "\\u000b"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_json_lines_end_where_json_says(tmp_path, mark, end):
+    """`str.splitlines` also ends lines at characters that JSON may have within a string."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(f'{{"text": "one{mark}two"}}{end}{end}{{"text": "three"}}{end}'.encode())
+    between = mark.encode().decode("unicode_escape") if mark.startswith("\\") else mark
+    assert read_text(path).documents == [f"one{between}two", "three"]
 
 
-@pytest.mark.parametrize("max_tokens", [1, 64, 5_000, 100_000])
-def test_max_tokens_gives_the_first_tokens_of_the_whole(tokenizer, max_tokens):
-    text = "".join(f"line {index} of some text\n" for index in range(2_000))
-    whole = tokenize(text, tokenizer)
-    assert torch.equal(tokenize(text, tokenizer, max_tokens=max_tokens), whole[:max_tokens])
-    if max_tokens >= 64:
-        assert torch.equal(pack_text(text, tokenizer, 64, max_tokens=max_tokens), pack_tokens(whole[:max_tokens], 64))
+@pytest.mark.parametrize("name", ["a.jsonl", "a.NDJSON", "a.txt", "a.json", "a"])
+def test_json_lines_are_read_under_any_name(tmp_path, name):
+    path = tmp_path / name
+    for documents in (["one, two", "three"], ["alone"]):
+        path.write_text(as_json_lines(documents))
+        assert read_text(path).documents == documents
+        path.write_text(as_json_lines(documents).replace("\n", "\r\n"), encoding="utf-8-sig", newline="")
+        assert read_text(path).documents == documents
 
 
-def test_long_text_gives_no_warning_about_the_context(tokenizer, caplog):
-    tokenize("x" * 1000, tokenizer)
-    assert not caplog.records
+def test_half_a_surrogate_pair_is_refused_by_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(as_json_lines(["fine \N{GRINNING FACE}"]) + '{"text": "a\\ud83d"}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl, line 2: half of a surrogate pair, \\ud83d, at character 1"):
+        read_text(path)
+    path.write_text(as_json_lines(["fine \N{GRINNING FACE}"]))
+    assert read_text(path).content == "fine \N{GRINNING FACE}"
 
 
-def test_limits_are_checked(tokenizer):
-    with pytest.raises(UsageError, match="max_tokens=3"):
-        pack_text("abc", tokenizer, 4, max_tokens=3)
-    with pytest.raises(UsageError, match="block size is 1"):
-        pack_text("abc", tokenizer, 1)
+@pytest.mark.parametrize("line", ['{"text": "a", "n": ' + "1" * 5000 + "}", '{"text": "a", "n": [1, 2.5, NaN]}'])
+def test_numbers_of_any_length_are_skipped(tmp_path, line):
+    path = tmp_path / "a.jsonl"
+    path.write_text(line)
+    assert read_text(path).content == "a"
 
 
-@pytest.mark.shared
-@pytest.mark.parametrize("model", ["stories260k", "tiny-qwen3moe-wt2"])
-def test_a_trained_tokenizer_agrees_with_the_whole_text(shared, model):
-    text = read_text(shared / "text" / "tinyshakespeare.txt")[:120_000]
-    tokenizer = load_tokenizer(shared / "models" / model)
-    whole = tokenizer(text, verbose=False)["input_ids"]
-    assert tokenize(text, tokenizer).tolist() == whole
-    for max_tokens in (100, 3_000, 20_000):
-        assert tokenize(text, tokenizer, max_tokens=max_tokens).tolist() == whole[:max_tokens]
+def test_a_line_of_deep_brackets_is_an_error_of_its_own(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(as_json_lines(["fine"]) + "[" * 200_000)
+    with pytest.raises(InputError, match=r"a\.jsonl, line 2: not JSON"):
+        read_text(path)

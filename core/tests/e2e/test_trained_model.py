@@ -8,8 +8,9 @@ import pytest
 import torch
 from anyblock import compress, convert_model, evaluate, load_model
 from anyblock.calibration.batches import Batches
+from anyblock.calibration.packing import pack_text
 from anyblock.calibration.sweep import HookPlan, ScoreKey, sweep_importance
-from anyblock.calibration.text import pack_text, read_text
+from anyblock.calibration.text import read_text
 from anyblock.calibration.tokenizer import load_tokenizer
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights

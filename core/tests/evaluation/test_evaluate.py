@@ -60,20 +60,67 @@ def test_loss_and_perplexity_are_those_of_transformers(model):
     assert result.teacher is result.kl_per_token is result.top1 is None
 
 
-def test_text_is_cut_into_blocks(model, text_file, tokenizer):
-    ids = torch.tensor([0, *tokenizer(text_file.read_text(), add_special_tokens=False)["input_ids"]])
+def losses_of(model, tokens, front, size, stride):
+    """The negative log-likelihoods of all tokens by the definition: each window is `front` and `size` tokens."""
+    starts = [*range(0, len(tokens) - size, stride), len(tokens) - size]
+    losses, done = [], 0
+    with torch.no_grad():
+        for start in starts:
+            ids = torch.cat([torch.tensor(front), tokens[start : start + size]])
+            scores = model(input_ids=ids[None]).logits[0].double().log_softmax(-1)
+            first = max(done, start) if front else max(done, start + 1)
+            losses += [-float(scores[len(front) + t - start - 1, tokens[t]]) for t in range(first, start + size)]
+            done = start + size
+    return losses
+
+
+@pytest.mark.parametrize("stride", [None, 31, 7])
+def test_bos_is_in_front_of_every_window_and_never_predicted(model, text_file, tokenizer, stride):
+    tokens = torch.tensor(tokenizer(text_file.read_text(), add_special_tokens=False, verbose=False)["input_ids"])
+    result = evaluate(model, data=text_file, tokenizer=tokenizer, block_size=32, stride=stride)
+    losses = losses_of(model, tokens, [0], 31, stride or 31)
+    assert len(losses) == result.predicted == result.tokens == len(tokens)
+    assert result.loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert result.bos is True
+    assert result.windows.endswith(", BOS in front of each")
+    child = evaluate(
+        tiny_llama(seed=1), data=text_file, tokenizer=tokenizer, block_size=32, stride=stride, teacher=model
+    )
+    assert (child.tokens, child.predicted) == (len(tokens), len(tokens))
+    assert child.teacher.loss == pytest.approx(result.loss, rel=1e-5)
+
+
+def test_without_bos_text_is_cut_into_blocks(model, text_file, make_tokenizer):
+    tokenizer = make_tokenizer(bos=False, eos=True)
+    ids = torch.tensor(tokenizer(text_file.read_text(), add_special_tokens=False, verbose=False)["input_ids"])
     blocks = ids[: len(ids) // 32 * 32].view(-1, 32)
     result = evaluate(model, data=text_file, tokenizer=tokenizer, block_size=32)
     assert result.loss == pytest.approx(expected_loss(model, blocks), rel=1e-5)
-    assert evaluate(model, data=ids, block_size=32).data_key == result.data_key
+    assert result.bos is False
+    assert result.windows.endswith("without overlap, no BOS in front")
+    given = evaluate(model, data=ids, block_size=32)
+    assert (given.data_key, given.bos) == (result.data_key, None)
+    assert given.windows.endswith("without overlap")
+
+
+def test_how_much_of_a_text_is_used(model, text_file, tokenizer):
     assert evaluate(model, data=text_file, tokenizer=tokenizer).block_size == 64  # the model's own context
-    assert evaluate(model, data=text_file, tokenizer=tokenizer, max_tokens=100, block_size=32).tokens == 96
+    result = evaluate(model, data=text_file, tokenizer=tokenizer, max_tokens=100, block_size=32)
+    assert (result.tokens, result.predicted) == (100, 100)
 
 
 def test_short_text_needs_no_block_size(model, tmp_path, tokenizer):
     path = tmp_path / "short.txt"
     path.write_text("short")
-    assert evaluate(model, data=path, tokenizer=tokenizer).block_size == 6
+    result = evaluate(model, data=path, tokenizer=tokenizer)
+    assert (result.block_size, result.predicted) == (6, 5)
+
+
+def test_a_token_without_an_embedding_is_named(model, text_file, make_tokenizer):
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["little"])
+    with pytest.raises(InputError, match=r"token id 258 \('little'\) is outside the model's vocabulary of 258"):
+        evaluate(model, data=text_file, tokenizer=tokenizer)
 
 
 def test_strided_loss_predicts_every_token_once_with_its_window(model):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 
+from anyblock.calibration.packing import Around
 from anyblock.errors import InputError, UsageError
 
 
@@ -19,10 +20,12 @@ class Batches:
     Attributes:
         ids: int64 `[sequences, block_size]`.
         batch_size: sequences of one batch; the last batch may have fewer.
+        around: what the tokenizer put around the text, which is context that no figure counts; None for other token ids.
     """
 
     ids: torch.Tensor
     batch_size: int = 1
+    around: Around | None = None
 
     def __post_init__(self) -> None:
         if self.ids.dim() != 2 or self.ids.dtype != torch.long or self.ids.numel() == 0:
@@ -43,6 +46,16 @@ class Batches:
         """The tokens of all sequences."""
         return self.ids.numel()
 
+    @property
+    def labels(self) -> torch.Tensor:
+        """What evaluations count: the token ids, and -100 for what the tokenizer put around the text; shaped as `ids`."""
+        return self.ids if self.around is None else self.around.labels(self.ids)
+
+    @property
+    def bos(self) -> bool | None:
+        """Whether each sequence begins with what the tokenizer puts in front of a text; None when nothing is known of one."""
+        return None if self.around is None else bool(self.around.before)
+
     @cached_property
     def key(self) -> str:
         """A hash of the token ids and their shape, 32 hexadecimal digits; the batch size does not enter."""
@@ -53,7 +66,7 @@ class Batches:
     def spread(self, tokens: int) -> Batches:
         """Return sequences from all over the text, evenly spaced, with at most so many tokens, but at least one sequence."""
         count = max(1, min(len(self.ids), tokens // self.block_size))
-        return Batches(self.ids[[place * len(self.ids) // count for place in range(count)]], self.batch_size)
+        return replace(self, ids=self.ids[[place * len(self.ids) // count for place in range(count)]])
 
     def __len__(self) -> int:
         return -(-self.ids.shape[0] // self.batch_size)

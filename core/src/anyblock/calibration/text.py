@@ -1,26 +1,55 @@
-"""Read text and pack it into blocks of tokens."""
+"""Read text from a file."""
 
 from __future__ import annotations
 
-import json
+import re
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Final
 
+from anyblock.calibration.file_format import command, decoded_text
+from anyblock.calibration.structured import holds_json_lines, json_lines_advice, lines, parsed, refuse_structured
 from anyblock.errors import InputError, UsageError
 
-if TYPE_CHECKING:
-    import torch
-
-_CHARACTERS_PER_TOKEN = 8
-_MARGIN_TOKENS = 64
-_MOST = 0.95
+_EMPTY_LINE: Final = "\n\n"
 
 
-def read_text(path: str | Path) -> str:
-    """Return the text of a UTF-8 file; of a `.jsonl` file, the `text` fields of its lines joined by an empty line.
+@dataclass(frozen=True)
+class Text:
+    """Documents, one after the other.
+
+    Attributes:
+        content: all of it; an empty line stands between two documents.
+        starts: where each document but the first begins in `content`.
+    """
+
+    content: str
+    starts: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return self.content
+
+    @property
+    def documents(self) -> list[str]:
+        """The documents by themselves, without those that are empty."""
+        borders = (0, *self.starts, len(self.content))
+        parts = [self.content[start:end] for start, end in pairwise(borders)]
+        parts[:-1] = [part.removesuffix(_EMPTY_LINE) for part in parts[:-1]]
+        return [part for part in parts if part.strip()]
+
+    def cut(self, place: int) -> tuple[Text, Text]:
+        """Return what comes before a place in `content`, and the rest."""
+        before = Text(self.content[:place], tuple(start for start in self.starts if start < place))
+        return before, Text(self.content[place:], tuple(start - place for start in self.starts if start > place))
+
+
+def read_text(path: str | Path) -> Text:
+    """Return the text of a UTF-8 file; of JSON lines, whatever the file's name, the `text` fields as documents.
 
     Raises:
-        InputError: the file is missing, unreadable, not UTF-8, empty, or a JSON line has no string under `text`.
+        InputError: the file is missing, unreadable or empty, a JSON line has no string under `text`, or the file is not
+            text by its bytes (compressed, a table, JSON, another encoding ...), with what to do about it.
     """
     path = Path(path)
     try:
@@ -31,39 +60,68 @@ def read_text(path: str | Path) -> str:
         raise InputError(
             f"text file {path} cannot be read: {error.strerror}", expected="a readable text file"
         ) from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}",
-            expected="UTF-8 text",
-            hint=f"convert it, for instance with: iconv -f LATIN1 -t UTF-8 {path}",
-        ) from error
-    if path.suffix.lower() in {".jsonl", ".ndjson"}:
-        text = "\n\n".join(_documents(text, path))
-    if not text.strip():
+    content = decoded_text(data, path)
+    named = path.suffix.lower() in {".jsonl", ".ndjson"}
+    by_line = holds_json_lines(content, named=named)
+    if not by_line:
+        refuse_structured(content, path)
+    text = _joined(_documents(content, path)) if by_line or named else Text(content)
+    if not text.content.strip():
         raise InputError(f"{path} holds no text", expected="a file with some text in it")
     return text
 
 
-def _documents(lines: str, path: Path) -> list[str]:
-    documents = []
-    for number, line in enumerate(lines.splitlines(), start=1):
+def _joined(documents: list[str]) -> Text:
+    starts, place = [], 0
+    for document in documents[:-1]:
+        place += len(document) + len(_EMPTY_LINE)
+        starts.append(place)
+    return Text(_EMPTY_LINE.join(documents), tuple(starts))
+
+
+def _documents(content: str, path: Path) -> list[str]:
+    documents: list[str] = []
+    for number, line in enumerate(lines(content), start=1):
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
+            entry = parsed(line)
+        except (ValueError, RecursionError) as error:
             raise InputError(
-                f"{path}, line {number}: not JSON ({error.msg})", expected="one JSON object a line"
+                f"{path}, line {number}: not JSON ({error})", expected="one JSON object per line"
             ) from error
         if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
-            raise InputError(f"{path}, line {number}: no string under 'text'", expected='{"text": "..."} on every line')
+            advice = json_lines_advice(entry) if isinstance(entry, dict) and not documents else ""
+            raise InputError(
+                f"{path}, line {number}: no string under 'text'",
+                expected='{"text": "..."} on every line',
+                hint=command(advice, path),
+            )
+        require_characters(entry["text"], f"{path}, line {number}")
         documents.append(entry["text"])
     return documents
 
 
-def calibration_split(text: str, fraction: float = 0.7) -> tuple[str, str]:
+def require_characters(text: str, what: str) -> None:
+    r"""Refuse halves of surrogate pairs, which JSON can write (`"\ud83d"`) and no tokenizer can read.
+
+    Args:
+        text: any text.
+        what: names it in the error.
+
+    Raises:
+        InputError: there is such a half.
+    """
+    found = re.search("[\ud800-\udfff]", text)
+    if found:
+        raise InputError(
+            f"{what}: half of a surrogate pair, \\u{ord(found.group()):04x}, at character {found.start()}",
+            expected="whole characters",
+            hint="write the text again from where it comes from, as UTF-8",
+        )
+
+
+def calibration_split(text: Text, fraction: float = 0.7) -> tuple[Text, Text]:
     """Cut one text in two, so that what a child is evaluated on was never calibrated on.
 
     Args:
@@ -78,124 +136,17 @@ def calibration_split(text: str, fraction: float = 0.7) -> tuple[str, str]:
     """
     if not 0.0 < fraction < 1.0:
         raise UsageError(f"calibration fraction is {fraction}", expected="a number between 0 and 1, both excluded")
-    target = round(len(text) * fraction)
-    before = text.rfind("\n", 0, target) + 1
-    after = text.find("\n", target) + 1 or len(text)
+    content = text.content
+    target = round(len(content) * fraction)
+    before = content.rfind("\n", 0, target) + 1
+    after = content.find("\n", target) + 1 or len(content)
     cut = before if target - before <= after - target else after
-    if not text[:cut].strip() or not text[cut:].strip():
+    if not content[:cut].strip() or not content[cut:].strip():
         cut = after if cut == before else before
-    calibration, evaluation = text[:cut], text[cut:]
-    if not calibration.strip() or not evaluation.strip():
+    if not content[:cut].strip() or not content[cut:].strip():
         raise InputError(
-            f"the text ({len(text)} characters) has no line border between its calibration and its evaluation part",
+            f"the text ({len(content)} characters) has no line border between its calibration and its evaluation part",
             expected="at least two lines of text",
             hint="give a separate file for evaluation",
         )
-    return calibration, evaluation
-
-
-def tokenize(text: str, tokenizer: Any, *, max_tokens: int | None = None) -> torch.Tensor:
-    """Return the token ids of `text`, int64 `[tokens]`.
-
-    Tokens that the tokenizer puts in front of a text (a beginning-of-sequence token) come once, at the very start;
-    tokens it would put behind are left out. With `max_tokens` only as much text as is needed is tokenized.
-
-    Args:
-        text: any length.
-        tokenizer: a transformers tokenizer.
-        max_tokens: return at most so many tokens, the prefix included.
-    """
-    import torch
-
-    prefix = _prefix(tokenizer)
-    if max_tokens is None:
-        return torch.tensor(prefix + _encode(text, tokenizer), dtype=torch.long)
-    characters = max(4096, max_tokens * _CHARACTERS_PER_TOKEN)
-    while True:
-        # The tokens at a cut may differ from those of the whole text, so some more than wanted have to be there.
-        border = text.find("\n", characters) + 1 or len(text)
-        ids = prefix + _encode(text[:border], tokenizer)
-        if border == len(text) or len(ids) >= max_tokens + _MARGIN_TOKENS:
-            return torch.tensor(ids[:max_tokens], dtype=torch.long)
-        characters *= 2
-
-
-def pack_tokens(tokens: torch.Tensor, block_size: int) -> torch.Tensor:
-    """Cut tokens `[tokens]` into `[tokens // block_size, block_size]`, back to back; the remainder is dropped.
-
-    Raises:
-        InputError: there are fewer tokens than one block needs.
-    """
-    if block_size < 2:
-        raise UsageError(
-            f"block size is {block_size}", expected="at least 2 tokens, so that one of them can be predicted"
-        )
-    blocks = len(tokens) // block_size
-    if blocks == 0:
-        raise InputError(
-            f"the text has {len(tokens)} tokens, too few for one block of {block_size}",
-            expected=f"at least {block_size} tokens",
-            hint="use a longer text or a smaller block size",
-        )
-    return tokens[: blocks * block_size].view(blocks, block_size)
-
-
-def pack_text(text: str, tokenizer: Any, block_size: int, *, max_tokens: int | None = None) -> torch.Tensor:
-    """Tokenize `text` and pack it into blocks, int64 `[num_blocks, block_size]`.
-
-    See `tokenize` for special tokens. The blocks follow each other without a gap, and what does not fill another block
-    is dropped.
-
-    Args:
-        text: any length.
-        tokenizer: the model's own tokenizer.
-        block_size: tokens of one block.
-        max_tokens: use at most so many tokens.
-
-    Raises:
-        InputError: the text is too short for one block; the message says how many tokens there are and are needed.
-        UsageError: `max_tokens` does not allow one block.
-    """
-    if max_tokens is not None and max_tokens < block_size:
-        raise UsageError(
-            f"max_tokens={max_tokens} is less than one block of {block_size} tokens",
-            expected=f"at least {block_size}",
-            hint="raise max_tokens or lower the block size",
-        )
-    return pack_tokens(tokenize(text, tokenizer, max_tokens=max_tokens), block_size)
-
-
-def require_varied(tokens: torch.Tensor, what: str) -> None:
-    """Check that a text is not one token over and over, from which no importance or score can be learnt.
-
-    Args:
-        tokens: int64, any shape.
-        what: names the text.
-
-    Raises:
-        InputError: more than 95 % of the tokens are the same one.
-    """
-    import torch
-
-    values, counts = torch.unique(tokens, return_counts=True)
-    if counts.max() > _MOST * tokens.numel():
-        raise InputError(
-            f"{int(counts.max()):,} of the {tokens.numel():,} tokens of {what} are the token {int(values[counts.argmax()])}",
-            expected=f"text in which no token makes up more than {_MOST:.0%}",
-            hint="give text of the kind that the model is used for, and check that the tokenizer belongs to the model",
-        )
-
-
-def _encode(text: str, tokenizer: Any) -> list[int]:
-    # verbose=False: a text longer than the model's context is what is wanted here, so no warning about it.
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
-
-
-def _prefix(tokenizer: Any) -> list[int]:
-    plain = _encode("a", tokenizer)
-    full: list[int] = tokenizer("a", add_special_tokens=True, verbose=False)["input_ids"]
-    for start in range(len(full) - len(plain) + 1):
-        if full[start : start + len(plain)] == plain:
-            return full[:start]
-    return []
+    return text.cut(cut)

@@ -22,13 +22,16 @@ def generate(
     """Continue a text with a model or a child."""
     import torch
 
+    from anyblock.calibration.text import require_characters
     from anyblock.calibration.tokenizer import load_tokenizer
     from anyblock.checkpoint.hub import resolve_model
     from anyblock.errors import UsageError
     from anyblock.modeling.device import compute_dtype, resolve_device, stored_dtype
     from anyblock.modeling.load import load_model
+    from anyblock.modeling.runner import check_tokens
     from anyblock.modeling.skeleton import load_hf_config
 
+    require_characters(prompt, "the prompt")
     path = resolve_model(model)
     tokenizer = load_tokenizer(path)
     if chat and not tokenizer.chat_template:
@@ -44,6 +47,7 @@ def generate(
         inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
     if inputs["input_ids"].shape[1] == 0:
         raise UsageError("the prompt is empty", expected="some text to continue")
+    check_tokens(inputs["input_ids"], loaded.get_input_embeddings().num_embeddings, tokenizer=tokenizer)
     torch.manual_seed(seed)
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
     end = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

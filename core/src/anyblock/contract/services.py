@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from anyblock.progress import Progress
@@ -58,6 +59,29 @@ class Services(Protocol):
 
         Raises:
             InputError: there is no such model, or it cannot be used.
+        """
+        ...
+
+    def rolling_windows(self, text: str, loaded: LoadedModel, length: int) -> list[tuple[list[int], list[int]]] | None:
+        """Cut a text into the windows over which `anyblock evaluate` measures perplexity.
+
+        Args:
+            text: any length.
+            loaded: the model, whose tokenizer decides what stands in front of every window.
+            length: how many tokens the model is given at once, at most.
+
+        Returns:
+            What is known and what is predicted after it in each window, as token ids; together at most `length` + 1, since
+            the last one is only predicted. Every token of the text is predicted once. None where the tokenizer puts
+            nothing (such as BOS) in front of a text.
+        """
+        ...
+
+    def check_tokens(self, ids: torch.Tensor, loaded: LoadedModel) -> None:
+        """Check that a model has embeddings for token ids, int64 of any shape.
+
+        Raises:
+            InputError: it has none for one of them; the message names the token.
         """
         ...
 

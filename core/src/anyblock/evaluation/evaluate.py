@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from anyblock.calibration.batches import Batches
-from anyblock.calibration.text import read_text, tokenize
+from anyblock.calibration.packing import NOTHING, Around, tokenize
+from anyblock.calibration.text import read_text
 from anyblock.calibration.tokenizer import load_tokenizer
 from anyblock.checkpoint.hub import resolve_model
 from anyblock.errors import UsageError
@@ -43,19 +44,20 @@ def evaluate(
     """Measure a model on a text: perplexity, and with a teacher also KL(teacher || child) and top-k agreement.
 
     Perplexity is `exp` of the mean negative log-likelihood of the next token. By default it is taken over windows of
-    `block_size` tokens that do not overlap; with `stride`, over overlapping ones (`anyblock.evaluation.windows`).
+    `block_size` tokens that do not overlap; with `stride`, over overlapping ones (`anyblock.evaluation.windows`). Where
+    the tokenizer puts something in front of a text (BOS), every window begins with it, and it is never counted.
     Figures of different block sizes or strides cannot be compared.
 
     Args:
         model: a Hugging Face directory, a subblock checkpoint, a child, as text also a hub id, or a loaded model, which
             is run where it is.
-        data: a text file (`.jsonl` with a `text` field, too), token ids `[tokens]` that are cut as a text's are, or
-            sequences `[sequences, block_size]` that are used as they are.
+        data: a text file (`.jsonl` with a `text` field, too), token ids `[tokens]` that are cut into windows with nothing
+            put in front of them, or sequences `[sequences, block_size]` that are used as they are.
         teacher: what to compare with.
         tokenizer: a tokenizer or a directory with one; None takes the one in the model's directory.
         block_size: tokens of one window; None is 1024, or the models' context or the whole text if that is shorter.
         stride: tokens from one window to the next; None for windows that do not overlap.
-        max_tokens: use at most so many tokens.
+        max_tokens: use at most so many tokens of the text.
         batch_size: windows of one forward pass; None takes as many as have logits of 256 MiB in float32, at least one.
         device: where models that are given as paths run.
         dtype: their dtype; None keeps the checkpoint's.
@@ -66,7 +68,9 @@ def evaluate(
         ExecutionError: a logit is not finite (the message says where), or the device has not enough memory.
     """
     model, teacher = _found(model), None if teacher is None else _found(teacher)
-    tokens = _tokens(data, model, tokenizer, max_tokens)
+    source = _tokenizer(tokenizer, model) if isinstance(data, str | Path) else None
+    around = Around.of(source) if source is not None else data.around if isinstance(data, Batches) else None
+    tokens = _tokens(data, source, max_tokens)
     if tokens.dim() == 2 and (stride is not None or block_size is not None):
         raise UsageError(
             "block_size and stride are given with sequences of tokens", expected="a text or flat token ids"
@@ -75,15 +79,17 @@ def evaluate(
     reference = None if teacher is None else Runner(_loaded(teacher, device, dtype), "teacher")
     check_vocabularies(child, reference)
     if tokens.dim() == 2:
-        ids = labels = tokens
+        ids, labels = tokens, Batches(tokens, around=around).labels
     else:
-        ids, labels = windows(tokens, block_size or _block_size(child, reference, len(tokens)), stride)
+        front = around or NOTHING
+        length = block_size or _block_size(child, reference, len(front.before) + len(tokens))
+        ids, labels = windows(tokens, length, stride, front)
     context = min((runner.context for runner in (child, reference) if runner and runner.context), default=None)
     if context is not None and ids.shape[1] > context:
         progress.note(f"blocks of {ids.shape[1]} tokens exceed the context of {context} that the model was made for")
-    batches = Batches(ids, batch_size or child.sequences_for(ids.shape[1], _LOGITS_AT_A_TIME))
+    batches = Batches(ids, batch_size or child.sequences_for(ids.shape[1], _LOGITS_AT_A_TIME), around)
     for runner in filter(None, (child, reference)):
-        runner.check_ids(ids)
+        runner.check_ids(ids, source)
     metrics = _measure(child, reference, batches, labels, progress)
     return EvaluationResult.measured(metrics.result(), batches, child, reference, stride=stride)
 
@@ -105,24 +111,23 @@ def _measure(
     return metrics
 
 
-def _tokens(data: Data, model: Model, tokenizer: Any | None, max_tokens: int | None) -> torch.Tensor:
-    if isinstance(data, Batches):
-        data = data.ids
-    if isinstance(data, torch.Tensor):
-        if max_tokens is None:
-            return data
-        return data[:max_tokens] if data.dim() == 1 else data[: max_tokens // data.shape[1]]
-    text = read_text(data)
-    if tokenizer is None:
-        if isinstance(model, nn.Module):
-            raise UsageError(
-                "a text file needs a tokenizer, and the model is already loaded",
-                expected="tokenizer=, a tokenizer or a directory with one",
-            )
-        tokenizer = model
-    if isinstance(tokenizer, str | Path):
-        tokenizer = load_tokenizer(tokenizer)
-    return tokenize(text, tokenizer, max_tokens=max_tokens)
+def _tokenizer(given: Any | None, model: Model) -> Any:
+    if given is None and isinstance(model, nn.Module):
+        raise UsageError(
+            "a text file needs a tokenizer, and the model is already loaded",
+            expected="tokenizer=, a tokenizer or a directory with one",
+        )
+    found = model if given is None else given
+    return load_tokenizer(found) if isinstance(found, str | Path) else found
+
+
+def _tokens(data: Data, tokenizer: Any | None, max_tokens: int | None) -> torch.Tensor:
+    if isinstance(data, str | Path):
+        return tokenize(read_text(data), tokenizer, max_tokens=max_tokens)
+    ids = data.ids if isinstance(data, Batches) else data
+    if max_tokens is None:
+        return ids
+    return ids[:max_tokens] if ids.dim() == 1 else ids[: max_tokens // ids.shape[1]]
 
 
 def _found(model: Model) -> Path | nn.Module:

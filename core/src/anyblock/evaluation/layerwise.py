@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -24,7 +25,7 @@ _LOGITS_AT_A_TIME: Final = 1 << 24
 def evaluate_layerwise(
     model: LayerwiseModel,
     *,
-    ids: torch.Tensor,
+    batches: Batches,
     teacher: LayerwiseModel | None = None,
     spool: Spool = IN_MEMORY,
     progress: Progress = SILENT,
@@ -36,7 +37,7 @@ def evaluate_layerwise(
 
     Args:
         model: the child, or any model.
-        ids: token ids, int64 [sequences, length].
+        batches: the text; how much of it runs at a time is decided here.
         teacher: what to compare with.
         spool: where hidden states are kept.
         progress: where to report; the unit is tokens through one layer.
@@ -50,14 +51,15 @@ def evaluate_layerwise(
     runners = [runner for runner in (child, reference) if runner is not None]
     check_vocabularies(child, reference)
     for runner in runners:
-        runner.check_ids(ids)
-    batches = Batches(ids, child.sequences_for(ids.shape[1], _LOGITS_AT_A_TIME))
+        runner.check_ids(batches.ids)
+    batches = replace(batches, batch_size=child.sequences_for(batches.block_size, _LOGITS_AT_A_TIME))
+    labels = Batches(batches.labels, batches.batch_size)
     metrics = TokenMetrics()
     total = batches.tokens * (sum(runner.engine.num_layers for runner in runners) + 1)
     with progress.task("Evaluating", total=total, unit="layer tokens") as advance:
         for runner in runners:
             runner.run_layers(batches, spool, advance)
-        for index, part in enumerate(batches):
+        for index, part in enumerate(labels):
             logits = [runner.logits_of(index) for runner in runners]
             metrics.update(logits[1] if len(logits) > 1 else None, logits[0], part, where=f"batch {index}")
             advance(part.numel())

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
+from anyblock.calibration.packing import IGNORED
 from anyblock.errors import ExecutionError, InputError
 from anyblock.modeling.logit_chunks import logit_chunks
 
 CHUNK_ELEMENTS = 1 << 24
 """Logits that are held in float32 at a time: 64 MiB a copy."""
-IGNORED = -100
-"""The label of a token that is context only."""
 
 
 @dataclass(frozen=True)

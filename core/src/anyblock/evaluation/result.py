@@ -54,6 +54,7 @@ class EvaluationResult:
         block_size: tokens of one window.
         stride: tokens from one window to the next; None for windows that do not overlap.
         data_key: hash of the token ids, so that results on other data are told apart.
+        bos: whether each window begins with what the tokenizer puts in front of a text; None for token ids that were given.
         teacher: the teacher's figures.
         kl_per_token: mean KL(teacher || child) in nats.
         top1, top5: share of positions at which the teacher's first choice is among the child's first 1 or 5.
@@ -65,6 +66,7 @@ class EvaluationResult:
     block_size: int
     stride: int | None
     data_key: str
+    bos: bool | None = None
     teacher: ModelFigures | None = None
     kl_per_token: float | None = None
     top1: float | None = None
@@ -90,6 +92,7 @@ class EvaluationResult:
             block_size=batches.block_size,
             stride=stride,
             data_key=batches.key,
+            bos=batches.bos,
             teacher=None
             if teacher is None or scores.teacher_loss is None
             else ModelFigures.of(teacher, scores.teacher_loss),
@@ -126,9 +129,10 @@ class EvaluationResult:
     @property
     def windows(self) -> str:
         """The definition that the figures follow, in words, for instance `8191 predicted tokens, windows of
-        1024 tokens sliding by a stride of 512`."""
+        1024 tokens sliding by a stride of 512, BOS in front of each`."""
         how = "without overlap" if self.stride is None else f"sliding by a stride of {self.stride}"
-        return f"{self.predicted} predicted tokens, windows of {self.block_size} tokens {how}"
+        front = {None: "", True: ", BOS in front of each", False: ", no BOS in front"}[self.bos]
+        return f"{self.predicted} predicted tokens, windows of {self.block_size} tokens {how}{front}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; each model also has its `perplexity`, null where no float can hold it."""

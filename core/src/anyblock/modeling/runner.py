@@ -48,20 +48,9 @@ class Runner:
         """Return how many sequences of this length have at most so many logits together: 1 to 32."""
         return max(1, min(32, logits // (length * (self.vocabulary or 1 << 17))))
 
-    def check_ids(self, ids: torch.Tensor) -> None:
-        """Refuse tokens that the model cannot embed.
-
-        Raises:
-            InputError: a token id is outside the vocabulary, which means that the tokenizer belongs to another model.
-        """
-        rows = self.vocabulary
-        highest, lowest = int(ids.max()), int(ids.min())
-        if rows is not None and (highest >= rows or lowest < 0):
-            raise InputError(
-                f"token id {highest if highest >= rows else lowest} is outside the {self.name}'s vocabulary of {rows}",
-                expected=f"token ids from 0 to {rows - 1}",
-                hint="use the tokenizer that belongs to the model",
-            )
+    def check_ids(self, ids: torch.Tensor, tokenizer: Any | None = None) -> None:
+        """Refuse tokens that the model cannot embed; see `check_tokens`."""
+        check_tokens(ids, self.vocabulary, model=self.name, tokenizer=tokenizer)
 
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
         """Return logits `[batch, length, vocabulary]` for `ids` `[batch, length]`.
@@ -128,6 +117,34 @@ def enough_memory(device: torch.device, name: str, shape: list[int]) -> Iterator
             f"{device} has not enough memory to run the {name} on {shape} tokens",
             hint="lower the batch size or the block size, or choose another device",
         ) from error
+
+
+def check_tokens(
+    ids: torch.Tensor, vocabulary: int | None, *, model: str = "model", tokenizer: Any | None = None
+) -> None:
+    """Refuse tokens that a model cannot embed.
+
+    Args:
+        ids: int64, any shape.
+        vocabulary: how many tokens the model has embeddings for; None when it does not say.
+        model: names the model in the error.
+        tokenizer: where the ids come from, to name the token.
+
+    Raises:
+        InputError: a token id is outside the vocabulary, which means that the tokenizer belongs to another model.
+    """
+    if vocabulary is None or ids.numel() == 0:
+        return
+    highest, lowest = int(ids.max()), int(ids.min())
+    if highest < vocabulary and lowest >= 0:
+        return
+    beyond = highest if highest >= vocabulary else lowest
+    name = "" if tokenizer is None else f" ({tokenizer.convert_ids_to_tokens(beyond)!r})"
+    raise InputError(
+        f"token id {beyond}{name} is outside the {model}'s vocabulary of {vocabulary}",
+        expected=f"token ids from 0 to {vocabulary - 1}",
+        hint="use the tokenizer that belongs to the model",
+    )
 
 
 def check_vocabularies(child: Runner, teacher: Runner | None) -> None:

@@ -91,7 +91,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     costed = plan_candidates(config, narrow, source, linear=linear)
     check_reachable(costed, config.search.bounds(), later=measured_bounds(config))
     plans = hook_plans(config, source)
-    data = TokenData(config, source.path, run)
+    data = TokenData(config, source, run)
     require_run_space(run.path, output, source, narrow, config.search.bounds(), costed.reference)
     with run.locked():
         write_bytes_atomic(run.path / "run.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())).encode())

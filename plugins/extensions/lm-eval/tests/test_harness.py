@@ -14,12 +14,17 @@ from typing import Any
 import pytest
 import torch
 from anyblock import evaluate, export_child
-from anyblock.calibration.text import tokenize
+from anyblock.calibration.packing import tokenize
 from anyblock.calibration.tokenizer import load_tokenizer
 from anyblock.errors import ExecutionError, InputError, UsageError
 from anyblock_lm_eval.command import main
+from anyblock_lm_eval.model import AnyBlockLM
 from anyblock_lm_eval.tasks import evaluate_tasks
+from anyblock_tests.byte_tokenizer import byte_model
 from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoModelForCausalLM
 
 PERPLEXITY = """
 task: own_text
@@ -107,6 +112,61 @@ def test_perplexity_is_ours_over_windows_with_one_token_of_context(
         for metric, count in counts.items():
             assert found[metric][name] == pytest.approx(math.exp(total / count), rel=1e-5)
         assert found["bits_per_byte"][name] == pytest.approx(total / counts["byte_perplexity"] / math.log(2), rel=1e-5)
+
+
+def log_likelihood(model: HFLM, texts: list[str]) -> float:
+    requests = [Instance("loglikelihood_rolling", {}, (text,), number) for number, text in enumerate(texts)]
+    return sum(model.loglikelihood_rolling(requests, disable_tqdm=True))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
+@pytest.mark.parametrize("length", [9, 63, 64, 315, 400], ids=lambda length: f"{length} tokens")
+def test_with_bos_the_number_is_that_of_lm_eval(kind: str, length: int, tmp_path: Path) -> None:
+    """lm_eval's own rolling windows have BOS in front of a document only, so each window is a document of its own to it."""
+    pytest.importorskip(f"anyblock_{kind.removesuffix('3_text')}")
+    folder = byte_model(tmp_path / "model", kind)
+    text = "".join(random.Random(length).choices("abc de,.\n", k=length))
+    (tmp_path / "text.txt").write_text(text)
+    result = evaluate(folder, data=tmp_path / "text.txt", dtype="float32")
+    size = min(64, length + 1) - 1
+    assert (result.block_size, result.predicted, result.bos) == (size + 1, length, True)
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), load_tokenizer(folder)
+    stock = HFLM(pretrained=model, tokenizer=tokenizer, add_bos_token=False, max_length=size)
+    whole = [text[start : start + size] for start in range(0, length - length % size, size)]
+    expected = log_likelihood(stock, whole)
+    if rest := length % size:  # the last window is moved back; what was counted before is context
+        context, last = tokenizer(text[-size:-rest]).input_ids, tokenizer(text[-rest:]).input_ids[1:]
+        ((found, _),) = stock._loglikelihood_tokens([(None, context, last)], disable_tqdm=True)
+        expected += found
+    assert result.loss * result.predicted == pytest.approx(-expected, rel=1e-5)
+    ours = AnyBlockLM(str(folder), device="cpu", dtype="float32", max_length=size)
+    assert log_likelihood(ours, [text]) == pytest.approx(expected, rel=1e-5)
+    assert log_likelihood(ours, [text, text, ""]) == pytest.approx(2 * expected, rel=1e-5)
+
+
+def test_with_bos_a_task_gives_the_perplexity_of_a_text(
+    texts: list[str], task: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = byte_model(tmp_path / "model")
+    scores = evaluate_tasks({"model": folder}, [task(PERPLEXITY)], device="cpu", dtype="float32")
+    found = {score.metric: score.values["model"] for score in scores}
+    total = 0.0
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.txt").write_text(text)
+        size = min(65, len(text.encode()) + 1)
+        result = evaluate(folder, data=tmp_path / f"{number}.txt", block_size=size, dtype="float32")
+        assert result.predicted == len(text.encode())
+        total += result.loss * result.predicted
+    words, size = sum(len(re.split(r"\s+", text)) for text in texts), sum(len(text.encode()) for text in texts)
+    assert found["word_perplexity"] == pytest.approx(math.exp(total / words), rel=1e-4)
+    assert found["byte_perplexity"] == pytest.approx(math.exp(total / size), rel=1e-5)
+
+
+def test_a_token_without_an_embedding_is_named(task: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = byte_model(tmp_path / "model", vocab_size=200)
+    with pytest.raises(ExecutionError, match="is outside the model's vocabulary of 200"):
+        evaluate_tasks({"model": folder}, [task(PERPLEXITY)], device="cpu", dtype="float32")
 
 
 def test_one_number_through_every_door(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Final
 
 from anyblock.calibration.batches import Batches
@@ -25,6 +26,7 @@ def run_evaluation(context: RunContext, child: SubblockCheckpoint, batches: Batc
             "reference": context.reference.checkpoint.fingerprint(),
             "child": child.fingerprint(),
             "tokens": batches.key,
+            **({"around": asdict(batches.around)} if batches.around and batches.bos else {}),
             "execution": context.execution,
         },
     )
@@ -32,7 +34,7 @@ def run_evaluation(context: RunContext, child: SubblockCheckpoint, batches: Batc
         with stage.run() as folder:
             result = evaluate_layerwise(
                 context.teacher.engine_of(child),
-                ids=batches.ids,
+                batches=batches,
                 teacher=context.reference.engine,
                 spool=context.spool(folder),
                 progress=context.progress,
