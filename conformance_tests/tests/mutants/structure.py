@@ -41,6 +41,17 @@ class ClaimsExpertsOfADenseModel(Dense):
         return {**super().capabilities(), "experts_removal": Capability(Support.FULL)}
 
 
+@mutant("structure.claims")
+class ClaimsAHiddenSizeThatItCannotChange(Dense):
+    @hookimpl
+    def residual_stream(self):
+        return None
+
+    @hookimpl
+    def capabilities(self):
+        return {**super().capabilities(), "hidden_size": Capability(Support.FULL)}
+
+
 @mutant("structure.language-config")
 class TextConfigOfAnotherVocabulary(Dense):
     @hookimpl

@@ -107,6 +107,24 @@ def test_mixins_take_names_from_the_attributes() -> None:
     assert {axis.name: axis.dim for axis in found} == stream
 
 
+def test_only_a_family_that_offers_the_hidden_size_needs_a_norm_of_a_half() -> None:
+    """A norm that both halves share belongs to neither."""
+
+    class Shared(DenseDescriptor):
+        attention_norms = ()
+        ffn_norms = ()
+        not_implemented = ("hidden_size",)
+
+    class Offering(Shared):
+        not_implemented = ()
+
+    shared = family(Shared)
+    assert set(shared.pruning_mixins()) == {"ffn_intermediate", "kv_heads", "query_groups"}
+    assert shared.residual_stream() is None
+    with pytest.raises(PluginError, match="no norm whose output ranks the channels"):
+        family(Offering).residual_stream()
+
+
 def test_every_capability_is_declared() -> None:
     states = {name: capability.support for name, capability in family(Nested).capabilities().items()}
     assert states.keys() == CAPABILITIES.keys()

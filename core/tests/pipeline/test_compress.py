@@ -14,6 +14,7 @@ from anyblock.modeling.load import load_model
 from anyblock.pipeline.compress import compress
 from anyblock.pipeline.other_budgets import search_run
 from anyblock.pipeline.run_folder import RunFolder
+from anyblock.pipeline.stages.candidates import read_candidates
 from anyblock.pipeline.stages.refine import read_refinement
 from anyblock_tests.stopping import Stop, StopAfter
 
@@ -150,6 +151,16 @@ def test_other_budgets_need_no_model(settings: dict[str, Any]) -> None:
         search_run(result.run, ["params=0.01x"])
     with pytest.raises(InputError, match="no run folder"):
         search_run(Path(settings["output"]), ["params=0.6x"])
+
+
+def test_candidates_of_an_earlier_version_are_refused_and_not_misread(tmp_path: Path) -> None:
+    """Their file did not say what the model costs as it was given, unless its hidden size was cut."""
+    run = RunFolder(tmp_path)
+    with run.stage("0-candidates", {}).run() as folder:
+        data = {"blocks": [], "candidates": [], "fixed": {"params": 1.0}, "original": None}
+        (folder / "candidates.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match="candidates are those of an earlier version"):
+        read_candidates(run)
 
 
 def test_what_is_at_the_output_is_never_lost(settings: dict[str, Any]) -> None:
