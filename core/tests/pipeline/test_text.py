@@ -11,6 +11,7 @@ from anyblock import evaluate
 from anyblock.config import RunConfig
 from anyblock.errors import InputError
 from anyblock.pipeline.compress import CompressResult, compress
+from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages import data
 from anyblock_tests.byte_tokenizer import byte_model, byte_tokenizer
 from safetensors.torch import load_file
@@ -27,7 +28,7 @@ def reran(result: CompressResult) -> set[str]:
 
 
 def tokens_of(result: CompressResult) -> dict[str, Any]:
-    return load_file(result.run / "stages" / "1-data" / "tokens.safetensors")
+    return load_file(RunFolder(result.run).result("data", "tokens.safetensors"))
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ class AnyBlockLM(HFLM):  # type: ignore[misc]  # lm_eval has no types
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
         """Return the log-likelihood of whole texts."""
-        found = [services().rolling_windows(*request.args, self.loaded, self.max_length) for request in requests]
+        found = [services().rolling_windows(request.args[0], self.loaded, self.max_length) for request in requests]
         texts = [windows for windows in found if windows is not None]
         if not self._own_windows or len(texts) < len(found):
             return list(super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm))
