@@ -171,7 +171,7 @@ class DescriptorBase:
         names = {kind.names for kind in kinds}
         if len(names) == 1 and getattr(self, f"{half}_by") is None and all(kind.mark is None for kind in kinds):
             return [*names] * num_layers  # whatever the configuration says
-        return [kind and kind.names for kind in self.kinds_of(config, half)]
+        return [None if kind is None else kind.names for kind in self.kinds_of(config, half)]
 
     @hookimpl
     def create_block_configs(self, config: Any) -> list[BlockConfig]:
@@ -191,9 +191,9 @@ class DescriptorBase:
         """See `FamilySpec.block_config_to_layer_overrides`."""
         heads = block_config.attention.num_attention_heads
         found: dict[str, Any] = {"num_attention_heads": heads} if heads else {}
-        for half, given in zip(HALVES, (block_config.attention, block_config.ffn), strict=True):
+        for half in HALVES:
             for kind in self.half_kinds(half).values():
-                found.update(kind.overrides(given))
+                found.update(kind.overrides(block_config.half(half)))
         return found
 
     @hookimpl

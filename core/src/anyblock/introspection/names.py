@@ -50,7 +50,8 @@ def decoder_paths(layers: str, embedding: str, norm: str, head: str, outer: Oute
         UnsupportedModelError: the layers are stored under another name than below another prefix.
     """
     parts = [path.split(".")[:-1] for path in (layers, embedding, norm) if path]
-    shared = list(min(parts, key=len))
+    sizes = [len(path) for path in parts]
+    shared = list(parts[sizes.index(min(sizes))])
     while any(path[: len(shared)] != shared for path in parts):
         shared.pop()
     prefix = "".join(f"{part}." for part in shared)
