@@ -54,6 +54,29 @@ def test_distributions_import_only_core(folder: Path) -> None:
     assert not [(path, name) for path, name in found if name.partition(".")[0] in others]
 
 
+PUBLIC = ("anyblock.contract", "anyblock.descriptors", "anyblock.errors")
+
+
+def outside_the_public_surface(path: Path) -> list[str]:
+    """Return the modules of core that a plugin's file imports beyond the three that are public."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    given = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return [
+        name
+        for name in (*plain, *given)
+        if name.partition(".")[0] == "anyblock" and not any(name == own or name.startswith(f"{own}.") for own in PUBLIC)
+    ]
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
+def test_a_plugin_imports_the_public_surface_alone(folder: Path) -> None:
+    """Adapters and extensions stand on what semantic versioning covers, so that core may change behind it."""
+    found = {str(path.relative_to(ROOT)): outside_the_public_surface(path) for path in (folder / "src").rglob("*.py")}
+    assert found
+    assert {path: names for path, names in found.items() if names} == {}
+
+
 def test_core_imports_no_architecture() -> None:
     """Core works through the contract: no file of it imports a transformers architecture, not even in a function."""
     names = {str(path.relative_to(ROOT)): set(imported(path)) for path in MODULES}

@@ -15,7 +15,7 @@ from anyblock.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from anyblock.progress import Progress
+    from anyblock.progress import Progress as Progress  # a type of this contract, for plugins to import from here
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pydantic import Field
 
 if TYPE_CHECKING:
     import torch
-    from anyblock.progress import Progress
+    from anyblock.contract.cost import Progress
 
 
 class MatrixSettings(Section):
