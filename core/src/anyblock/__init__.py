@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from anyblock.auto_model import extend_auto_classes
+from anyblock.version import VERSION
 
 if TYPE_CHECKING:
     from anyblock.conversion.convert import convert_model
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from anyblock.pipeline.compress import compress
     from anyblock.publish.push import push_child
 
-__version__ = "0.2.0"
+__version__ = VERSION
 __all__ = [
     "__version__",
     "compress",

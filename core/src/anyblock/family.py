@@ -41,7 +41,7 @@ def get_family(model_type: str, *, registry: PluginRegistry | None = None) -> Mo
 
     Args:
         model_type: as `config.json` names it; `auto:MODEL_TYPE` or `auto:PATH` infers a family instead (see
-            `anyblock.introspection`), whatever is installed.
+            `FamilySpec.infer_family`), whatever adapters are installed.
         registry: where to look; what is installed, under the environment's settings, when not given.
 
     Raises:
@@ -49,14 +49,15 @@ def get_family(model_type: str, *, registry: PluginRegistry | None = None) -> Mo
         PluginError: the adapter is blocked, incompatible, conflicting or broken.
     """
     if model_type.startswith(INFERRED):
-        return _inferred(model_type.removeprefix(INFERRED))
+        named = model_type.removeprefix(INFERRED)
+        return _inferred(named, named)
     found = _extensions.installed_plugins() if registry is None else registry
     scope = _INFERRING.get()
     if scope is not None and registry is None:
         try:
             found.provider(model_type)
         except UnsupportedModelError:
-            inferred = _inferred(scope.models.get(model_type, model_type))
+            inferred = _inferred(model_type, scope.models.get(model_type))
             scope.note(
                 f"no adapter for {model_type!r} is installed; its structure was inferred on tiny models: "
                 f"{', '.join(name for name, capability in inferred.capabilities().items() if capability)}"
@@ -106,10 +107,16 @@ _INFERRING: ContextVar[Inferring | None] = ContextVar("anyblock_infer", default=
 
 
 @lru_cache(maxsize=16)
-def _inferred(model: str) -> ModelFamily:
-    from anyblock.introspection import infer_named, inferred_model_family
-
-    return inferred_model_family(infer_named(model))
+def _inferred(model_type: str, model: str | None) -> ModelFamily:
+    """Return the family that the first installed extension which infers families finds; kept, for it takes seconds."""
+    descriptor = _extensions.installed_extensions().infer_family(model_type, model)
+    if descriptor is None:
+        raise UnsupportedModelError(
+            f"no installed extension infers the family of {model or model_type!r}",
+            expected="one with the hook infer_family",
+            hint="python -m pip install anyblock-new-family",
+        )
+    return ModelFamily.from_descriptor(descriptor, model_type=getattr(descriptor, "model_type", model_type))
 
 
 class ModelFamily(Extensions):

@@ -30,7 +30,7 @@ print(json.dumps(answers))
 CONVERT = """
 import json, sys
 from anyblock import convert_model, load_model
-from anyblock.introspection import model_type_of
+from anyblock.checkpoint.hub import model_type_of
 kind = model_type_of("owner/name")
 out = convert_model("owner/name", sys.argv[1])
 same = all(a.equal(b) for a, b in zip(load_model("owner/name@v1").parameters(), load_model(out).parameters(), strict=True))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from anyblock.checkpoint.config import refuse_adapter
+from anyblock.checkpoint.config import read_config, refuse_adapter
 from anyblock.checkpoint.index import INDEX
 from anyblock.errors import InputError, UsageError
 
@@ -77,6 +77,31 @@ def resolve_model(model: str, *, revision: str | None = None, patterns: Iterable
     folder = _download(*_name_and_revision(model, revision), patterns)
     refuse_adapter(folder)
     return folder
+
+
+def config_path(model: str) -> Path | None:
+    """Return where the configuration of what a user names is: a directory or a `config.json`; None for a `model_type`.
+
+    Of a hub id (`owner/name`) only the configuration is fetched.
+
+    Raises:
+        InputError: the hub does not have it, does not give it or cannot be reached.
+    """
+    path = Path(model).expanduser()
+    if path.exists():
+        return path
+    return resolve_model(model, patterns=CONFIG_PATTERNS) if "/" in model else None
+
+
+def model_type_of(model: str) -> str:
+    """Return the `model_type` of a checkpoint's directory, a `config.json` or a hub id; any other text is one itself.
+
+    Raises:
+        ConfigError: the file cannot be used.
+        InputError: the hub does not have it, does not give it or cannot be reached.
+    """
+    path = config_path(model)
+    return model if path is None else str(read_config(path)["model_type"])
 
 
 def split_revision(model: str) -> tuple[str, str | None]:

@@ -24,7 +24,6 @@ from anyblock.cli.families import families
 from anyblock.cli.generate import generate
 from anyblock.cli.inspect import inspect
 from anyblock.cli.list import list_kind
-from anyblock.cli.new_family import new_family
 from anyblock.cli.push import push
 from anyblock.cli.search import search
 from anyblock.errors import AnyBlockError, InputError, is_out_of_memory
@@ -58,7 +57,6 @@ def _options(
 
 for command in (families, inspect, convert, compress, search, evaluate, bench, export, push, generate, doctor):
     app.command()(command)
-app.command("new-family")(new_family)
 app.command("list")(list_kind)
 
 

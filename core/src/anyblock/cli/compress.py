@@ -69,7 +69,7 @@ def compress(
     with inferring_families(progress.note) if infer_family else nullcontext() as scope:
         config = load_config(config_file, [*given, *overrides], base, progress=progress)
         if scope is not None:
-            from anyblock.introspection import model_type_of
+            from anyblock.checkpoint.hub import model_type_of
 
             scope.models[model_type_of(config.model)] = config.model
 

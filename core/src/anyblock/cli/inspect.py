@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anyblock.cli.options import Json, Model, Revision
 from anyblock.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from anyblock.costs.cost_model import Scenario
+    from anyblock.report.inspection import Inspection
 
 
 def inspect(
@@ -25,11 +30,11 @@ def inspect(
     from anyblock.pipeline.inspection import inspect_model
 
     folder = resolve_model(model, revision=revision)
+    scenario = Scenario(batch, length, cache_dtype)
     try:
-        found = inspect_model(folder, Scenario(batch, length, cache_dtype))
+        found = inspect_model(folder, scenario)
     except UnsupportedModelError as error:
-        _show_inferred(str(folder), error, as_json=as_json)
-        return
+        found = _inferred(folder, scenario, error)
     for note in found.notes:
         typer.echo(f"anyblock: note: {note}", err=True)
     if as_json:
@@ -42,20 +47,19 @@ def inspect(
     Console().print(inspection_view(found))
 
 
-def _show_inferred(folder: str, error: UnsupportedModelError, *, as_json: bool) -> None:
-    """Show what tiny models of the same class have shown, where no adapter is installed."""
-    from rich.console import Console
+def _inferred(folder: Path, scenario: Scenario, error: UnsupportedModelError) -> Inspection:
+    """Inspect a model without an adapter by what its tiny models show, where an extension can find that out."""
+    from anyblock.checkpoint.hub import model_type_of
+    from anyblock.family import inferring_families
+    from anyblock.pipeline.inspection import inspect_model
 
-    from anyblock.introspection import infer_named, inferred_model_family
-    from anyblock.modeling.skeleton import load_hf_config
-    from anyblock.report.inferred import inferred_tree
-
-    try:
-        inferred = infer_named(folder)
-    except UnsupportedModelError:
-        raise error from None
-    typer.echo(f"anyblock: note: {error}", err=True)
-    if as_json:
-        typer.echo(json.dumps({"inferred": inferred.to_dict()}, indent=2))
-        return
-    Console().print(inferred_tree(inferred, inferred_model_family(inferred), load_hf_config(folder)))
+    notes: list[str] = []
+    with inferring_families(notes.append) as scope:
+        try:
+            scope.models[model_type_of(str(folder))] = str(folder)
+            found = inspect_model(folder, scenario)
+        except UnsupportedModelError:
+            raise error from None
+    for note in (str(error), *notes):
+        typer.echo(f"anyblock: note: {note}", err=True)
+    return found

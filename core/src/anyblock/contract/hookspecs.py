@@ -219,13 +219,17 @@ class FamilySpec:
 
     @hookspec(firstresult=True)
     def infer_family(self, model_type: str, model: str | None) -> object | None:
-        """Return a descriptor for a model that no installed adapter serves, or None where it cannot be inferred.
+        """Return a descriptor for a model that no installed adapter serves, or None where that is not yours to infer.
 
-        Since 0.2. Called only where the user allows it (`--infer-family`).
+        Since 0.2. Called only where the user allows it: `--infer-family`, `auto:MODEL`, and `inspect` without an adapter. The
+        descriptor's attribute `model_type` names the family.
 
         Args:
-            model_type: as `config.json` names it.
-            model: the folder of a checkpoint whose own configuration may be looked at; None where there is none.
+            model_type: as `config.json` names it, or what stands behind `auto:`.
+            model: a folder or hub id whose own configuration may be looked at; None where there is none.
+
+        Raises:
+            UnsupportedModelError: what of the model could not be worked out.
         """
 
     # -- conformance ------------------------------------------------------------------------------------------------

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import json
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from anyblock.contract.cache_spec import CacheSpec
-    from anyblock.descriptors.base import DescriptorBase
 
 
 class ConfigKey:
@@ -51,8 +50,19 @@ def layer_parameters(key: ConfigKey, layers_path: str) -> tuple[frozenset[str], 
     return tuple(frozenset(layer.state_dict()) for layer in stock_model(key).get_submodule(layers_path))
 
 
+class _Descriptor(Protocol):
+    """What of a `DescriptorBase` is asked here, whose own file imports this one."""
+
+    @property
+    def layers_path(self) -> str: ...
+
+    def offers(self, capability: str) -> bool: ...
+
+    def mlp_no_op_post_init(self, decoder_layer: Any) -> Any: ...
+
+
 @lru_cache(maxsize=16)
-def layer_caches(key: ConfigKey, descriptor: DescriptorBase, ffn: bool = True) -> tuple[CacheSpec, ...]:
+def layer_caches(key: ConfigKey, descriptor: _Descriptor, ffn: bool = True) -> tuple[CacheSpec, ...]:
     """Return what every decoder layer keeps between decoding steps, as the model shows it (see `measured_caches`).
 
     Args:

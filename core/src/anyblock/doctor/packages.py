@@ -11,8 +11,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion
 
-import anyblock
 from anyblock.doctor.finding import Examined, pip
+from anyblock.version import VERSION
 
 SHOWN = ("torch", "transformers", "huggingface_hub", "safetensors", "pluggy", "highspy")
 """Packages whose versions are shown even when nothing is wrong."""
@@ -24,16 +24,16 @@ def examine_packages() -> Examined:
     section.facts["python"] = platform.python_version()
     section.facts["executable"] = sys.executable
     section.facts["platform"] = platform.platform()
-    section.facts["anyblock"] = anyblock.__version__
+    section.facts["anyblock"] = VERSION
     core = _core(section)
     requirements = [] if core is None else core.requires or []
     for name in SHOWN:
         section.facts[name] = installed_version(name)
     if core is not None:
         _check_python(section, core)
-        if core.version != anyblock.__version__:
+        if core.version != VERSION:
             section.wrong(
-                f"the code of anyblock is {anyblock.__version__}, and its metadata says {core.version}",
+                f"the code of anyblock is {VERSION}, and its metadata says {core.version}",
                 pip("install", "--force-reinstall", "--no-deps", "anyblock"),
             )
     for requirement, fault in unmet(requirements):

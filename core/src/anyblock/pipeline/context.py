@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyblock
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.linear import LinearMaps
 from anyblock.candidates.sources import Orders
@@ -21,6 +20,7 @@ from anyblock.pipeline.run_folder import RunFolder, digest
 from anyblock.pipeline.run_sources import run_sources
 from anyblock.plugins.collecting import CORE
 from anyblock.progress import Progress
+from anyblock.version import VERSION
 
 if TYPE_CHECKING:
     import torch
@@ -218,7 +218,7 @@ class RunContext:
         return {
             "device": str(self.teacher.device),
             "dtype": str(self.teacher.dtype),
-            "anyblock": anyblock.__version__,
+            "anyblock": VERSION,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "adapter": f"{self.family.distribution} {self.family.version}",

@@ -9,7 +9,6 @@ from functools import lru_cache
 from importlib.metadata import Distribution, distributions
 from typing import Final, Self
 
-import anyblock
 from anyblock.contract.hookspecs import EXTENSIONS_GROUP, FAMILIES_GROUP
 from anyblock.errors import PluginError
 from anyblock.plugins.collecting import CORE, leave_out
@@ -20,6 +19,7 @@ from anyblock.plugins.relay import Registered, admit
 from anyblock.plugins.resolve import Resolution, conflict_error, resolve
 from anyblock.plugins.settings import PluginSettings
 from anyblock.plugins.status import Origin, PluginRecord, PluginStatus
+from anyblock.version import VERSION
 
 
 def builtins() -> Registered:
@@ -28,7 +28,7 @@ def builtins() -> Registered:
     Raises:
         PluginLoadError: it cannot be loaded.
     """
-    return _builtins(anyblock.__version__)
+    return _builtins(VERSION)
 
 
 @lru_cache(maxsize=1)
@@ -52,7 +52,7 @@ class PluginRegistry:
         core_version: str | None = None,
     ) -> None:
         self.settings: Final = settings or PluginSettings()
-        self.core_version: Final = core_version or anyblock.__version__
+        self.core_version: Final = core_version or VERSION
         self._resolution: Resolution = resolve(list(records), self.settings, self.core_version)
         self._objects: Final = dict(objects or {})
         self._loaded: Final[dict[tuple[str, str, str], Registered | PluginLoadError]] = {}
