@@ -142,7 +142,7 @@ def sharded(tmp_path: Path) -> Path:
 @pytest.fixture
 def converted(llama: Path, tmp_path: Path) -> Path:
     """The small Llama as a subblock checkpoint."""
-    from anyblock.checkpoint import convert_model
+    from anyblock.conversion.convert import convert_model
 
     return convert_model(llama, tmp_path / "converted")
 

@@ -149,7 +149,23 @@ def test_the_sample_has_both_ends(teacher_dir: Path) -> None:
     chosen = spread_sample(candidates, estimates, 5)
     assert [candidate.layer for candidate in chosen] == [0, 5, 10, 14, 19]
     assert len(spread_sample(candidates, estimates, 50)) == 20
-    assert rank_correlation([1.0, 2.0, 3.0], [1.0, 5.0, 9.0]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wanted"),
+    [
+        ([1.0, 2.0, 3.0], [1.0, 5.0, 9.0], 1.0),
+        ([1.0, 2.0, 3.0], [9.0, 5.0, 1.0], -1.0),
+        ([1.0, 1.0, 1.0], [3.0, 2.0, 1.0], 0.0),
+        ([1.0, 1.0, 1.0], [2.0, 2.0, 2.0], 1.0),
+        ([1.0, 1.0, 2.0], [1.0, 2.0, 3.0], 3**0.5 / 2),  # mean ranks 1.5, 1.5, 3
+        ([1.0, 1.0, 2.0], [2.0, 1.0, 3.0], 3**0.5 / 2),  # the order of equal values does not count
+        ([1.0], [2.0], 1.0),
+        ([], [], 1.0),
+    ],
+)
+def test_equal_values_share_their_mean_rank(first: list[float], second: list[float], wanted: float) -> None:
+    assert rank_correlation(first, second) == pytest.approx(wanted)
 
 
 def test_every_kind_is_brought_to_the_scale_of_its_own_exact_scores() -> None:

@@ -144,25 +144,24 @@ class _Resolver:
 def config_view(
     config: str | os.PathLike[str] | Mapping[str, Any],
     *,
+    folder: Path | None = None,
     trust_remote_code: bool = False,
-    changes: Mapping[str, Any] | None = None,
 ) -> Any:
     """Return a read-only attribute view of a model's configuration; see `ConfigView`.
 
     Args:
         config: the model's directory, its `config.json`, or the content of that file.
+        folder: the model's directory, where the content is given.
         trust_remote_code: let transformers run the checkpoint's own configuration code where a default is needed.
-        changes: values that take the place of the file's.
 
     Raises:
         ConfigError: the file cannot be used.
     """
     if isinstance(config, Mapping):
-        data, folder = dict(config), None
+        data = dict(config)
     else:
         data, given = read_config(config), Path(config)
         folder = given if given.is_dir() else given.parent
-    data |= changes or {}
     data.pop("block_configs", None)
     return ConfigView(data, _Resolver(data, folder, trust_remote_code))
 

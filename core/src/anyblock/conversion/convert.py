@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anyblock.checkpoint.atomic import atomic_directory, check_target
 from anyblock.checkpoint.companions import carry, companions, sizes
@@ -63,7 +64,8 @@ def convert_model(
     folder = resolve_model(os.fspath(input_dir), revision=revision)
     if origin := origin_of(folder):
         progress.note(f"{input_dir} is {origin}")
-    model_type = read_config(folder)["model_type"]
+    config = read_config(folder)
+    model_type = config["model_type"]
     if converter is not None and converter != model_type:
         raise UsageError(
             f"the converter {converter!r} was asked for, and {folder} is a {model_type!r} model",
@@ -73,6 +75,7 @@ def convert_model(
         get_family(model_type),
         folder,
         output_dir,
+        config=config,
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
         progress=progress,
@@ -84,13 +87,17 @@ def convert_with(
     folder: Path,
     output_dir: str | os.PathLike[str],
     *,
+    config: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     trust_remote_code: bool = False,
     progress: Progress = SILENT,
 ) -> Path:
-    """Convert the checkpoint in a directory with a given family; see `convert_model`."""
+    """Convert the checkpoint in a directory with a given family; see `convert_model`.
+
+    `config` is the content of its `config.json`; None reads it.
+    """
     target = check_target(output_dir, overwrite=overwrite, sources=[folder])
-    config = read_config(folder)
+    config = read_config(folder) if config is None else config
     source = SourceCheckpoint.open(folder)
     plan = plan_conversion(family, source, config, trust_remote_code=trust_remote_code)
     for note in plan.notes:

@@ -79,7 +79,7 @@ def plan_conversion(
     from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 
     where = str(source.path)
-    view = config_view(source.path, trust_remote_code=trust_remote_code)
+    view = config_view(config, folder=source.path, trust_remote_code=trust_remote_code)
     layers = _num_layers(family, view)
     if "block_configs" in config:
         blocks = block_configs_from_json(config["block_configs"])
@@ -133,7 +133,7 @@ def plan_conversion(
     if differing_heads(model, stored):
         # As transformers decides. It is written down, so that whatever reads the config from now on agrees.
         kept = _untied(kept)
-        view = config_view(source.path, trust_remote_code=trust_remote_code, changes=_untied(view.to_dict()))
+        view = config_view(_untied(view.to_dict()), folder=source.path, trust_remote_code=trust_remote_code)
         for part in (hf_config, hf_config.get_text_config(decoder=True)):
             part.tie_word_embeddings = False
         model = build_skeleton(builder, hf_config, blocks)

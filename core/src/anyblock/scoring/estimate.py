@@ -170,10 +170,17 @@ def _line(known: np.ndarray, wanted: np.ndarray, kinds: Sequence[str]) -> tuple[
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return Spearman's rank correlation; 1.0 when either side has no spread."""
-    if len(first) < 2:
-        return 1.0
-    ranks = [
-        np.argsort(np.argsort(np.asarray(side, dtype=float), kind="stable"), kind="stable") for side in (first, second)
-    ]
+    """Return Spearman's rank correlation; equal values share the mean of their ranks.
+
+    Where one side has no spread there is nothing to agree on: 0.0, or 1.0 when neither has.
+    """
+    ranks = [_mean_ranks(side) for side in (first, second)]
+    spreads = [bool(np.ptp(side)) if len(side) else False for side in ranks]
+    if not all(spreads):
+        return float(not any(spreads))
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _mean_ranks(values: Sequence[float]) -> np.ndarray:
+    _, places, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]
