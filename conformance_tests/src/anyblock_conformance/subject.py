@@ -14,10 +14,11 @@ from anyblock.checkpoint.config_view import config_view
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import BlockConfig, block_configs_from_json
 from anyblock.conversion.convert import convert_with
+from anyblock.modeling.agree import agreed_blocks, of_this_architecture
 from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.load import load_model
-from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class
+from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class, shapes_of
 from anyblock.modeling.weights import WeightMap, owners_of, quiet_loading
 
 from anyblock_conformance.headers import Shape, source_shapes
@@ -115,9 +116,16 @@ class Subject:
 
     @cached_property
     def blocks(self) -> list[BlockConfig]:
-        """The checkpoint's block configs: its own, or what the adapter makes of the configuration."""
+        """The checkpoint's block configs: its own, or what the adapter makes of the configuration.
+
+        Its own are taken as everything reads them: where they contradict the tensors, with the tensors' sizes.
+        """
         if "block_configs" in self.raw_config:
-            return block_configs_from_json(self.raw_config["block_configs"])
+            stated = block_configs_from_json(self.raw_config["block_configs"])
+            sizes = {name: shape.sizes for name, shape in self.names.items() if shape.sizes is not None}
+            tensors = {name: torch.empty(own, device="meta") for name, own in sizes.items()}
+            stated = of_this_architecture(self.family, self.config, stated, str(self.source))
+            return agreed_blocks(self.family, self.config, stated, tensors)
         return self.family.create_block_configs(self.config)
 
     @property
@@ -254,8 +262,3 @@ def stock_model(path: Path) -> Any:
 def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """Return a model's logits `[batch, length, vocabulary]`, computed without a cache."""
     return model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
-
-
-def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every parameter and stored buffer."""
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -96,13 +96,11 @@ def test_a_config_that_does_not_belong_to_the_files_is_refused(teacher_dir: Path
     damaged = tmp_path / "damaged"
     shutil.copytree(teacher_dir, damaged)
     config = json.loads((damaged / "config.json").read_text())
-    config["block_configs"][0]["ffn"]["intermediate_size"] = 40
+    config["hidden_size"] = 40
     (damaged / "config.json").write_text(json.dumps(config))
-    with pytest.raises(
-        CheckpointError, match=r"layers\.0\.mlp\.down_proj\.weight. has the shape \(32, 48\) and not \(32, 40\)"
-    ):
+    with pytest.raises(CheckpointError, match=r"has the shape \([\d, ]*32\) and not \([\d, ]*40\)"):
         load_model(damaged)
-    config["num_hidden_layers"] = 4
+    config |= {"hidden_size": 32, "num_hidden_layers": 4}
     (damaged / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError):
         load_model(damaged)

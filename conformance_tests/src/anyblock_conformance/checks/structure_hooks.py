@@ -13,12 +13,12 @@ from anyblock.contract.kinds import KINDS
 from anyblock.contract.residual_pruning import HIDDEN_SIZE
 from anyblock.contract.settings import Section
 from anyblock.errors import AnyBlockError
-from anyblock.modeling.skeleton import load_hf_config, model_class
+from anyblock.modeling.skeleton import load_hf_config, model_class, shapes_of
 
 from anyblock_conformance.check import check
 from anyblock_conformance.expect import equal, nothing, that
 from anyblock_conformance.kinds import smaller_sizes, works_on
-from anyblock_conformance.subject import Subject, shapes_of
+from anyblock_conformance.subject import Subject
 
 MAX_PARAMETERS = 20_000_000
 _REQUIRED = ("init_rotary_embedding", "cache_spec", "conformance_config")

@@ -65,7 +65,8 @@ def plan_conversion(
     Args:
         family: the model's family.
         source: its weights.
-        config: its `config.json`; if that has `block_configs` (a child is converted again), they are kept.
+        config: its `config.json`; if that has `block_configs` (a child is converted again), they are kept,
+            but for sizes that the tensors contradict.
         trust_remote_code: let transformers run the checkpoint's own configuration code where a default value is needed.
 
     Raises:
@@ -74,7 +75,8 @@ def plan_conversion(
         ConfigError: no usable number of layers, a size that is none, or another number of block configs than layers.
         PluginError: the family names tensors that the checkpoint does not have.
     """
-    from anyblock.modeling.complete import differing_heads, quantisation, quantised, require_complete
+    from anyblock.modeling.agree import said
+    from anyblock.modeling.complete import complete_skeleton, differing_heads, quantisation, quantised
     from anyblock.modeling.respelling import Respelling
     from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 
@@ -136,13 +138,14 @@ def plan_conversion(
         view = config_view(_untied(view.to_dict()), folder=source.path, trust_remote_code=trust_remote_code)
         for part in (hf_config, hf_config.get_text_config(decoder=True)):
             part.tie_word_embeddings = False
-        model = build_skeleton(builder, hf_config, blocks)
         notes.append(
             f"{where}: config.json ties the head to the embedding, and the files hold different tensors for them; "
             "both are kept, as transformers keeps them, and the config says so from here on"
         )
     loaded = {name: tensor for group in shapes if group not in NOT_LOADED for name, tensor in shapes[group].items()}
-    require_complete(model, loaded, where)
+    stated = blocks
+    _, blocks = complete_skeleton(builder, hf_config, stated, loaded, where)
+    notes += said(stated, blocks, where)
     if not any(config.get(key) for key in _DTYPE_KEYS):
         # Without one a model is built in float32; transformers looks at the weights then.
         found = _dtype_of(stored, groups["embeddings"])

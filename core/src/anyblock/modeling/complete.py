@@ -1,14 +1,15 @@
 """Every parameter accounted for: a checkpoint is held to its model by headers alone, before anything is computed with.
 
 A parameter that no file gives would be whatever lay in memory. So each way to a model goes through here: `skeleton_of` opens a
-subblock checkpoint, and `require_complete` is what conversion and `load_model` ask of an ordinary directory.
+subblock checkpoint, and `complete_skeleton` is what conversion and `load_model` ask of an ordinary directory.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -17,11 +18,13 @@ from anyblock.checkpoint.index import some
 from anyblock.checkpoint.parse import shown
 from anyblock.checkpoint.safetensors_writer import Stored, same_bytes
 from anyblock.errors import CheckpointError
+from anyblock.modeling.agree import agreed_blocks, of_this_architecture, said
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 from anyblock.modeling.weights import WeightMap
 
 if TYPE_CHECKING:
     from anyblock.checkpoint.subblocks import SubblockCheckpoint
+    from anyblock.contract.blocks import BlockConfig
     from anyblock.family import ModelFamily
 
 Tensors = Mapping[str, torch.Tensor]
@@ -48,11 +51,17 @@ def skeleton_of(
         config: its Hugging Face configuration, where that is loaded already.
         dtype: the parameters' dtype; None takes the config's.
 
+    The checkpoint's block configs then have the sizes of its tensors, see `complete_skeleton`.
+
     Raises:
         CheckpointError: a file is damaged, or its tensors are not those of the model; names them.
     """
     config = load_hf_config(checkpoint.path) if config is None else config
-    model = build_skeleton(family, config, checkpoint.block_configs, dtype=dtype)
+    where, stated = str(checkpoint.path), checkpoint.block_configs
+    tensors = {name: tensor for group in checkpoint.model_groups for name, tensor in checkpoint.meta(group).items()}
+    model, checkpoint.block_configs = complete_skeleton(family, config, stated, tensors, where, dtype=dtype)
+    for sentence in said(stated, checkpoint.block_configs, where):
+        warnings.warn(sentence, stacklevel=2)
     stored = {
         name: Stored(checkpoint.file(group), entry)
         for group in checkpoint.model_groups
@@ -64,9 +73,48 @@ def skeleton_of(
             expected="a config.json that says tie_word_embeddings: false",
             hint=f"convert it again, which writes that: anyblock convert {checkpoint.path} OUT",
         )
-    tensors = {name: tensor for group in checkpoint.model_groups for name, tensor in checkpoint.meta(group).items()}
-    require_complete(model, tensors, str(checkpoint.path))
     return model
+
+
+def complete_skeleton(
+    family: ModelFamily | None,
+    config: Any,
+    block_configs: Sequence[BlockConfig],
+    tensors: Tensors,
+    where: str,
+    *,
+    dtype: torch.dtype | None = None,
+) -> tuple[Any, list[BlockConfig]]:
+    """Build the model of a checkpoint on the meta device, once the checkpoint has proved to hold all of it.
+
+    Args:
+        family: its adapter; None builds the stock model, of which no block config says anything.
+        config: its Hugging Face configuration.
+        block_configs: one per layer, as its `config.json` states them.
+        tensors: its tensors, by checkpoint name, on the meta device.
+        where: names the checkpoint.
+        dtype: the parameters' dtype; None takes the config's.
+
+    Returns:
+        The model, and its block configs: where those in `config.json` contradict the tensors, with the sizes that these decide.
+
+    Raises:
+        CheckpointError: the tensors are not those of the model; names them.
+    """
+    if family is None:
+        blocks = list(block_configs)
+    else:
+        blocks = of_this_architecture(family, config, block_configs, where)
+    model = build_skeleton(family, config, blocks, dtype=dtype)
+    try:
+        require_complete(model, tensors, where)
+    except CheckpointError:
+        agreed = blocks if family is None else agreed_blocks(family, config, blocks, tensors)
+        if agreed == blocks:
+            raise
+        model, blocks = build_skeleton(family, config, agreed, dtype=dtype), agreed
+        require_complete(model, tensors, where)
+    return model, blocks
 
 
 def differing_heads(model: Any, stored: Mapping[str, Stored]) -> bool:

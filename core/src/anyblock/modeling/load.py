@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,10 +17,11 @@ from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.contract.blocks import BlockConfig, block_configs_from_json
 from anyblock.errors import CheckpointError, ConfigError
-from anyblock.modeling.complete import quantisation, quantised, require_complete, skeleton_of
+from anyblock.modeling.agree import said
+from anyblock.modeling.complete import complete_skeleton, quantisation, quantised, skeleton_of
 from anyblock.modeling.device import as_dtype
 from anyblock.modeling.heterogeneous import heterogeneous
-from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class, refusing, require_materialised
+from anyblock.modeling.skeleton import load_hf_config, model_class, refusing, require_materialised
 from anyblock.modeling.weights import WeightMap, quiet_loading
 
 if TYPE_CHECKING:
@@ -120,7 +122,10 @@ def _from_pretrained(
     method = quantisation(config)
     if source is not None and method is None:  # what quantised weights need, transformers alone knows
         tensors = {name: entry.meta() for name, (_, entry) in source.tensors.items() if name not in kept}
-        require_complete(build_skeleton(family, config, block_configs), tensors, str(path))
+        stated = block_configs
+        _, block_configs = complete_skeleton(family, config, stated, tensors, str(path))
+        for sentence in said(stated, block_configs, str(path)):
+            warnings.warn(sentence, stacklevel=3)
     scope = nullcontext() if family is None else heterogeneous(family, block_configs)
     try:
         with refusing(path), scope, quiet_loading():

@@ -121,6 +121,11 @@ def build_skeleton(
     return model.eval()
 
 
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every parameter and stored buffer."""
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
 @contextmanager
 def refusing(where: Path | str) -> Iterator[None]:
     """Turn what transformers and torch raise for values that make no model into an error that names the checkpoint.

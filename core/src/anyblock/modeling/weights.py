@@ -107,6 +107,20 @@ class WeightMap:
                     f"{where}: {'; '.join(map(str, faults[:6]))}", expected="the tensors of this model"
                 )
 
+    def shapes(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+        """Return, by module name, the shapes in which `tensors` (by checkpoint name, on the meta device) would be put.
+
+        They need not be those of the model, which has to be on the meta device as well.
+        """
+        computed = {name: tensor for name, tensor in tensors.items() if self.target(name)[1]}
+        found = {self.target(name)[0]: tuple(tensor.shape) for name, tensor in tensors.items() if name not in computed}
+        if computed:
+            info = self.convert(computed, device="meta")
+            fit = {self.target(name)[0] for name in computed} - info.conversion_errors.keys()
+            found |= {name: tuple(self._state[name].shape) for name in fit if name in self._state}
+            found |= {name: tuple(shape) for name, shape, _ in info.mismatched_keys}
+        return found
+
     def convert(self, tensors: Mapping[str, torch.Tensor], *, device: torch.device | str) -> Any:
         """Let transformers put `tensors` (by checkpoint name) into the model, and return what it says of it."""
         from transformers.core_model_loading import convert_and_load_state_dict_in_model

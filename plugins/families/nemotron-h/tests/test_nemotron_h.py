@@ -14,6 +14,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.registry import NameRegistry
 from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.importance_hook import HookContext
+from anyblock.errors import CheckpointError
 from anyblock.importance.expert_removal import MoERemoveExpertsHook
 from anyblock.modeling.skeleton import model_class
 from anyblock_conformance.decoding import real_cache
@@ -124,3 +125,44 @@ def test_a_removed_norm_follows_the_models_type(model: Any, tmp_path: Path) -> N
     child.load_state_dict({name: model.state_dict()[name] for name in child.state_dict()})
     found = child.to(torch.bfloat16)(IDS, output_hidden_states=True).hidden_states
     assert {hidden.dtype for hidden in found} == {torch.bfloat16}
+
+
+def modelopts(blocks: list[BlockConfig]) -> list[Any]:
+    """Block configs as ModelOpt's descriptor for `nemotron_h` writes them: it does not know the shared expert's width."""
+    common = {"replace_with_linear": False, "sparsify": None, "weights_precision": "bf16"}
+    written = [block.to_dict() for block in blocks]
+    for block in written:
+        block["parallel_blocks"] = None
+        block["attention"] |= common | {"llama4": None}
+        block["ffn"] |= common
+        if block["ffn"]["moe"]:
+            block["ffn"]["moe"]["shared_expert_intermediate_dim"] = 8192
+    return written
+
+
+@pytest.mark.parametrize("experts", [6, 4])
+def test_what_modelopt_writes_of_expert_layers_is_read(experts: int, tmp_path: Path) -> None:
+    """Its conversion, and a child of it with fewer experts."""
+    family = get_family("nemotron_h")
+    config = family.conformance_config()
+    config.n_routed_experts = experts
+    path = convert_model(save_tiny(config, tmp_path / "source"), tmp_path / "model")
+    expected, blocks = load_model(path)(IDS).logits, SubblockCheckpoint.open(path).block_configs
+    data = json.loads((path / "config.json").read_text())
+    data |= {"n_routed_experts": 6, "block_configs": modelopts(blocks)}
+    (path / "config.json").write_text(json.dumps(data))
+    with pytest.warns(UserWarning, match="shared_expert_intermediate_dim is 24 and not 8192 in layer 1"):
+        assert torch.equal(load_model(path)(IDS).logits, expected)
+    again = convert_model(path, tmp_path / "again")
+    assert SubblockCheckpoint.open(again).block_configs == blocks
+
+
+def test_sizes_of_which_tensors_show_the_product_only_are_refused(tmp_path: Path) -> None:
+    """Two groups of 16 states or four of 8 have tensors of the same shapes."""
+    source = save_tiny(get_family("nemotron_h").conformance_config(), tmp_path / "source")
+    path = convert_model(source, tmp_path / "model")
+    data = json.loads((path / "config.json").read_text())
+    data["block_configs"][0]["attention"]["mamba"]["state_dim"] *= 2
+    (path / "config.json").write_text(json.dumps(data))
+    with pytest.raises(CheckpointError, match="conv1d"):
+        load_model(path)
