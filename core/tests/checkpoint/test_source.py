@@ -277,7 +277,7 @@ def test_an_adapter_next_to_a_model(llama: Path, converted: Path, tmp_path: Path
             lambda folder=folder: load_model(folder, attn_implementation="sdpa"),
             lambda folder=folder: resolve_model(str(folder)),
         ):
-            with pytest.raises(CheckpointError, match="holds an adapter .* next to a model") as raised:
+            with pytest.raises(CheckpointError, match=r"holds an adapter .* next to a model") as raised:
                 use()
             assert "merge it first" in raised.value.hint
     assert not (tmp_path / "out").exists()
