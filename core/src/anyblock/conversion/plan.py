@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -123,11 +124,18 @@ def plan_conversion(
             return respelt.compute(name, *sources.values())
         return family.dequantize_tensor(name, sources, view)
 
+    like: dict[object, torch.Tensor] = {}
+
     def shape(name: str) -> torch.Tensor:
         """Return a tensor on the meta device with the shape and dtype that the conversion will give."""
         if name in stored:
             return stored[name].entry.meta()
-        return compute(name, {origin: metas[origin] for origin in computed[name]})
+        sources = {origin: metas[origin] for origin in computed[name]}
+        # Names that differ in numbers alone are those of other layers or experts, and there are tens of thousands of them.
+        key = re.sub(r"\d+", "", name), *((tensor.dtype, tensor.shape) for tensor in sources.values())
+        if key not in like:
+            like[key] = compute(name, sources)
+        return like[key].clone()
 
     shapes = {group: {name: shape(name) for name in members} for group, members in groups.items()}
     kept = {key: value for key, value in config.items() if key not in {"block_configs", _QUANTISATION}}

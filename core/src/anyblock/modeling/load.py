@@ -112,8 +112,7 @@ def _from_pretrained(
 ) -> Any:
     # A damaged file is named here, before transformers sees it.
     source = None if _ELSEWHERE & options.keys() else SourceCheckpoint.open(path)
-    with refusing(path):
-        config = load_hf_config(path, trust_remote_code=trust_remote_code)
+    config = load_hf_config(path, trust_remote_code=trust_remote_code)
     layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
     if source is not None and isinstance(layers, int) and layers > len(source.tensors):
         raise ConfigError(f"{path}: {layers:,} layers, and the checkpoint has {len(source.tensors):,} tensors")

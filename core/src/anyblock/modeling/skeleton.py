@@ -32,11 +32,13 @@ def load_hf_config(path: Path | str, *, trust_remote_code: bool = False) -> Any:
     Raises:
         ConfigError: `config.json` is missing or transformers refuses it.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
+    refusals = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, StrictDataclassError)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except refusals as error:
         raise ConfigError(
             f"{Path(path) / 'config.json'}: transformers cannot read it: {error}",
             expected="the configuration of a model that this transformers version knows",
