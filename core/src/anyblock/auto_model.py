@@ -1,4 +1,4 @@
-"""transformers' `Auto` classes load exported children without remote code, once AnyBlock is imported.
+"""transformers' `Auto` classes load children without remote code, exported or not, once AnyBlock is imported.
 
 Everything that `AutoModelForCausalLM` and its like build goes through one function that picks the class for a
 configuration. It is extended when transformers defines it, so that importing AnyBlock does not import transformers.
@@ -16,7 +16,7 @@ _FACTORY: Final = "transformers.models.auto.auto_factory"
 
 
 def extend_auto_classes() -> None:
-    """Let the `Auto` classes build the layers that an exported child's configuration describes (`anyblock_layers`).
+    """Let the `Auto` classes build the layers that a child's configuration describes (`anyblock_layers`, `block_configs`).
 
     Other configurations get the class that they always get. Calling it again changes nothing.
     """
@@ -54,10 +54,15 @@ def _extend(factory: Any) -> None:
 
     @functools.wraps(stock_class)
     def class_for(config: Any, mapping: Any) -> Any:
-        """Return the stock class, or the one that builds its layers as the configuration of an exported child says."""
+        """Return the stock class, or the one that builds its layers as the configuration of a child says."""
         stock = stock_class(config, mapping)
         if getattr(config, "anyblock_layers", None) is None:
-            return stock
+            blocks = getattr(config, "block_configs", None)
+            if not (isinstance(blocks, list) and blocks and all({"attention", "ffn"} <= set(own) for own in blocks)):
+                return stock
+            from anyblock.export.transformers_format import describe_layers
+
+            describe_layers(config)
         from anyblock.modeling import modeling_anyblock
 
         return getattr(modeling_anyblock, stock.__name__)

@@ -148,7 +148,7 @@ def test_an_index_that_is_none(sharded: Path, content: str, message: str) -> Non
 
 def test_two_sets_of_weights(sharded: Path, llama: Path) -> None:
     shutil.copy(llama / "model.safetensors", sharded)
-    assert "and an index that does not mention it" in refused(sharded)
+    assert "holds two models" in refused(sharded)
 
 
 def test_a_pipe_is_refused_and_not_waited_for(sharded: Path) -> None:

@@ -79,6 +79,24 @@ def test_transformers_builds_the_child_without_anyblock(child: SubblockCheckpoin
     assert torch.equal(without_remote_code(IDS, use_cache=False).logits, expected)
 
 
+def test_a_child_is_saved_and_converted_again(child: SubblockCheckpoint, tmp_path: Path) -> None:
+    """Loaded by AnyBlock and by transformers' own classes, in its own folder and elsewhere."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    auto = AutoModelForImageTextToText if "text_config" in child.config else AutoModelForCausalLM
+    expected = load_model(child.path)(IDS, use_cache=False).logits
+    saved = child.path
+    for number, load in enumerate((load_model, lambda path: auto.from_pretrained(path, dtype="auto").eval())):
+        model = load(saved)
+        assert torch.equal(model(IDS, use_cache=False).logits, expected)
+        for saved in (tmp_path / f"saved-{number}", child.path):
+            model.save_pretrained(saved)
+            assert torch.equal(load_model(saved)(IDS, use_cache=False).logits, expected)
+            converted = convert_model(saved, tmp_path / f"converted-{number}-{saved.name}")
+            assert torch.equal(load_model(converted)(IDS, use_cache=False).logits, expected)
+            assert SubblockCheckpoint.open(converted).block_configs == child.block_configs
+
+
 def test_a_teacher_is_exported_as_the_stock_checkpoint_that_it_is(child: SubblockCheckpoint, tmp_path: Path) -> None:
     """No code comes along, and the configuration is the source's."""
     teacher = child.path.parent / "teacher"

@@ -107,6 +107,7 @@ def scratch_directory(target: str | os.PathLike[str]) -> Iterator[Path]:
     """
     real = Path(os.path.realpath(target))
     with _naming(real):
+        real.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(real)
         work, held = claim(real, Path.mkdir)
     try:

@@ -17,6 +17,7 @@ from anyblock.checkpoint.config import read_config
 from anyblock.errors import ConfigError
 
 _PLAIN: Final = {"quantization_config", "compression_config", "generation_config"}
+_OF_LAYERS: Final = ("block_configs", "anyblock_layers", "anyblock_layer_classes", "per_layer_config")
 _RENAMED: Final = {"dtype": "torch_dtype", "torch_dtype": "dtype"}
 
 
@@ -162,8 +163,25 @@ def config_view(
     else:
         data, given = read_config(config), Path(config)
         folder = given if given.is_dir() else given.parent
-    data.pop("block_configs", None)
+    data = without_layers(data)
     return ConfigView(data, _Resolver(data, folder, trust_remote_code))
+
+
+def without_layers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a `config.json` without its block configs, and without what an export says of single layers.
+
+    An exported child says twice in what its layers differ; we go by its block configs.
+    """
+    if "anyblock_layers" not in config:
+        return {key: value for key, value in config.items() if key != "block_configs"}
+    kept = {key: value for key, value in config.items() if key not in _OF_LAYERS}
+    for key, value in kept.items():
+        if isinstance(value, dict):  # a multimodal model's text has layers
+            kept[key] = {name: own for name, own in value.items() if name not in _OF_LAYERS}
+    code = kept.pop("auto_map", None)
+    code = code if isinstance(code, dict) else {}
+    own = {auto: name for auto, name in code.items() if "modeling_anyblock." not in str(name)}
+    return kept | ({"auto_map": own} if own else {})
 
 
 def layer_view(config: Any, index: int) -> Any:

@@ -11,7 +11,7 @@ from typing import Final
 
 from anyblock.checkpoint.files import inside, plain_directory
 from anyblock.checkpoint.header import Header, TensorEntry, read_header
-from anyblock.checkpoint.index import INDEX, SINGLE, check_against_index, read_weight_map
+from anyblock.checkpoint.index import INDEX, SINGLE, check_against_index, read_index
 from anyblock.checkpoint.parse import shown
 from anyblock.errors import CheckpointError
 
@@ -70,20 +70,14 @@ class SourceCheckpoint:
 
 def _weight_files(folder: Path) -> dict[Path, list[str] | None]:
     """Return `{file: tensors that the index lists for it}`; None stands for a file that needs no index."""
-    index, single = folder / INDEX, folder / SINGLE
-    if not os.path.lexists(index):
-        if os.path.lexists(single):
+    weight_map = read_index(folder)
+    if weight_map is None:
+        if os.path.lexists(folder / SINGLE):
             return {inside(folder, SINGLE): None}
         raise _no_weights(folder)
     by_file: dict[str, list[str]] = defaultdict(list)
-    for name, target in read_weight_map(inside(folder, INDEX)).items():
+    for name, target in weight_map.items():
         by_file[target].append(name)
-    if os.path.lexists(single) and SINGLE not in by_file:
-        raise CheckpointError(
-            f"{folder} holds {SINGLE} and an index that does not mention it",
-            expected="one set of weights",
-            hint=f"remove either {SINGLE} or {INDEX} with its shards, whichever is left over",
-        )
     files: dict[Path, list[str] | None] = {}
     for target, listed in sorted(by_file.items()):
         file = inside(folder, target, named_by=INDEX)

@@ -14,7 +14,7 @@ from anyblock.checkpoint.files import inside, plain_directory
 from anyblock.checkpoint.fingerprint import content_fingerprint
 from anyblock.checkpoint.groups import FOLDER, NOT_LOADED, check_groups, group_file, group_of
 from anyblock.checkpoint.header import Header, TensorEntry, read_header
-from anyblock.checkpoint.index import INDEX, check_against_index, read_weight_map
+from anyblock.checkpoint.index import INDEX, SINGLE, check_against_index, read_index
 from anyblock.checkpoint.parse import shown
 from anyblock.contract.blocks import BlockConfig, block_configs_from_json
 from anyblock.errors import CheckpointError, ConfigError, nearest
@@ -24,8 +24,18 @@ if TYPE_CHECKING:
 
 
 def is_subblock_checkpoint(path: str | os.PathLike[str]) -> bool:
-    """Say whether a directory has the layout of a subblock checkpoint; its content is not checked."""
-    return (Path(path) / FOLDER).is_dir() and (Path(path) / CONFIG).is_file()
+    """Return whether a directory's weights are those of a subblock checkpoint; the files are not checked.
+
+    Raises:
+        CheckpointError: the index is damaged, or there are two models and nothing says which one is newer.
+    """
+    folder = Path(path)
+    if not ((folder / FOLDER).is_dir() and (folder / CONFIG).is_file()):
+        return False
+    weight_map = read_index(folder)
+    if weight_map is None:
+        return not os.path.lexists(folder / SINGLE)
+    return any(file.startswith(f"{FOLDER}/") for file in weight_map.values())
 
 
 class SubblockCheckpoint:
@@ -68,7 +78,7 @@ class SubblockCheckpoint:
             raise ConfigError(
                 f"{folder / CONFIG} has no block_configs",
                 expected="a subblock checkpoint",
-                hint=f"convert it first: anyblock convert {folder} OUT",
+                hint=_convert(folder),
             )
         blocks = block_configs_from_json(config.pop("block_configs"), where=f"{folder / CONFIG}: block_configs")
         groups = _read_groups(folder)
@@ -173,19 +183,26 @@ class SubblockCheckpoint:
 
 
 def _read_groups(folder: Path) -> dict[str, tuple[str, ...]]:
-    index = folder / INDEX
-    if not os.path.lexists(index):
-        raise CheckpointError(f"{folder} has no {INDEX}", expected=f"an index of {FOLDER}")
+    weight_map = read_index(folder)
+    if weight_map is None:
+        raise CheckpointError(
+            f"{folder} has no {INDEX}, or {SINGLE} is newer", expected=f"an index of {FOLDER}", hint=_convert(folder)
+        )
     groups: dict[str, list[str]] = defaultdict(list)
-    for name, target in read_weight_map(inside(folder, INDEX)).items():
+    for name, target in weight_map.items():
         group = group_of(target)
         if group is None:
             raise CheckpointError(
-                f"{index}: tensor {shown(name)} is said to be in {shown(target)}",
+                f"{folder / INDEX}: tensor {shown(name)} is said to be in {shown(target)}",
                 expected=f"{FOLDER}/<group>.safetensors",
+                hint=_convert(folder),
             )
         groups[group].append(name)
     return {group: tuple(names) for group, names in groups.items()}
+
+
+def _convert(folder: Path) -> str:
+    return f"convert it first: anyblock convert {folder} OUT"
 
 
 def _check_files(folder: Path, groups: Mapping[str, tuple[str, ...]]) -> None:

@@ -157,10 +157,11 @@ class SubblockWriter:
         weight_map = {
             name: self._files[name] for group in sorted(self._groups, key=_natural) for name in self._groups[group]
         }
-        (self.directory / INDEX).write_bytes(index_bytes(weight_map, self._total, source))
         blocks = [block.to_dict() for block in self._block_configs]
-        config = {key: value for key, value in self._config.items() if key != "block_configs"}
-        (self.directory / CONFIG).write_bytes(json_bytes({**config, "block_configs": blocks}))
+        rest = {key: value for key, value in self._config.items() if key != "block_configs"}
+        config = json_bytes({**rest, "block_configs": blocks})
+        (self.directory / INDEX).write_bytes(index_bytes(weight_map, self._total, config, source))
+        (self.directory / CONFIG).write_bytes(config)
 
 
 def _natural(group: str) -> list[str | int]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anyblock.checkpoint.atomic import atomic_directory, check_target
+from anyblock.checkpoint.atomic import atomic_directory, check_target, scratch_directory
 from anyblock.checkpoint.companions import carry, companions, sizes
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.files import reading
 from anyblock.checkpoint.hub import origin_of, resolve_model
 from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 from anyblock.checkpoint.space import require_space
+from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.checkpoint.sync import BackgroundSync
 from anyblock.checkpoint.transfer import Copier
 from anyblock.checkpoint.writer import SubblockWriter
@@ -119,6 +121,35 @@ def convert_with(
         _write_groups(plan, source, writer, advance)
         writer.finish(source=origin_of(folder))
     return Path(output_dir)
+
+
+@contextmanager
+def as_subblocks(
+    child: str | os.PathLike[str], scratch: Path, family: ModelFamily | None = None
+) -> Iterator[SubblockCheckpoint]:
+    """Open a child as a subblock checkpoint, also one that `save_pretrained` wrote.
+
+    Args:
+        child: its directory.
+        scratch: where one in another layout is converted to; gone when the block ends.
+        family: the adapter to convert it with; None finds the installed one.
+
+    Raises:
+        CheckpointError: the files are damaged, or the directory holds two models.
+        ConfigError: `config.json` is unusable, or is not that of a child.
+        ExecutionError: there is too little space for the conversion.
+    """
+    from anyblock.family import get_family
+
+    folder = Path(child)
+    config = read_config(folder)
+    if "block_configs" not in config or is_subblock_checkpoint(folder):
+        yield SubblockCheckpoint.open(folder)
+        return
+    with scratch_directory(scratch) as work:
+        output = work / (folder.resolve().name or "child")
+        convert_with(family or get_family(config["model_type"]), folder, output)
+        yield SubblockCheckpoint.open(output)
 
 
 def _write_groups(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.checkpoint.classify import classify
-from anyblock.checkpoint.config_view import config_view
+from anyblock.checkpoint.config_view import config_view, without_layers
 from anyblock.checkpoint.groups import NOT_LOADED, check_groups
 from anyblock.checkpoint.index import some
 from anyblock.checkpoint.parse import shown
@@ -138,7 +138,7 @@ def plan_conversion(
         return like[key].clone()
 
     shapes = {group: {name: shape(name) for name in members} for group, members in groups.items()}
-    kept = {key: value for key, value in config.items() if key not in {"block_configs", _QUANTISATION}}
+    kept = {key: value for key, value in without_layers(config).items() if key != _QUANTISATION}
     notes = []
     if differing_heads(model, stored):
         # As transformers decides. It is written down, so that whatever reads the config from now on agrees.

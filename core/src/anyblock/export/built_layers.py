@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from anyblock.family import ModelFamily
 
 
-def built_layers(child: SubblockCheckpoint, family: ModelFamily) -> dict[str, Any]:
+def built_layers(child: SubblockCheckpoint, family: ModelFamily, config: Any = None) -> dict[str, Any]:
     """Return the entries of an exported `config.json` from which `modeling_anyblock` builds the child's layers.
 
     They are `architectures`, `anyblock_layer_classes` and `anyblock_layers`. A model is built from them and compared with
     the one that the adapter builds, module by module: what the entries cannot say is refused here.
+
+    Args:
+        child: the child.
+        family: its adapter.
+        config: its Hugging Face configuration; None reads it.
 
     Raises:
         UnsupportedModelError: the adapter builds layers in another way than `modeling_anyblock` can.
@@ -30,7 +35,7 @@ def built_layers(child: SubblockCheckpoint, family: ModelFamily) -> dict[str, An
     from anyblock.modeling.layer_config import per_layer_differences
     from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 
-    config = load_hf_config(child.path)
+    config = config or load_hf_config(child.path)
     model = build_skeleton(family, config, child.block_configs)
     stock = type(model)
     if getattr(transformers, stock.__name__, None) is not stock:

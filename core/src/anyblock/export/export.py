@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.checkpoint.atomic import atomic_directory, check_target
+from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.space import require_space
-from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.settings import read_settings
+from anyblock.conversion.convert import as_subblocks
 from anyblock.errors import UnsupportedModelError, UsageError
 from anyblock.export.exported_child import ExportedChild
 
@@ -39,7 +40,7 @@ def export_child(
     """Write a child in a form that other tools read; it appears at `output` only when it is complete.
 
     Args:
-        child: a subblock checkpoint.
+        child: a subblock checkpoint, or a child that `save_pretrained` wrote.
         output: the directory to write.
         format_name: a format of core, of the child's adapter or of an extension; `anyblock list formats` shows them.
         family: the adapter to use; None finds the installed one for the checkpoint's `model_type`.
@@ -59,11 +60,10 @@ def export_child(
     from anyblock.modeling.complete import skeleton_of
 
     target = check_target(output, overwrite=overwrite, sources=[child])
-    checkpoint = SubblockCheckpoint.open(child)
     if family is None:
         from anyblock.family import get_family
 
-        family = get_family(checkpoint.config["model_type"])
+        family = get_family(read_config(child)["model_type"])
     formats = family.export_formats()
     if format_name not in formats:
         if brought := BROUGHT_BY.get(format_name):
@@ -72,17 +72,18 @@ def export_child(
                 hint=f"python -m pip install {brought}",
             )
         family.one("formats", format_name)
-    skeleton_of(checkpoint, family)  # every tensor of the child is there
     form = formats[format_name](read_settings(formats[format_name].settings, settings or {}, f"format {format_name}"))
-    seen = ExportedChild(checkpoint, family)
-    if found := form.obstacles(seen):
-        able = [name for name, other in formats.items() if name != format_name and not other().obstacles(seen)]
-        more = f"; and {len(found) - 5} more reasons" if len(found) > 5 else ""
-        raise UnsupportedModelError(
-            f"{child} cannot be expressed as {format_name}: {'; '.join(found[:5])}{more}",
-            hint=f"formats that can: {', '.join(able)}" if able else "no installed format can express it",
-        )
-    require_space(target, sum(header.stamp.size for header in map(checkpoint.header, checkpoint.groups)))
-    with atomic_directory(target, overwrite=overwrite, sources=[child]) as work:
-        form.write(seen, work)
+    with as_subblocks(child, target.with_name(f"{target.name}.child"), family) as checkpoint:
+        skeleton_of(checkpoint, family)  # every tensor of the child is there
+        seen = ExportedChild(checkpoint, family)
+        if found := form.obstacles(seen):
+            able = [name for name, other in formats.items() if name != format_name and not other().obstacles(seen)]
+            more = f"; and {len(found) - 5} more reasons" if len(found) > 5 else ""
+            raise UnsupportedModelError(
+                f"{child} cannot be expressed as {format_name}: {'; '.join(found[:5])}{more}",
+                hint=f"formats that can: {', '.join(able)}" if able else "no installed format can express it",
+            )
+        require_space(target, sum(header.stamp.size for header in map(checkpoint.header, checkpoint.groups)))
+        with atomic_directory(target, overwrite=overwrite, sources=[child]) as work:
+            form.write(seen, work)
     return target

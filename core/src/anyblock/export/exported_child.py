@@ -116,8 +116,9 @@ class ExportedChild:
                 write_safetensors(directory / file, parts, copier)
                 files.update(dict.fromkeys(parts, file))
                 total += sum(part.nbytes for part in parts.values())
-        (directory / INDEX).write_bytes(index_bytes(files, total))
-        (directory / CONFIG).write_bytes(json_bytes(config))
+        content = json_bytes(config)
+        (directory / INDEX).write_bytes(index_bytes(files, total, content))
+        (directory / CONFIG).write_bytes(content)
 
 
 def by_layer(differences: list[dict[str, Any]]) -> dict[str, Mapping[str, Any]]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from anyblock.checkpoint.config_view import config_view
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.contract.blocks import block_configs_from_json
 from anyblock.contract.export_format import Child, ExportFormat
 from anyblock.errors import ConfigError, UnsupportedModelError
 from anyblock.export.built_layers import built_layers
@@ -56,6 +58,25 @@ class TransformersFormat(ExportFormat):
 
         for name in _CODE:
             (directory / name).write_bytes((Path(modeling.__path__[0]) / name).read_bytes())
+
+
+def describe_layers(config: Any) -> None:
+    """Let a Hugging Face configuration with `block_configs` describe its layers as an exported one does.
+
+    Raises:
+        ConfigError: its block configs are malformed.
+        UnsupportedModelError: no installed adapter serves the model, or it builds layers in another way.
+    """
+    from anyblock.family import get_family
+
+    stated = config.to_dict()
+    blocks = block_configs_from_json(stated.pop("block_configs"))
+    child = ExportedChild(
+        SubblockCheckpoint(Path(config.name_or_path), stated, blocks, {}), get_family(config.model_type)
+    )
+    for name, value in built_layers(child.checkpoint, child.family, config).items():
+        setattr(config, name, value)
+    config.get_text_config(decoder=True).per_layer_config = by_layer(_per_layer_config(child))
 
 
 def _config(child: ExportedChild) -> dict[str, Any]:

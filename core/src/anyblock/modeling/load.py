@@ -40,8 +40,8 @@ def load_model(
     """Load a model whose layers may differ in shape.
 
     Args:
-        path: a subblock checkpoint, a child, an ordinary Hugging Face directory, or, as text, a hub id (`owner/name`,
-            `owner/name@revision`).
+        path: a subblock checkpoint, a child, also one that `save_pretrained` wrote, an ordinary Hugging Face directory,
+            or, as text, a hub id (`owner/name`, `owner/name@revision`).
         device: where the parameters go.
         dtype: the parameters' dtype, also by name; None keeps the checkpoint's.
         family: the adapter to use; None finds the installed one for the checkpoint's `model_type`.
@@ -54,6 +54,7 @@ def load_model(
 
     Raises:
         CheckpointError: a tensor is missing, left over or has the wrong shape; nothing is ever initialised at random.
+            Or the directory holds two models, and nothing says which one is newer.
         ConfigError: `config.json` is unusable.
         UnsupportedModelError: the layers differ and no installed adapter serves the model.
         InputError: there is neither such a directory nor such a model on the hub.
@@ -116,7 +117,8 @@ def _from_pretrained(
     layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
     if source is not None and isinstance(layers, int) and layers > len(source.tensors):
         raise ConfigError(f"{path}: {layers:,} layers, and the checkpoint has {len(source.tensors):,} tensors")
-    groups = SubblockCheckpoint.open(path).groups if is_subblock_checkpoint(path) else {}
+    subblocks = source is not None and is_subblock_checkpoint(path)
+    groups = SubblockCheckpoint.open(path).groups if subblocks else {}
     kept = {name for group in NOT_LOADED & groups.keys() for name in groups[group]}
     method = quantisation(config)
     if source is not None and method is None:  # what quantised weights need, transformers alone knows

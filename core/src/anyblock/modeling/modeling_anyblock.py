@@ -48,6 +48,11 @@ def _with_own_layers(stock: type[Any]) -> type[Any]:
                 super().__init__(config, *args, **kwargs)
 
         @classmethod
+        def is_custom_code(cls) -> bool:
+            """Return False: its tensors have the names of the stock class in files too, when they are loaded and when saved."""
+            return False
+
+        @classmethod
         def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
             """Load as transformers does, and raise where it would go on with weights that are not in the checkpoint."""
             model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
@@ -61,7 +66,7 @@ def _with_own_layers(stock: type[Any]) -> type[Any]:
         def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
             """Save as transformers does; what is saved loads as this did."""
             config = self.config.get_text_config(decoder=True)
-            config.allow_global_per_layer_attribute_access = False
+            vars(config).pop("allow_global_per_layer_attribute_access", None)
             try:
                 super().save_pretrained(*args, **kwargs)
             finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,7 +14,7 @@ from anyblock.checkpoint.config import CONFIG, read_config
 from anyblock.checkpoint.config_view import config_view
 from anyblock.checkpoint.files import inside
 from anyblock.checkpoint.hub import recorded_origin
-from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.conversion.convert import as_subblocks
 from anyblock.costs.cost_model import Scenario
 from anyblock.errors import InputError
 from anyblock.family import get_family
@@ -27,6 +27,7 @@ from anyblock.publish.upload import check_upload, upload
 from anyblock.report.summary import RunSummary
 
 if TYPE_CHECKING:
+    from anyblock.checkpoint.subblocks import SubblockCheckpoint
     from anyblock.family import ModelFamily
 
 CARD: Final = "README.md"
@@ -62,11 +63,14 @@ def prepare_push(
     Args and Raises: see `push_child`.
     """
     path = Path(child)
-    checkpoint = SubblockCheckpoint.open(path)
-    family = get_family(checkpoint.config["model_type"])
-    skeleton_of(checkpoint, family)  # every tensor of the child is there
-    summary = _summary(checkpoint, family, None if run is None else Path(run))
-    with _form(path, family, format_name) as folder:
+    # Next to the child, since /tmp may be too small for a model.
+    scratch = path.resolve().with_name(f"{path.resolve().name}.push")
+    with ExitStack() as stack:
+        checkpoint = stack.enter_context(as_subblocks(path, scratch))
+        family = get_family(checkpoint.config["model_type"])
+        skeleton_of(checkpoint, family)  # every tensor of the child is there
+        summary = _summary(path, checkpoint, family, None if run is None else Path(run))
+        folder = stack.enter_context(_form(checkpoint.path, scratch, family, format_name))
         files = _files(folder)
         about = Publication(
             repository=repository,
@@ -97,7 +101,7 @@ def push_child(
     """Put a child on the hub, with a generated model card, in one commit; return the commit's address.
 
     Args:
-        child: a subblock checkpoint.
+        child: a subblock checkpoint, or a child that `save_pretrained` wrote, which is pushed as a subblock checkpoint.
         repository: `owner/name`; made when it is missing.
         format_name: push what `anyblock export` writes in this format; None pushes the child as it is.
         run: the run folder, for the card; None is `CHILD.run` beside the child, if it is there and is this child's.
@@ -129,15 +133,13 @@ def push_child(
 
 
 @contextmanager
-def _form(child: Path, family: ModelFamily, format_name: str | None) -> Iterator[Path]:
+def _form(child: Path, scratch: Path, family: ModelFamily, format_name: str | None) -> Iterator[Path]:
     if format_name is None:
         yield child
         return
     from anyblock.export.export import export_child
 
-    # Beside the child, since /tmp may be too small for a model.
-    real = child.resolve()
-    with scratch_directory(real.with_name(f"{real.name}.push")) as folder:
+    with scratch_directory(scratch) as folder:
         yield export_child(child, folder / "export", format_name, family=family)
 
 
@@ -152,14 +154,14 @@ def _files(folder: Path) -> dict[str, Path]:
     return {name: inside(folder, name) for name in shown}
 
 
-def _summary(child: SubblockCheckpoint, family: ModelFamily, given: Path | None) -> RunSummary:
-    """Return what the child's run did; of a child without one, what its configuration says."""
-    run = given or child.path.with_name(child.path.name + ".run")
+def _summary(path: Path, child: SubblockCheckpoint, family: ModelFamily, given: Path | None) -> RunSummary:
+    """Return what the run of the child at `path` did; of a child without one, what its configuration says."""
+    run = given or path.with_name(path.name + ".run")
     if (run / "run.yaml").is_file() and _made(run, child):
         return RunSummary.from_dict(read_json(run / "summary.json"))
     if given is not None:
         raise InputError(
-            f"{given} is not the run that made {child.path}",
+            f"{given} is not the run that made {path}",
             expected="the run folder of this child, finished",
             hint="leave out --run for a card without the run's figures",
         )
@@ -171,7 +173,7 @@ def _summary(child: SubblockCheckpoint, family: ModelFamily, given: Path | None)
         block_configs=[block.to_dict() for block in child.block_configs],
         teacher_block_configs=[block.to_dict() for block in whole],
         costs={name: float(value) for name, value in inspect_model(child.path, Scenario()).costs.total.items()},
-        origin=recorded_origin(child.path),
+        origin=recorded_origin(path),
     )
 
 

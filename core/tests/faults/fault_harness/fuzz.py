@@ -17,7 +17,7 @@ import atheris
 
 with atheris.instrument_imports(include=["anyblock.checkpoint.", "json"], enable_loader_override=False):
     from anyblock.checkpoint.header import read_header
-    from anyblock.checkpoint.index import read_weight_map
+    from anyblock.checkpoint.index import read_index
 from anyblock.errors import CheckpointError
 from safetensors import safe_open
 
@@ -76,7 +76,7 @@ def index(data: bytes) -> None:
     file = FOLDER / "model.safetensors.index.json"
     file.write_bytes(data)
     try:
-        found = read_weight_map(file)
+        found = read_index(FOLDER)
     except CheckpointError:
         return
     assert found, data
