@@ -6,6 +6,12 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections import Counter
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Final
+
+import pytest
 
 # transformers copies the code of exported checkpoints to one folder per user, where parallel workers would overwrite each
 # other's; and it imports from where that folder was first.
@@ -14,3 +20,31 @@ os.environ["HF_MODULES_CACHE"] = _MODULES
 atexit.register(shutil.rmtree, _MODULES, ignore_errors=True)
 
 pytest_plugins = ["anyblock_tests.fixtures"]
+
+_NUMERICAL: Final = (
+    *(f"core/tests/{room}/*" for room in ("evaluation", "importance", "modeling", "pruning", "realize", "scoring")),
+    *(
+        f"core/tests/pipeline/test_{name}.py"
+        for name in ("distillation", "golden", "hidden_size", "init_modes", "linear")
+    ),
+    *(f"core/tests/pipeline/test_{name}.py" for name in ("numbers", "one_sweep", "reference_defects")),
+    # Of the families one of each kind: dense, with experts, with Mamba, with latent attention, with sinks.
+    *(f"plugins/families/{name}/*" for name in ("llama", "mixtral", "nemotron-h", "deepseek-v3", "gpt-oss")),
+)
+"""Where computed numbers are compared. Other tests count, copy, refuse or stop, which no processor does differently."""
+_CASES: Final = 2
+"""So many cases of a parametrised test are enough to see it compute otherwise."""
+_CHECKS: Final = ("build.", "prune.")
+"""Which checks of the conformance suite compute; each is a claim of its own."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests that `nox -s numerics` runs under several instruction sets."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        test, _, case = item.nodeid.partition("[")
+        if any(fnmatch(Path(item.path).relative_to(config.rootpath).as_posix(), pattern) for pattern in _NUMERICAL):
+            seen[test] += 1
+            if case.startswith(_CHECKS) if test.endswith("::test_conformance") else seen[test] <= _CASES:
+                item.add_marker(pytest.mark.numerical)

@@ -210,6 +210,14 @@ def tests(session: nox.Session) -> None:
     session.run(shared(session, "pytest"), "-n", "2", *(session.posargs or ["--durations=10"]), env=ONE_THREAD)
 
 
+@nox.session(venv_backend="none", requires=["workspace"])
+def numerics(session: nox.Session) -> None:
+    """Run the quick tests that compare computed numbers, under two instruction sets whose sums are rounded differently."""
+    for capability in ("default", "avx2"):
+        chosen = ("-n", "2", "-m", "numerical and not slow", *session.posargs)
+        session.run(shared(session, "pytest"), *chosen, env={**ONE_THREAD, "ATEN_CPU_CAPABILITY": capability})
+
+
 @nox.session(requires=["build"])
 def minimal(session: nox.Session) -> None:
     """Import all of core and run the main job with nothing else installed but one adapter, then test that adapter."""

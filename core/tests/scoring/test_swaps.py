@@ -170,18 +170,18 @@ def test_a_child_or_an_exchange_that_is_not_finite_is_infinitely_far(brink_dir: 
     setup = Setup(brink_dir, dtype=torch.float16)
     first, second, third = (f"block_{layer}_attention:no_op" for layer in range(3))
     for key in (first, second, third):
-        assert math.isfinite(setup.around.divergence(setup.choice(key)))
-    assert setup.around.divergence(setup.choice(first, second)) == math.inf
-    around = setup.around.neighbours(setup.choice(first), setup.candidates)
-    alone = around.alone()
-    assert set(alone) == {candidate.key for candidate in setup.candidates}
-    assert {key for key, change in alone.items() if change == math.inf} == {second, third}
-    assert second not in {candidate.key for candidate in around.sample(20)}
-    assert not around.unmeasured([second])
+        assert math.isfinite(setup.scorer.divergence(setup.choice(key)))
+    assert setup.scorer.divergence(setup.choice(first, second)) == math.inf
+    swaps = setup.scorer.swaps(setup.choice(first), setup.candidates)
+    individual = swaps.individual()
+    assert set(individual) == {candidate.key for candidate in setup.candidates}
+    assert {key for key, change in individual.items() if change == math.inf} == {second, third}
+    assert second not in {candidate.key for candidate in swaps.sample(20)}
+    assert not swaps.unmeasured([second])
     # The other way round it shows in a later layer only: the exchange is predicted, and measured to be out of bounds.
-    around = setup.around.neighbours(setup.choice(second), setup.candidates)
-    assert math.isfinite(around.alone()[first])
-    around.measure(around.unmeasured([first, "block_2_ffn:ffn_intermediate=36"]))
-    assert {key for key, change in around.alone().items() if change == math.inf} == {first, third}
-    assert around.together([first, "block_2_ffn:ffn_intermediate=36"]) == math.inf
-    assert all(math.isfinite(level) for level in around.levels().values())
+    swaps = setup.scorer.swaps(setup.choice(second), setup.candidates)
+    assert math.isfinite(swaps.individual()[first])
+    swaps.measure(swaps.unmeasured([first, "block_2_ffn:ffn_intermediate=36"]))
+    assert {key for key, change in swaps.individual().items() if change == math.inf} == {first, third}
+    assert swaps.joint([first, "block_2_ffn:ffn_intermediate=36"]) == math.inf
+    assert all(math.isfinite(factor) for factor in swaps.factors().values())

@@ -283,7 +283,7 @@ def helped(lines: Sequence[Mapping[str, Any]], did: str, mark: str, before: str,
 def _diverged(after: float, lines: Sequence[Mapping[str, Any]]) -> bool:
     """Say of a dropped stage whether its numbers became NaN or infinite before it had anything to show."""
     return after == math.inf or (
-        any(line.get("diverged") for line in lines) and not any(line["epoch"] for line in lines)
+        any(line.get("diverged") for line in lines) and not any(line.get("epoch") for line in lines)
     )
 
 
