@@ -21,4 +21,4 @@ Dtype = Annotated[
     typer.Option(help="float32, bfloat16, float16, or auto: the checkpoint's own where this device is fast in it."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Data = Annotated[Path | None, typer.Option("--data", help="A UTF-8 text file, or .jsonl with a text field.")]
+Data = Annotated[Path | None, typer.Option("--data", help="A UTF-8 text file, or JSON lines with a text field.")]

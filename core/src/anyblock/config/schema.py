@@ -42,7 +42,9 @@ def _budget(value: Any) -> Any:
 class DataConfig(Section):
     """The text that importance, scores and the evaluation are computed on."""
 
-    path: str | None = Field(default=None, description="Calibration text: a `.txt` or `.jsonl` file.")
+    path: str | None = Field(
+        default=None, description="Calibration text: UTF-8 text, or JSON lines with a `text` field."
+    )
     evaluation: str | None = Field(
         default=None,
         description="Text for the evaluation. `null`: the end of the calibration text, which is not calibrated on.",

@@ -20,6 +20,7 @@ from anyblock_tests.fixtures import TRAINED
 from anyblock_tests.small_llamas import CASES, LLAMA3, child_of, tokenizer_like
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 ASSET = TRAINED
 HALVES = {
@@ -153,8 +154,6 @@ def test_rotary_factors_are_what_frequencies_are_divided_by():
 
 
 def test_the_tokenizer_comes_along(trained_child, tmp_path):
-    from transformers import AutoTokenizer
-
     fields, _, _ = read(export_child(trained_child, tmp_path / "out", "gguf"))
     tokenizer = AutoTokenizer.from_pretrained(trained_child)
     assert (fields["tokenizer.ggml.model"], fields["tokenizer.ggml.pre"]) == ("gpt2", "gpt-2")
@@ -177,6 +176,30 @@ def test_the_chat_template_and_a_leading_token_are_said(tmp_path):
     fields, _, _ = read(export_child(child, tmp_path / "out", "gguf"))
     assert fields["tokenizer.ggml.add_bos_token"] is True
     assert fields["tokenizer.chat_template"] == "{{ messages }}"
+
+
+@pytest.mark.parametrize("leading", [True, False])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_what_the_tokenizer_does_decides_and_not_what_its_settings_say(tmp_path, leading, wrapped):
+    """transformers encodes by the post-processor, whatever `add_bos_token` in tokenizer_config.json says."""
+    special, sequence = (
+        {kind: {"id": name, "type_id": 0}} for kind, name in (("SpecialToken", "<|endoftext|>"), ("Sequence", "A"))
+    )
+    single = [special, sequence] if leading else [sequence, special]
+    post = {"type": "TemplateProcessing", "single": single, "pair": [*single, sequence],
+            "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}}}  # fmt: skip
+    byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+    post = {"type": "Sequence", "processors": [byte_level, post]} if wrapped else post
+    tokenizer = tokenizer_like(ASSET, tmp_path / "tokenizer", post_processor=post)
+    file = tokenizer / "tokenizer_config.json"
+    said = {"add_bos_token": not leading, "add_eos_token": leading}
+    file.write_text(json.dumps(json.loads(file.read_text()) | said))
+    child = child_of(tmp_path, {"removed": {1: ("ffn",)}}, tokenizer)
+    ids = AutoTokenizer.from_pretrained(child)("a").input_ids
+    assert (ids[0] == 0, ids[-1] == 0) == (leading, not leading)
+    fields, _, _ = read(export_child(child, tmp_path / "out", "gguf"))
+    assert fields["tokenizer.ggml.add_bos_token"] is leading
+    assert fields["tokenizer.ggml.add_eos_token"] is not leading
 
 
 def test_embeddings_without_a_token_get_an_unused_one(tmp_path):

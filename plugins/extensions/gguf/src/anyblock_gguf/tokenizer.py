@@ -87,9 +87,19 @@ def add_tokenizer(writer: Any, folder: Path, vocabulary: int) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     special = gguf.SpecialVocab(folder, load_merges=True, n_vocab=vocabulary)
-    for name in ("bos", "eos"):  # what is not said is guessed from the pre-tokenizer
-        special.add_special_token.setdefault(name, False)
+    special.add_special_token.update(_added(data.get("post_processor")))
     special.add_to_gguf(writer, quiet=True)
+
+
+def _added(stated: Any) -> dict[str, bool]:
+    """Return whether the tokenizer puts a token in front of a text and at its end, which its settings may say otherwise."""
+    parts = (stated or {}).get("processors", [stated or {"type": None}])
+    if any(part["type"] in ("BertProcessing", "RobertaProcessing") for part in parts):
+        return {"bos": True, "eos": True}
+    single: list[dict[str, Any]] = next(
+        (part["single"] for part in parts if part["type"] == "TemplateProcessing"), [{}]
+    )
+    return {"bos": "SpecialToken" in single[0], "eos": "SpecialToken" in single[-1]}
 
 
 def _read(folder: Path) -> Any:
