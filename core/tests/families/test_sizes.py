@@ -74,7 +74,6 @@ LACKING = [
         "pruning.experts_removal: the adapter of llama has no .*ffn_intermed",
     ),
     ("llama", {"mamba_heads": {"sizes": [0.5]}}, "pruning.mamba_heads: the adapter of llama has no pruning kind"),
-    ("llama", {"ffn_intermediat": {"sizes": [0.5]}}, "pruning.ffn_intermediat: unknown key"),
     ("mixtral", {"ffn": {"sizes": [0.5]}}, "pruning.ffn: .*ffn_intermediate"),
     ("deepseek_v3", {"kv_heads": {"sizes": [0.5]}}, "pruning.kv_heads: the adapter of deepseek_v3 has no pruning kind"),
 ]

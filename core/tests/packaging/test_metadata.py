@@ -33,11 +33,11 @@ def requirements(folder: Path) -> dict[str, Requirement]:
 
 
 def test_versions_agree() -> None:
-    """The workspace is released in lock step, and `anyblock.__version__` says the same as the metadata."""
+    """The workspace is released in lock step, and core says the same as its metadata."""
     versions = {folder.name: project(folder)["version"] for folder in FOLDERS}
     assert len(set(versions.values())) == 1, versions
-    source = (ROOT / "core" / "src" / "anyblock" / "__init__.py").read_text(encoding="utf-8")
-    assert re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE).group(1) == versions["core"]
+    source = (ROOT / "core" / "src" / "anyblock" / "version.py").read_text(encoding="utf-8")
+    assert re.search(r'^VERSION: Final = "(.+)"$', source, re.MULTILINE).group(1) == versions["core"]
 
 
 @pytest.mark.parametrize("folder", FOLDERS[1:], ids=lambda folder: folder.name)
