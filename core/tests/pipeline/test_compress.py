@@ -156,7 +156,7 @@ def test_other_budgets_need_no_model(settings: dict[str, Any]) -> None:
 def test_candidates_of_an_earlier_version_are_refused_and_not_misread(tmp_path: Path) -> None:
     """Their file did not say what the model costs as it was given, unless its hidden size was cut."""
     run = RunFolder(tmp_path)
-    with run.stage("0-candidates", {}).run() as folder:
+    with run.stage("candidates", {}).run() as folder:
         data = {"blocks": [], "candidates": [], "fixed": {"params": 1.0}, "original": None}
         (folder / "candidates.json").write_text(json.dumps(data))
     with pytest.raises(InputError, match="candidates are those of an earlier version"):

@@ -122,7 +122,7 @@ def test_a_child_that_overflows_although_each_candidate_does_not(brink: dict[str
 def test_refinement_keeps_away_from_children_that_overflow(brink: dict[str, Any]) -> None:
     brink["search"] = {"budget": {"params": "0.8x"}, "refine_rounds": 2}
     path = run(brink)
-    choices = json.loads((path / "stages" / "6-refine" / "refinement.json").read_text())["choices"]
+    choices = json.loads(RunFolder(path).result("refine", "refinement.json").read_text())["choices"]
     assert [choices[f"block_{layer}_attention"] for layer in range(3)].count("no_op") == 1
 
 

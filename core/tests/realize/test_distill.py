@@ -88,8 +88,9 @@ def test_the_model_comes_nearer_to_the_teacher_on_text_it_was_not_trained_on(chi
     tensors, line = child.model()
     assert line.epoch > 0
     assert line.after < line.before
-    assert line.before == pytest.approx(child.divergence({}), rel=1e-5)
-    assert line.after == pytest.approx(child.divergence(tensors), rel=1e-5)
+    # Two ways to one number, a difference of float32 logarithms of some five nats each: 1e-6 is what rounding leaves of it.
+    assert line.before == pytest.approx(child.divergence({}), rel=1e-5, abs=1e-6)
+    assert line.after == pytest.approx(child.divergence(tensors), rel=1e-5, abs=1e-6)
     assert not any("embed" in name or "lm_head" in name for name in tensors)
 
 
@@ -205,7 +206,7 @@ def test_the_written_child_is_what_was_trained(child: Child, tmp_path: Path, ids
     with torch.no_grad():
         want, got = (model(held_out).logits.log_softmax(-1) for model in (teacher, load_model(path)))
     kl = float((want.exp() * (want - got)).sum(-1).mean())
-    assert kl == pytest.approx(child.divergence(tensors), rel=1e-4)
+    assert kl == pytest.approx(child.divergence(tensors), rel=1e-4, abs=1e-6)
 
 
 def test_weights_are_kept_in_the_dtype_of_the_checkpoint_and_judged_in_it(teacher_dir: Path) -> None:

@@ -101,6 +101,6 @@ def test_an_existing_output_is_kept_and_a_failure_leaves_nothing(teacher: Subblo
     wrong = CandidateWeights(
         teacher, FAMILY, load_hf_config(teacher.path), {(0, "ffn_intermediate"): torch.zeros(48, dtype=torch.long)}
     )
-    with pytest.raises(ExecutionError, match="no permutation"):
+    with pytest.raises(ExecutionError, match="not a permutation"):
         realize(teacher, chosen, wrong, tmp_path / "other")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["child"]
