@@ -9,8 +9,9 @@ import torch
 from anyblock.calibration.batches import Batches
 from anyblock.calibration.packing import IGNORED, Around, pack_text, pack_tokens, require_varied, tokenize
 from anyblock.calibration.text import Text, read_text
-from anyblock.calibration.tokenizer import check_tokens, load_tokenizer
+from anyblock.calibration.tokenizer import load_tokenizer
 from anyblock.errors import InputError, UsageError
+from anyblock.modeling.runner import check_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -90,7 +90,6 @@ def test_a_config_cannot_be_changed() -> None:
         {"pruning": {"ffn": {"multiple": 0}}},
         {"pruning": {"ffn": {"hook_options": {"a": [1]}}}},
         {"pruning": {"other": {"kv_heads": {}}}},
-        {"pruning": {"other": {"ffn_intermediate": {}}}},
         {"pruning": {"repair": {"method": "lsq"}}},
     ],
     ids=json.dumps,
@@ -171,10 +170,9 @@ def test_kinds_lists_what_offers_sizes() -> None:
             "kv_heads": {"heads_per_group": [8]},
             "experts_removal": {"sizes": []},
             "hidden_size": {"sizes": [0.5]},
-            "other": {"state_size": {"sizes": [4]}, "empty": {}},
         }
     )
-    assert list(pruning.kinds()) == ["kv_heads", "hidden_size", "state_size"]
+    assert list(pruning.kinds()) == ["kv_heads", "hidden_size"]
 
 
 def test_a_list_of_budgets_is_a_mapping() -> None:
@@ -195,7 +193,6 @@ SECTIONS = st.fixed_dictionaries(
             optional={
                 "ffn": st.fixed_dictionaries({"sizes": st.lists(st.integers(1, 99) | st.floats(0.01, 0.99))}),
                 "kv_heads": st.none() | st.fixed_dictionaries({"heads_per_group": st.lists(st.integers(1, 9))}),
-                "other": st.dictionaries(st.just("state_size"), st.just({"sizes": [2], "hook_options": {"a": 1.5}})),
             },
         ),
         "search": st.fixed_dictionaries(
