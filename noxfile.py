@@ -6,7 +6,6 @@ install, never from their source folders. Sessions that need torch share one env
 
 from __future__ import annotations
 
-import shutil
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -160,8 +159,10 @@ def shared(session: nox.Session, command: str) -> str:
 def build(session: nox.Session) -> None:
     """Build the wheel and the source archive of every distribution."""
     dist = dist_folder(session)
-    shutil.rmtree(dist, ignore_errors=True)
     session.install(*CONSTRAINTS, "hatchling")
+    # Not where `nox -R` installs nothing: the wheels of the last time are then used again.
+    clean = f"import shutil; shutil.rmtree({str(dist)!r}, ignore_errors=True)"
+    session.run_install("python", "-c", clean)
     for folder in distributions():
         with session.chdir(folder):
             session.run_install("hatchling", "build", "--directory", str(dist), silent=True)
