@@ -155,7 +155,7 @@ def test_a_missing_package_is_found(monkeypatch):
 
 
 def test_core_without_its_metadata_and_metadata_of_another_core_are_found(monkeypatch):
-    monkeypatch.setattr(packages.anyblock, "__version__", "0.0.7")
+    monkeypatch.setattr(packages, "VERSION", "0.0.7")
     (found,) = [found for found in examine_packages().findings if "0.0.7" in found.what]
     assert found.command == f"{PIP} install --force-reinstall --no-deps anyblock"
 

@@ -45,10 +45,10 @@ class Size:
         """Return the size of a layer, from its configuration; None where the attribute is None and has no default.
 
         Raises:
-            ConfigError: the attribute is not a whole number.
+            ConfigError: the attribute is not a whole number, or a list with fewer entries than layers.
         """
-        value = _entry(getattr(config, self.attribute), layer_index)
-        factor = _entry(getattr(config, self.times), layer_index) if isinstance(self.times, str) else self.times
+        value = _entry(config, self.attribute, layer_index)
+        factor = _entry(config, self.times, layer_index) if isinstance(self.times, str) else self.times
         if value is None or factor is None:
             return self.default.read(config, layer_index) if self.default else None
         if type(value) is not int or type(factor) is not int:
@@ -150,8 +150,13 @@ class HalfLayout:
             setattr(owner, leaf, new)
 
 
-def _entry(value: Any, layer_index: int) -> Any:
-    return value[layer_index] if isinstance(value, list | tuple) else value
+def _entry(config: Any, attribute: str, layer_index: int) -> Any:
+    value = getattr(config, attribute)
+    if not isinstance(value, list | tuple):
+        return value
+    if layer_index >= len(value):
+        raise ConfigError(f"{attribute} has {len(value)} entries", expected="one for each hidden layer")
+    return value[layer_index]
 
 
 def _owner(layer: nn.Module, name: str) -> nn.Module | None:
