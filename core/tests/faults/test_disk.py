@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fault_harness.calls import compress_arguments
 from fault_harness.client import Outcome, Warm
-from fault_harness.trees import finished_stages, tree
+from fault_harness.trees import STAGES, finished_stages, tree
 
 
 def refused(done: Outcome, *words: str, code: int = 1) -> None:
@@ -38,11 +38,11 @@ def test_a_disk_that_fills_up_during_convert(warm: Warm, tmp_path: Path, model: 
 
 def test_a_disk_that_fills_up_in_every_stage(warm: Warm, tmp_path: Path, model: Path, text: Path) -> None:
     argv = compress_arguments(model, tmp_path / "child", text)
-    for stage in range(10):  # each run goes on where the one before it found the disk full
-        code = (errno.ENOSPC, errno.EDQUOT)[stage % 2]
-        fault = {"mode": "error", "at": 4, "code": code, "match": f"stages/{stage}-"}
+    for number, stage in enumerate(STAGES):  # each run goes on where the one before it found the disk full
+        code = (errno.ENOSPC, errno.EDQUOT)[number % 2]
+        fault = {"mode": "error", "at": 4, "code": code, "match": f"stages/{stage}"}
         refused(warm.run(argv, root=tmp_path, fault=fault), os.strerror(code), "to do:")
-        assert len(finished_stages(tmp_path / "child.run")) == stage
+        assert len(finished_stages(tmp_path / "child.run")) == number
     again = warm.run(argv)
     assert again.code == 0, again.stderr
     assert not [path for path in tmp_path.rglob(".*") if path.name != ".lock"]

@@ -25,9 +25,9 @@ def refused(done: Outcome, by: Background) -> None:
 def test_two_runs_on_one_run_folder(props: Props) -> None:
     scene = compress_scene(props)
     release = props.root / "release"
-    hold = {"mode": "hold", "at": 2, "match": "stages/4-", "release": str(release)}
+    hold = {"mode": "hold", "at": 2, "match": "stages/06-", "release": str(release)}
     first = props.warm.start(scene.argv, root=props.root, fault=hold)
-    assert "stages/4-" in first.reached()
+    assert "stages/06-" in first.reached()
     held = tree(props.root / "child.run")
     for more in ([], ["--overwrite"], ["data.block_size=16"]):
         refused(props.warm.run([*scene.argv, *more]), first)
@@ -41,7 +41,7 @@ def test_two_runs_on_one_run_folder(props: Props) -> None:
 
 def test_the_lock_of_a_killed_run_is_taken_over(props: Props) -> None:
     scene = compress_scene(props)
-    hold = {"mode": "hold", "at": 2, "match": "stages/4-", "release": str(props.root / "never")}
+    hold = {"mode": "hold", "at": 2, "match": "stages/06-", "release": str(props.root / "never")}
     first = props.warm.start(scene.argv, root=props.root, fault=hold)
     first.reached()
     assert first.join(kill_after=0).code == -signal.SIGKILL
@@ -74,7 +74,7 @@ def test_converts_that_start_at_once(props: Props) -> None:
         scene.clear()
 
 
-MOMENTS = [("run.yaml", 1), ("stages/0-", 2), ("os.remove scores.json", 1), ("stages/4-", 4), ("stages/6-", 1)]
+MOMENTS = [("run.yaml", 1), ("stages/00-", 2), ("os.remove scores.json", 1), ("stages/06-", 4), ("stages/08-", 1)]
 
 
 def test_a_search_while_a_compress_writes(warm: Warm, tmp_path: Path, model: Path, text: Path) -> None:

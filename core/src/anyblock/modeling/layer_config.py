@@ -6,8 +6,6 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Final
 
-from anyblock.contract.cache_spec import head_width
-
 _PARENT: Final = "_anyblock_parent"
 _DIFFERENCES: Final = "_heterogeneity_spec"
 _DELEGATED: Final = ("_attn_implementation_internal", "_experts_implementation_internal")
@@ -27,7 +25,8 @@ def layer_config(config: Any, overrides: Mapping[str, Any]) -> Any:
     for name in (*_DELEGATED, _DIFFERENCES):
         own.__dict__.pop(name, None)
     if "num_attention_heads" in overrides and not getattr(own, "head_dim", None):
-        own.head_dim = head_width(own)
+        # As `contract.cache_spec.head_width` says, which code that is copied into an export cannot import.
+        own.head_dim = own.hidden_size // own.num_attention_heads
     for name, value in overrides.items():
         setattr(own, name, value)
     own.__dict__[_PARENT] = config

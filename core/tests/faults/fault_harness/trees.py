@@ -43,6 +43,13 @@ def timeless(data: Any) -> Any:
     return [timeless(value) for value in data] if isinstance(data, list) else data
 
 
+STAGES = (
+    *("00-candidates", "01-data", "02-teacher", "04-importance", "06-scores"),
+    *("07-search", "08-refine", "09-repair", "10-child", "12-evaluation"),
+)
+"""The stages that the harness' runs have."""
+
+
 def finished_stages(run: Path) -> dict[str, dict[str, str]]:
     """The files of every stage that says that it is finished."""
     found = {}
