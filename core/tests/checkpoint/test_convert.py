@@ -296,7 +296,7 @@ class TestRefusals:
     @pytest.mark.parametrize("size", ["48", 48.0, 0, True, [48], 1 << 31, {"a": 1}])
     def test_a_size_that_is_none(self, llama: Path, tmp_path: Path, edit_json: Edit, size: Any) -> None:
         edit_json(llama / "config.json", lambda config: config.update(intermediate_size=size))
-        with pytest.raises(ConfigError, match="intermediate_size (is|has)"):
+        with pytest.raises(ConfigError, match=r"intermediate_size (is|has)"):
             convert_model(llama, tmp_path / "out")
 
     def test_another_number_of_block_configs(self, converted: Path, tmp_path: Path, edit_json: Edit) -> None:
