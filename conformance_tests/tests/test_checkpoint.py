@@ -54,7 +54,7 @@ def test_a_good_checkpoint_passes_on_headers_and_says_what_was_not_run(family, c
     assert report.passed
     assert report.scope == "headers"
     assert [level.state for level in report.levels] == ["passed", "not run", "not run", "not run", "not run"]
-    assert report.counts["ran"] == 14
+    assert report.counts["ran"] == 15
     assert all("--full" in r.message or "tiny model" in r.message for r in report.results if r.outcome == "skipped")
 
 
@@ -232,6 +232,6 @@ def test_of_a_hub_id_only_headers_are_fetched(checkpoint, tmp_path, sharded):
     server.shutdown()
     server.server_close()
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split(maxsplit=4)[:4] == ["True", "headers", "owner/toy", "14"]
+    assert done.stdout.split(maxsplit=4)[:4] == ["True", "headers", "owner/toy", "15"]
     assert "anyblock conformance owner/toy" in done.stdout
     assert 0 < handler.given <= 100_001 * len(weights)

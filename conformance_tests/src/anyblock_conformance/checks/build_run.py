@@ -83,7 +83,8 @@ def check_layerwise(subject: Subject) -> None:
 
 def _unstored(model: Any) -> dict[str, torch.Tensor]:
     stored = set(model.state_dict())
-    return {name: buffer for name, buffer in model.named_buffers() if name not in stored}
+    # An empty buffer holds no number: the no-op of a norm keeps one for its type.
+    return {name: own for name, own in model.named_buffers() if name not in stored and own.numel()}
 
 
 def _in_dtype(subject: Subject, dtype: torch.dtype) -> Any:
