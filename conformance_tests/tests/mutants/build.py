@@ -87,7 +87,7 @@ class NoOpForgetsTheCache(Dense):
         return True
 
 
-@mutant("build.save-reload")
+@mutant("build.no-op")
 class NoOpSavesABuffer(Dense):
     @hookimpl
     def attn_no_op_post_init(self, decoder_layer):

@@ -45,7 +45,11 @@ def check_residual_sizes(subject: Subject) -> None:
         fail(f"a hidden size of {size} is accepted, and {sizes[0]} to {sizes[-1]} are legal")
 
 
-@check("prune.residual-shapes", capability=HIDDEN_SIZE, depends_on=["prune.residual-sizes", "structure.dtypes", "convert.bit-for-bit"])
+@check(
+    "prune.residual-shapes",
+    capability=HIDDEN_SIZE,
+    depends_on=["prune.residual-sizes", "structure.dtypes", "convert.bit-for-bit"],
+)
 def check_residual_shapes(subject: Subject) -> None:
     """Narrowed tensors are exactly those that the model has with the child's configuration, in name and shape.
 

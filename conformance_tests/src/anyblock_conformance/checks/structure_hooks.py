@@ -97,7 +97,8 @@ def check_named_objects(subject: Subject) -> None:
     faults = []
     for kind in KINDS.values():
         for name, value in subject.family.named(kind.name).items():
-            text = getattr(value, "summary", "") or inspect.getdoc(value) or ""
+            owner = value if isinstance(value, type) else type(value)
+            text = getattr(value, "summary", "") or inspect.getdoc(owner) or ""
             if not isinstance(text, str) or not text.strip():
                 faults.append(f"{kind.singular} {name!r} has no summary and no docstring")
             settings = getattr(value, "settings", None)
