@@ -103,6 +103,20 @@ class NoOpSavesABuffer(Dense):
         return super().init_rotary_embedding(model, device, dtype)
 
 
+@mutant("build.save-reload")
+class TheLoaderFinishesTheNoOp(Dense):
+    @hookimpl
+    def mlp_no_op_post_init(self, decoder_layer):
+        remove_half(decoder_layer, "mlp", nn.ReLU(), ["post_attention_layernorm"])
+        return True
+
+    @hookimpl
+    def init_rotary_embedding(self, model, device, dtype):
+        for layer in model.model.layers:
+            layer.mlp = NoOpFFN() if isinstance(layer.mlp, nn.ReLU) else layer.mlp
+        return super().init_rotary_embedding(model, device, dtype)
+
+
 @mutant("build.tied-embeddings")
 class StoresTheTiedMatrixTwice(Dense):
     @hookimpl
