@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from anyblock.config.extension_sections import with_sections
 from anyblock.config.pruning import HeadsPruning, PruningConfig
 from anyblock.config.schema import RunConfig, SearchConfig
 from anyblock.contract.kind_settings import KindSettings, automatic_multiple
@@ -164,15 +165,18 @@ def test_a_short_sequence_has_room_for_a_prompt() -> None:
 
 
 def test_kinds_lists_what_offers_sizes() -> None:
-    pruning = PruningConfig.model_validate(
+    of_plugins = {"state_size": KindSettings, "empty": KindSettings}
+    pruning = with_sections(PruningConfig, of_plugins).model_validate(
         {
             "ffn": {"sizes": []},
             "kv_heads": {"heads_per_group": [8]},
             "experts_removal": {"sizes": []},
             "hidden_size": {"sizes": [0.5]},
+            "state_size": {"sizes": [4]},
+            "empty": {},
         }
     )
-    assert list(pruning.kinds()) == ["kv_heads", "hidden_size"]
+    assert list(pruning.kinds()) == ["kv_heads", "hidden_size", "state_size"]
 
 
 def test_a_list_of_budgets_is_a_mapping() -> None:
@@ -192,6 +196,7 @@ SECTIONS = st.fixed_dictionaries(
             {},
             optional={
                 "ffn": st.fixed_dictionaries({"sizes": st.lists(st.integers(1, 99) | st.floats(0.01, 0.99))}),
+                "state_size": st.just({"sizes": [2], "hook_options": {"a": 1.5}}),
                 "kv_heads": st.none() | st.fixed_dictionaries({"heads_per_group": st.lists(st.integers(1, 9))}),
             },
         ),
@@ -205,6 +210,7 @@ SECTIONS = st.fixed_dictionaries(
 @settings(deadline=None, derandomize=True)
 @given(SECTIONS)
 def test_the_json_form_gives_the_same_config_back(sections: dict[str, object]) -> None:
-    config = run(**sections)
-    again = RunConfig.model_validate(json.loads(json.dumps(config.to_dict())))
+    schema = with_sections(RunConfig, {"pruning.state_size": KindSettings})
+    config = schema.model_validate({"model": "a", "output": "b", **sections})
+    again = schema.model_validate(json.loads(json.dumps(config.to_dict())))
     assert again == config

@@ -49,7 +49,7 @@ def _keys_at(path: KeyPath, model: type[BaseModel]) -> list[str]:
         field = model.model_fields.get(str(part))
         section = section_class(field.annotation) if field else None
         if section is None:
-            # A free name, as a kind below `pruning.other`: the section stays the one of the values.
+            # A name that the user chooses: the section stays the one of the values.
             continue
         model = section
     return sorted(model.model_fields)
