@@ -19,7 +19,7 @@ model: {TRAINED}
 output: child
 data: {{path: {TEXT}, block_size: 64, calibration_tokens: 512, scoring_tokens: 128, evaluation_tokens: 512}}
 search:
-  budget: {{params: 0.9x, matrices: 26}}
+  budget: {{params: 0.6x, matrices: ">=36"}}  # removing whole ffns alone is not enough
   refine_rounds: 0
 costs: {{matrices: {{smallest: 1000}}}}
 scoring: {{metric: softened_kl, softened_kl: {{temperature: 4.0}}}}
@@ -90,7 +90,7 @@ def test_the_sources_candidates_are_chosen_and_keep_the_largest_channels(run: Pa
     for layer in narrow:
         file = run / "child" / "subblocks_safetensors" / f"block_{layer}_ffn.safetensors"
         found = load_file(file)[f"model.layers.{layer}.mlp.up_proj.weight"]
-        kept = full[layer].norm(dim=0).argsort(descending=True, stable=True)[: found.shape[0]]
+        kept = full[layer].float().norm(dim=0).argsort(descending=True, stable=True)[: found.shape[0]]
         assert torch.equal(found, teacher[f"model.layers.{layer}.mlp.up_proj.weight"][kept])
 
 
@@ -99,7 +99,7 @@ def test_the_counted_cost_is_bounded_and_reported(run: Path) -> None:
     kept = sum(
         4 * (not block["attention"]["no_op"]) + 3 * (not block["ffn"]["no_op"]) for block in summary["block_configs"]
     )
-    assert summary["costs"]["matrices"] == kept <= 26
+    assert summary["costs"]["matrices"] == kept >= 36
     assert summary["teacher_costs"]["matrices"] == 7 * len(summary["block_configs"])
 
 
