@@ -16,7 +16,7 @@ from anyblock.importance import (
     RankedChoiceVotingHook,
 )
 from anyblock.importance.router import choice_scores, find_router, watch_router
-from anyblock.pruning import best_first
+from anyblock.pruning.ordering import best_first
 from torch import nn
 from torch.nn import functional
 

@@ -15,7 +15,7 @@ from anyblock.importance import IndependentChannelContributionHook, L2NormHook
 from anyblock.pipeline.model_source import read_source
 from anyblock.pipeline.stages.importance import hook_plans
 from anyblock.plugins import PluginRegistry
-from anyblock.pruning import FFNIntermediatePruningMixIn
+from anyblock.pruning.ffn import FFNIntermediatePruningMixIn
 
 
 class OwnHook(IndependentChannelContributionHook):

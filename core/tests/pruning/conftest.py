@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MoEConfig
-from anyblock.pruning import PruningMixIn
+from anyblock.contract.pruning_mixin import PruningMixIn
 from safetensors.torch import load_file, save_file
 
 Tensors = dict[str, torch.Tensor]

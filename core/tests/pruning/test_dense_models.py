@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.pruning import attention_mixins, dense_mixins, ffn_mixins
+from anyblock.pruning.layouts import attention_mixins, dense_mixins, ffn_mixins
 
 _SIZES: dict[str, Any] = {
     "vocab_size": 96,

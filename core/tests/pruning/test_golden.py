@@ -11,14 +11,10 @@ import pytest
 import torch
 from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import UsageError
-from anyblock.pruning import (
-    RMSNormStream,
-    attention_mixins,
-    best_first,
-    dense_mixins,
-    fused_sparse_mixins,
-)
 from anyblock.pruning.heads import pool_heads
+from anyblock.pruning.layouts import attention_mixins, dense_mixins, fused_sparse_mixins
+from anyblock.pruning.ordering import best_first
+from anyblock.pruning.residual import RMSNormStream
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.shared

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from anyblock.errors import CheckpointError, PluginError, UsageError
-from anyblock.pruning import RMSNormStream
+from anyblock.pruning.residual import RMSNormStream
 
 _SIZES: dict[str, Any] = {
     "vocab_size": 96,

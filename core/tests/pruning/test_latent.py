@@ -9,7 +9,8 @@ import torch
 from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.errors import CheckpointError, UsageError
 from anyblock.importance.statistics import Moments
-from anyblock.pruning import latent_attention_mixins, repair_child
+from anyblock.pruning.layouts import latent_attention_mixins
+from anyblock.pruning.repair_child import repair_child
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import DeepseekV3Config

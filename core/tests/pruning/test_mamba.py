@@ -10,7 +10,7 @@ import pytest
 import torch
 from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig
 from anyblock.errors import CheckpointError, UsageError
-from anyblock.pruning import mamba_mixins
+from anyblock.pruning.layouts import mamba_mixins
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import NemotronHConfig

@@ -9,8 +9,8 @@ import pytest
 import torch
 from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.errors import UsageError
-from anyblock.pruning import attention_mixins, dense_mixins
 from anyblock.pruning.heads import POOLING, pool_heads
+from anyblock.pruning.layouts import attention_mixins, dense_mixins
 
 _CONFIG = SimpleNamespace(num_attention_heads=8, hidden_size=16, head_dim=2)
 

@@ -15,7 +15,9 @@ from anyblock.importance import (
     IndependentKvHeadContributionHook,
     IterativeChannelContributionHook,
 )
-from anyblock.pruning import best_first, dense_mixins, repair_child
+from anyblock.pruning.layouts import dense_mixins
+from anyblock.pruning.ordering import best_first
+from anyblock.pruning.repair_child import repair_child
 
 pytestmark = pytest.mark.shared
 _BATCHES = 12

@@ -9,14 +9,9 @@ import pytest
 import torch
 from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig, MoEConfig
 from anyblock.errors import UsageError
-from anyblock.pruning import (
-    RMSNormStream,
-    attention_mixins,
-    best_first,
-    dense_mixins,
-    fused_sparse_mixins,
-    sparse_mixins,
-)
+from anyblock.pruning.layouts import attention_mixins, dense_mixins, fused_sparse_mixins, sparse_mixins
+from anyblock.pruning.ordering import best_first
+from anyblock.pruning.residual import RMSNormStream
 
 
 def _gpt_oss(make_teacher: Any) -> Any:

@@ -10,7 +10,9 @@ import torch
 from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.errors import UnsupportedModelError, UsageError
 from anyblock.importance import GramStatistic, HookContext, LinearFitStatistic, Moments
-from anyblock.pruning import dense_mixins, fit_linear, repair_child, repair_removal, sparse_mixins
+from anyblock.pruning.layouts import dense_mixins, sparse_mixins
+from anyblock.pruning.least_squares import fit_linear, repair_removal
+from anyblock.pruning.repair_child import repair_child
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn

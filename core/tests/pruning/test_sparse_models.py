@@ -11,7 +11,8 @@ import pytest
 import torch
 from anyblock.errors import UnsupportedModelError
 from anyblock.importance.router import silenced_experts
-from anyblock.pruning import ExpertRemovalPruningMixIn, fused_sparse_mixins, sparse_mixins
+from anyblock.pruning.experts import ExpertRemovalPruningMixIn
+from anyblock.pruning.layouts import fused_sparse_mixins, sparse_mixins
 
 _SIZES: dict[str, Any] = {
     "vocab_size": 96,

@@ -179,8 +179,8 @@ class BlockConfig:
         found = _mapping(data, where)
         _refuse_unknown(found, {"attention", "ffn"}, where)
         return cls(
-            attention=_attention(found.get("attention"), f"{where}.attention"),
-            ffn=_ffn(found.get("ffn"), f"{where}.ffn"),
+            attention=_half(AttentionConfig, "mamba", MambaConfig, found.get("attention"), f"{where}.attention"),
+            ffn=_half(FFNConfig, "moe", MoEConfig, found.get("ffn"), f"{where}.ffn"),
         )
 
 
@@ -191,24 +191,15 @@ def block_configs_from_json(data: object, *, where: str = "block_configs") -> li
     return [BlockConfig.from_dict(entry, where=f"{where}[{index}]") for index, entry in enumerate(data)]
 
 
-def _attention(data: object, where: str) -> AttentionConfig:
+def _half(cls: type[_T], inner: str, inner_cls: type[Any], data: object, where: str) -> _T:
+    """Read one half of a layer, of which `inner` has fields of its own (Mamba's, or those of experts)."""
     found = _mapping(data, where)
     if alone := _only_field(found, where):
-        _refuse_unknown(found, _names(AttentionConfig), where)
-        return _alone(AttentionConfig, alone)
-    mamba = found.get("mamba")
-    built: dict[str, Any] = {"mamba": None if mamba is None else _flat(MambaConfig, mamba, f"{where}.mamba")}
-    return _flat(AttentionConfig, {**found, **built}, where)
-
-
-def _ffn(data: object, where: str) -> FFNConfig:
-    found = _mapping(data, where)
-    if alone := _only_field(found, where):
-        _refuse_unknown(found, _names(FFNConfig), where)
-        return _alone(FFNConfig, alone)
-    moe = found.get("moe")
-    built: dict[str, Any] = {"moe": None if moe is None else _flat(MoEConfig, moe, f"{where}.moe")}
-    return _flat(FFNConfig, {**found, **built}, where)
+        _refuse_unknown(found, _names(cls), where)
+        return _alone(cls, alone)
+    given = found.get(inner)
+    built = None if given is None else _flat(inner_cls, given, f"{where}.{inner}")
+    return _flat(cls, {**found, inner: built}, where)
 
 
 def _flat(cls: type[_T], data: object, where: str) -> _T:

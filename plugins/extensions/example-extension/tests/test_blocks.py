@@ -16,7 +16,7 @@ import torch
 from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.errors import UsageError
 from anyblock.importance import HookContext
-from anyblock.pruning import dense_mixins
+from anyblock.pruning.layouts import dense_mixins
 from anyblock_example_extension.blocks import FFNBlocksPruningMixIn, WandaBlockContributionHook
 from safetensors.torch import load_file
 from torch import nn

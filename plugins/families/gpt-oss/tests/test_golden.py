@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from anyblock.family import get_family
-from anyblock.pruning import attention_mixins, fused_sparse_mixins
+from anyblock.pruning.layouts import attention_mixins, fused_sparse_mixins
 
 
 @pytest.mark.shared

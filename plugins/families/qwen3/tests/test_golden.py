@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from anyblock.family import get_family
-from anyblock.pruning import dense_mixins
+from anyblock.pruning.layouts import dense_mixins
 
 
 @pytest.mark.shared
