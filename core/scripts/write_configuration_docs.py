@@ -43,7 +43,7 @@ search:
 - **Interpolation.** `${data.path}` stands for the value of another key, named from the top. The environment cannot be
   read, and there is no resolver but `${get_object:NAME}`, which stands for a registered class.
 - **Faults** are reported together, each with its line and the nearest valid name. Unknown and duplicate keys, wrong
-  types, tags, and files that expand to more than they should are refused. Types are strict: `"512"` is no number.
+  types, tags, and files that expand to more than they should are refused. Types are strict: `"512"` is not a number.
 - **Names of classes** are looked up among what AnyBlock and the installed plugins register, by short name or by dotted
   path. Nothing is imported because a file names it.
 

@@ -33,7 +33,7 @@ def check_expected_failures(expected: Mapping[str, str], known: Iterable[str]) -
             cases = [name for name in ids if base_id(name) == identifier]
             hint = f"name the case: {', '.join(cases)}" if cases else nearest(str(identifier), ids)
             raise UsageError(
-                f"an expected failure is announced for {identifier!r}, which is no check",
+                f"an expected failure is announced for {identifier!r}, which is not a check",
                 expected="a check's id",
                 hint=hint,
             )

@@ -74,7 +74,7 @@ def _judge(result: Result) -> None:
 
 
 class ConformanceWarning(UserWarning):
-    """Something that fails nobody, and that the adapter's author should know."""
+    """Something that does not fail a report, and that the adapter's author should know."""
 
 
 def explain(result: Result) -> str:

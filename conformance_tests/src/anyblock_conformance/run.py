@@ -38,7 +38,7 @@ def run_conformance(
         model_type: what a descriptor serves; its tiny configuration's own when not given.
         expected_failures: `{check id: reason}` for what is known not to work.
         levels: the levels to run; all when not given.
-        progress: told how many checks are done.
+        progress: receives how many checks are done.
 
     Raises:
         UnsupportedModelError: no installed adapter serves the `model_type`.

@@ -184,7 +184,7 @@ class Session:
 
 
 def is_provisional(check: Check, version: str = __version__) -> bool:
-    """Say whether a check is so new that it fails nobody: in the minor version that brought it."""
+    """Say whether a check is so new that it does not fail a report: in the minor version that brought it."""
     return check.new_in is not None and version.split(".")[:2] == check.new_in.split(".")[:2]
 
 

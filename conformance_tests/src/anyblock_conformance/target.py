@@ -21,7 +21,7 @@ def run_target(
     """Run the suite on what `target` names: an installed family, a checkpoint's directory, or a hub id.
 
     Raises:
-        UnsupportedModelError: it is no family that is installed.
+        UnsupportedModelError: it is not a family that is installed.
         UsageError: an option that does not go with it.
         InputError: the checkpoint cannot be used.
     """

@@ -73,7 +73,7 @@ def inferring_families(note: Callable[[str], None]) -> Iterator[Inferring]:
     """Within this scope `get_family` infers a family that no installed adapter serves.
 
     Args:
-        note: is told in a sentence that no adapter is installed, and what was inferred; once for every model type.
+        note: is called with a sentence that says that no adapter is installed, and what was inferred; once for every model type.
     """
     told: set[str] = set()
 
@@ -95,7 +95,7 @@ class Inferring:
     """What families are inferred from within the scope of `inferring_families`.
 
     Attributes:
-        note: is told what was inferred.
+        note: is called with what was inferred.
         models: `{model_type: model}`, checkpoints whose own configurations are looked at.
     """
 

@@ -1,4 +1,4 @@
-"""Progress on a terminal's standard error: bar, rate and ETA; now and then a plain line where it is no terminal."""
+"""Progress on a terminal's standard error: bar, rate and ETA; now and then a plain line where it is not a terminal."""
 
 from __future__ import annotations
 

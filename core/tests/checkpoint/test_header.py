@@ -100,7 +100,7 @@ HEADERS = {
     "metadata with numbers": ({"__metadata__": {"a": 1}}, b"", "__metadata__ is not a map from text to text"),
     "metadata with half a surrogate pair": ({"__metadata__": {"a": "\ud800"}}, b"", "not valid Unicode"),
     "metadata that is a list": ({"__metadata__": []}, b"", "__metadata__ is not a map from text to text"),
-    "a name that is no Unicode": (
+    "a name that is not Unicode": (
         b'{"\\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}',
         b"",
         "not valid Unicode",

@@ -87,8 +87,8 @@ def test_all_faults_are_listed_with_their_lines(write) -> None:
         f"{path}:12: pruning.state_size: unknown key",
         f"{path}:13: serach: unknown key; did you mean 'search'",
         f"{path}:16: search.budget.parms: there is no cost 'parms'",
-        f"{path}:17: search.budget.memory: '0.8y' is no quantity",
-        f"{path}:18: search.budget.latency: True is no quantity",
+        f"{path}:17: search.budget.memory: '0.8y' is not a quantity",
+        f"{path}:18: search.budget.latency: True is not a quantity",
     ]
     for text in expected:
         assert [line for line in lines if line.strip().startswith(text)], text

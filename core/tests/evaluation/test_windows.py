@@ -51,7 +51,7 @@ def test_stride_is_checked(stride):
 @quick
 @given(st.integers(1, 60), st.integers(2, 12), st.integers(1, 2), st.data())
 def test_where_something_stands_in_front_every_token_of_text_is_predicted_once(length, block_size, front, data):
-    """What stands in front begins every window and is no label, so that nothing predicts it and its place counts nowhere."""
+    """What stands in front begins every window and is not a label, so that nothing predicts it and its place counts nowhere."""
     tokens, around = torch.arange(length) + 10, Around(tuple(range(front)), (5,))
     size = block_size - front
     stride = data.draw(st.one_of(st.none(), st.integers(1, max(1, size))))

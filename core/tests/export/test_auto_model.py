@@ -47,7 +47,7 @@ def run(script: str, *arguments: Path, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_auto_classes_build_the_childs_layers(exported, llama_dir, tmp_path):
-    """Pipelines do so as well, and what is no child of AnyBlock's loads as it always does."""
+    """Pipelines do so as well, and what is not a child of AnyBlock's loads as it always does."""
     run(IMPORTS["anyblock first"] + LOAD + STOCK + OTHER_WAYS, *exported, llama_dir, folder=tmp_path)
 
 

@@ -20,7 +20,7 @@ LENGTH = 40
 
 
 def tensors_of(value: Any) -> Iterable[torch.Tensor]:
-    """The tensors that a layer of a cache holds; a window's length, a tensor without dimensions, is no state."""
+    """The tensors that a layer of a cache holds; a window's length, a tensor without dimensions, is not state."""
     if isinstance(value, torch.Tensor):
         if value.dim():
             yield value

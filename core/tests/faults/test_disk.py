@@ -38,7 +38,7 @@ def test_a_disk_that_fills_up_during_convert(warm: Warm, tmp_path: Path, model: 
 
 def test_a_disk_that_fills_up_in_every_stage(warm: Warm, tmp_path: Path, model: Path, text: Path) -> None:
     argv = compress_arguments(model, tmp_path / "child", text)
-    for number, stage in enumerate(STAGES):  # each run goes on where the one before it found the disk full
+    for number, stage in enumerate(STAGES):  # each run continues where the one before it found the disk full
         code = (errno.ENOSPC, errno.EDQUOT)[number % 2]
         fault = {"mode": "error", "at": 4, "code": code, "match": f"stages/{stage}"}
         refused(warm.run(argv, root=tmp_path, fault=fault), os.strerror(code), "to do:")

@@ -18,7 +18,7 @@ ENTRIES = ("inspect", "convert", "load", "compress")
 ALLOWANCE = 512 << 20
 """Address space beyond that of the warm process: the largest file of the corpus (40 MB) twelve times over."""
 OWN = ("/dev/null", "/proc/self/clear_refs")
-"""Places outside that may be written: the second is no file, and sets back the kernel's record of the process's own memory."""
+"""Places outside that may be written: the second is not a file, and sets back the kernel's record of the process's own memory."""
 ELSEWHERE = re.compile(r"^(/etc/(passwd|shadow)|/dev/zero|/proc/self/mem)$")
 
 

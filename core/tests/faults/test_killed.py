@@ -64,7 +64,7 @@ def test_convert_killed(props: Props, reached: Callable[[str], None]) -> None:
 def test_compress_killed_in_every_stage(props: Props, reached: Callable[[str], None]) -> None:
     scene = compress_scene(props)
     points = of_every_stage(scene)
-    for mode, match, number in points:  # each run goes on where the one before it was killed
+    for mode, match, number in points:  # each run continues where the one before it was killed
         scene.kill(number, mode, match, again=False)
     scene.again("at the end")
     assert set(scene.stages) == set(STAGES)

@@ -128,7 +128,7 @@ def test_refinement_keeps_away_from_children_that_overflow(brink: dict[str, Any]
 
 @pytest.mark.parametrize("repair", ["least_squares", "none"])
 def test_a_layer_of_zeros(settings: dict[str, Any], damaged: Callable[[Change], str], repair: str) -> None:
-    """It is no fault: nothing is lost with it, and its units tie."""
+    """It is not a fault: nothing is lost with it, and its units tie."""
 
     def silent(tensors: dict[str, torch.Tensor]) -> None:
         for name in tensors:

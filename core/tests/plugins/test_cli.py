@@ -153,7 +153,7 @@ def test_with_nothing_installed_it_says_what_to_install(monkeypatch):
 
 
 def test_an_unreadable_distribution_elsewhere_does_not_stop_the_conformance_command(site):
-    """`importlib.metadata.entry_points` raises for everybody over one file that is no text."""
+    """`importlib.metadata.entry_points` raises for everybody over one file that is not text."""
     (site.distribution("unrelated") / "entry_points.txt").write_bytes(b"\xff\xfe\x00[console_scripts]")
     suite = site.distribution("anyblock-conformance", entry_points="[anyblock.commands]\nconformance = suite:main\n")
     (site.root / "suite.py").write_text("def main(arguments):\n    print('ran with', arguments)\n    return 3\n")

@@ -20,7 +20,7 @@ FAULTS: dict[str, tuple[tuple[str, ...], str]] = {
     "lacks_the_registered_name": (("AttributeError", "Descriptor"), ""),
     "constructor_raises": (("Descriptor()", "KeyError", "rope"), "constructor_raises.py:8"),
     "constructor_needs_arguments": (("Descriptor()", "TypeError", "config"), ""),
-    "misspells_a_hook": (("'create_block_config'", "is no hook", "did you mean 'create_block_configs'"), ".py:8"),
+    "misspells_a_hook": (("'create_block_config'", "is not a hook", "did you mean 'create_block_configs'"), ".py:8"),
     "misspells_a_specname": (("'final_norm_nam'", "did you mean 'final_norm_name'"), ".py:8"),
     "asks_for_an_unknown_argument": (
         ("create_block_configs", "'confg'", "create_block_configs(config)", "did you mean 'config'"),

@@ -54,7 +54,7 @@ def _check_refused(mixin: PruningMixIn, kind: str, block: BlockConfig, size: int
         mixin.check_size(block, size, config)
     except UsageError:
         return
-    fail(f"{kind} accepts {size} units of {mixin.size(block)}, which is no legal size")
+    fail(f"{kind} accepts {size} units of {mixin.size(block)}, which is not a legal size")
 
 
 @check(

@@ -51,7 +51,7 @@ def check_compress(subject: Subject) -> None:
 def check_reproducible(subject: Subject) -> None:
     """Two runs with the same inputs give the same child, bit for bit.
 
-    Why: a run that is interrupted goes on from what it has kept, which is only right if it would come to the same again.
+    Why: a run that is interrupted continues from what it has kept, which is only right if it would come to the same again.
 
     How to fix: use no random numbers in hooks and mixins, or a generator with a fixed seed; iterate over sets in sorted
     order.

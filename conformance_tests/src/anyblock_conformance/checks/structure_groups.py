@@ -36,7 +36,7 @@ def check_group_names(subject: Subject) -> None:
         if match and int(match[1]) >= subject.num_layers:
             faults.append(f"{group!r}, but the model has layers 0 to {subject.num_layers - 1}")
         elif group.startswith("block_") and not match:
-            faults.append(f"{group!r} is no name of a layer's group")
+            faults.append(f"{group!r} is not a name of a layer's group")
     nothing(faults, "illegal groups")
 
 

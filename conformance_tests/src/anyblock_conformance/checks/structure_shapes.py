@@ -109,7 +109,7 @@ def _faults(built: Shapes, subject: Subject, group: str, half_of: Mapping[str, s
         if half_of.get(name) != group:
             yield f"{name} of {half_of.get(name)} changed from {list(before[name])} to {sizes and list(sizes)}"
         elif sizes is not None and any((old - new) % removed for old, new in zip(before[name], sizes, strict=True)):
-            yield f"{name} changed from {list(before[name])} to {list(sizes)}, which is no multiple of {removed} fewer"
+            yield f"{name} changed from {list(before[name])} to {list(sizes)}, which is not a multiple of {removed} fewer"
 
 
 def _check_names(subject: Subject) -> None:
@@ -117,7 +117,7 @@ def _check_names(subject: Subject) -> None:
     names = {name for block in subject.blocks for name in subject.family.block_config_to_layer_overrides(block)}
     faults = [f"{name!r} is an alias of {aliases[name]!r}" for name in sorted(names) if name in aliases]
     faults += [
-        f"{name!r} is no attribute of the configuration"
+        f"{name!r} is not an attribute of the configuration"
         for name in sorted(names)
         if not hasattr(subject.text_config, name)
     ]

@@ -14,7 +14,7 @@ def read_report(path: Path) -> Report:
     """Read a report that `--json` wrote.
 
     Raises:
-        InputError: the file is missing or is no report.
+        InputError: the file is missing or is not a report.
     """
     try:
         return Report.from_dict(json.loads(path.read_text(encoding="utf-8")))

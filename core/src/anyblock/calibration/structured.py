@@ -170,7 +170,7 @@ def _taken(record: dict[str, Any]) -> str | None:
 
 @dataclass(frozen=True)
 class _Table:
-    """How a table's cells are told apart, and its records at the beginning, all of the same length."""
+    """How a table's cells are distinguished, and its records at the beginning, all of the same length."""
 
     delimiter: str
     quoted: bool

@@ -91,7 +91,7 @@ def sweep_importance(
         plans: which hooks to fill.
         batches: the calibration text, in the order in which hooks see it.
         linear: `{(layer, half): module inside the layer}` to fit one linear map to.
-        partial: folder in which each finished layer's scores are kept; a later call goes on behind them.
+        partial: folder in which each finished layer's scores are kept; a later call continues after them.
         spool: where hidden states are kept.
         progress: where to report; the unit is tokens through one layer.
 

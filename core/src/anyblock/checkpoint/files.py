@@ -1,4 +1,4 @@
-"""Opening files of a checkpoint that nobody vouches for: regular files, inside their folder, of a bounded size."""
+"""Opening files of an untrusted checkpoint: regular files, inside their folder, of a bounded size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parsing JSON that nobody vouches for."""
+"""Parsing JSON from untrusted files."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Copier:
 
     Args:
         stamps: the state in which each source was checked; a source that is not listed is stamped when it is opened.
-        advance: told the bytes as they are copied.
+        advance: called with the bytes as they are copied.
         steps: the ways to copy whole strides, tried in order; one that the file system refuses is not tried again.
             Then, and where the ranges do not lie alike on the strides (which makes copying in the kernel slower),
             bytes are read and written through a small buffer.

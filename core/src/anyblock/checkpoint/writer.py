@@ -42,8 +42,8 @@ class SubblockWriter:
         config: the content of `config.json`; its `block_configs`, if any, are replaced.
         block_configs: one a layer.
         metadata: further metadata of every group file.
-        advance: told the bytes of tensors as they are written.
-        written: told every group file that is complete, for instance `BackgroundSync.submit`.
+        advance: called with the bytes of tensors as they are written.
+        written: called with every group file that is complete, for instance `BackgroundSync.submit`.
     """
 
     def __init__(

@@ -116,7 +116,7 @@ def _run(arguments: list[str] | None) -> int:
         app(args=arguments)
     except SystemExit:
         raise
-    except BaseException as error:  # noqa: BLE001 - `_explain` raises again what is no failure of ours
+    except BaseException as error:  # noqa: BLE001 - `_explain` raises again what is not a failure of ours
         for number in (signal.SIGINT, signal.SIGTERM) if _received else ():
             signal.signal(number, signal.SIG_IGN)  # the command is over; another signal must not garble how it ends
         _debug()

@@ -43,7 +43,7 @@ def compress(
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make a smaller child of a model under a budget. Started again, it goes on where it stopped.
+    """Make a smaller child of a model under a budget. Started again, it continues where it stopped.
 
     Every key of the configuration can be set as KEY=VALUE behind the other arguments, for instance
     pruning.ffn.sizes=[0.25,0.5].

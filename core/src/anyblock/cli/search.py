@@ -69,7 +69,7 @@ def search(
 def _choice(text: str) -> tuple[str, str]:
     group, equals, candidate = text.partition("=")
     if not equals:
-        raise UsageError(f"{text!r} is no choice", expected="SUBBLOCK=CANDIDATE, for instance block_3_ffn=no_op")
+        raise UsageError(f"{text!r} is not a choice", expected="SUBBLOCK=CANDIDATE, for instance block_3_ffn=no_op")
     return group, candidate
 
 

@@ -88,7 +88,7 @@ def parse_bound(cost: str, value: float | str) -> Bound:
         value: a number in the base unit, or text: `[<=|>=] NUMBER [UNIT]`, `NUMBERx`, `NUMBER%`, `LOW..HIGH`.
 
     Raises:
-        ConfigError: there is no such cost, the text is no quantity, or the bounds leave nothing between them.
+        ConfigError: there is no such cost, the text is not a quantity, or the bounds leave nothing between them.
     """
     units = base_units()
     if cost not in units:
@@ -139,7 +139,7 @@ def combine(cost: str, first: tuple[str, str], second: tuple[str, str]) -> str:
         second: the other one.
 
     Raises:
-        ConfigError: a value is no quantity, or the two contradict each other; both places are named.
+        ConfigError: a value is not a quantity, or the two contradict each other; both places are named.
     """
     bounds = parse_bound(cost, first[0]), parse_bound(cost, second[0])
     for one, other in ((bounds[0].upper, bounds[1].upper), (bounds[0].lower, bounds[1].lower)):
@@ -176,7 +176,7 @@ def _quantity(text: str, base: str) -> Quantity:
     unit = match.group(2) if match else ""
     if match is None or (unit and unit not in units and unit not in ("x", "%")):
         raise ConfigError(
-            f"{text!r} is no quantity",
+            f"{text!r} is not a quantity",
             expected=f"a number of {base}, with one of the units {', '.join(units)} or none; a share of the teacher "
             "(0.8x, 80%); or LOW..HIGH",
         )

@@ -42,7 +42,7 @@ def load_config(
             the file.
         registry: where class names are looked up; None means core, the model's family and the installed extensions,
             imported only when the file names a class.
-        progress: is told what was accepted without having an effect.
+        progress: receives what was accepted without having an effect.
 
     Returns:
         The validated configuration, with every default filled in.

@@ -21,7 +21,7 @@ def apply_override(tree: Tree, override: str) -> None:
 
     Raises:
         UsageError: the text has another form, or the key to delete is not there.
-        ConfigError: the value is no YAML, or the key lies below something that has no keys.
+        ConfigError: the value is not YAML, or the key lies below something that has no keys.
     """
     match = _FORM.fullmatch(override)
     if match is None or (match["value"] is None) != bool(match["delete"]):

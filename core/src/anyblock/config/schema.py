@@ -30,7 +30,7 @@ def _budget(value: Any) -> Any:
     for cost, bound in value.items() if isinstance(value, Mapping) else ():
         try:
             if isinstance(bound, bool) or not isinstance(bound, int | float | str):
-                raise ConfigError(f"{bound!r} is no quantity", expected="a number or text such as 0.8x")
+                raise ConfigError(f"{bound!r} is not a quantity", expected="a number or text such as 0.8x")
             parse_bound(str(cost), bound)
         except ConfigError as error:
             faults.append({"path": (cost,), "text": error.in_one_line()})
@@ -201,7 +201,7 @@ class MemoryConfig(Section):
         """`limit` in bytes.
 
         Raises:
-            ConfigError: it is no quantity.
+            ConfigError: it is not a quantity.
         """
         if self.limit is None:
             return None

@@ -130,7 +130,9 @@ def _note_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], name:
                 continue
             if key.tag != _TEXT:
                 shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
-                raise ConfigError(f"{name}:{line}: the key is {shown}, which is no name", expected="a name, or quotes")
+                raise ConfigError(
+                    f"{name}:{line}: the key is {shown}, which is not a name", expected="a name, or quotes"
+                )
             if key.value in own:
                 raise ConfigError(
                     f"{name}:{line}: duplicate key {dotted((*path, key.value))!r}, first on line {own[key.value]}",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class AdaptationSettings(Section):
-    """What every adaptation can be told."""
+    """Settings of every adaptation."""
 
     enabled: bool = Field(default=False, description="Whether the stage runs.")
 

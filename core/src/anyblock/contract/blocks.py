@@ -187,7 +187,7 @@ class BlockConfig:
 def block_configs_from_json(data: object, *, where: str = "block_configs") -> list[BlockConfig]:
     """Read a list of block configs, as `config.json` holds it under `block_configs`."""
     if not isinstance(data, Sequence) or isinstance(data, str | bytes):
-        raise ConfigError(f"{where} is {type(data).__name__}", expected="a list with one entry a layer")
+        raise ConfigError(f"{where} is {type(data).__name__}", expected="a list with one entry per layer")
     return [BlockConfig.from_dict(entry, where=f"{where}[{index}]") for index, entry in enumerate(data)]
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SourceSettings(Section):
-    """What every source can be told."""
+    """Settings of every source."""
 
     enabled: bool = Field(default=False, description="Whether the source offers anything.")
 

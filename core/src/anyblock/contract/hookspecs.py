@@ -70,7 +70,7 @@ class FamilySpec:
 
     @hookspec(firstresult=True)
     def create_block_configs(self, config: Any) -> list[BlockConfig]:  # type: ignore[empty-body]
-        """Return the architecture of every block of the unpruned model, one entry a layer."""
+        """Return the architecture of every block of the unpruned model, one entry per layer."""
 
     @hookspec(firstresult=True)
     def block_config_to_layer_overrides(self, block_config: BlockConfig) -> Mapping[str, Any]:  # type: ignore[empty-body]

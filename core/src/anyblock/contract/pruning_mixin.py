@@ -23,7 +23,7 @@ class PruningMixIn(ABC):
     """One way of making a subblock smaller: the axis, where its units lie in the tensors, and which sizes are legal.
 
     Tensors are given and returned by checkpoint name, for one subblock; a tensor that the axis does not touch passes
-    through as it is. `sort` is done once a layer; a child of any size is then `narrow` of the sorted tensors.
+    through as it is. `sort` is done once per layer; a child of any size is then `narrow` of the sorted tensors.
 
     Class attributes:
         kind: the name in `pruning_mixins()`, for instance `ffn_intermediate`.

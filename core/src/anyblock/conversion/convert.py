@@ -52,7 +52,7 @@ def convert_model(
         overwrite: replace an existing output.
         trust_remote_code: let transformers run the checkpoint's own configuration code where a default value is needed.
         revision: branch, tag or commit of a hub id. The commit is recorded in the index of the output.
-        progress: told the bytes as they are written.
+        progress: receives the bytes as they are written.
 
     Raises:
         InputError: the input cannot be used, or the output exists (`OutputExistsError`); the message names file and

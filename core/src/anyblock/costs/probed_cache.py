@@ -161,7 +161,7 @@ def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
     """Yield every tensor with a dimension among the attributes of one layer's cache."""
     for value in values:
         if isinstance(value, torch.Tensor):
-            if value.dim():  # a windowed layer keeps its window as a tensor of one number, which is no state
+            if value.dim():  # a windowed layer keeps its window as a tensor of one number, which is not state
                 yield value
         elif isinstance(value, dict):
             yield from _tensors(value.values())

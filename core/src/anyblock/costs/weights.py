@@ -79,7 +79,7 @@ def without_tied_head(
 ) -> dict[str, torch.Tensor]:
     """Return the `lm_head` group without a stored copy of the embedding matrix, for a model that ties the two.
 
-    Checkpoints may or may not hold the copy. It is told by its shape: the only matrix of the group that is as large as
+    Checkpoints may or may not hold the copy. It is recognised by its shape: the only matrix of the group that is as large as
     an embedding; the final norm stays.
     """
     shapes = {tuple(tensor.shape) for tensor in embeddings.values() if tensor.dim() == 2}

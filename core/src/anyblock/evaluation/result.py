@@ -53,7 +53,7 @@ class EvaluationResult:
         predicted: next tokens that losses are averages over.
         block_size: tokens of one window.
         stride: tokens from one window to the next; None for windows that do not overlap.
-        data_key: hash of the token ids, so that results on other data are told apart.
+        data_key: hash of the token ids, so that results on other data are distinguished.
         bos: whether each window begins with what the tokenizer puts in front of a text; None for token ids that were given.
         teacher: the teacher's figures.
         kl_per_token: mean KL(teacher || child) in nats.

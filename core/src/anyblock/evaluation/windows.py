@@ -31,7 +31,7 @@ def windows(
     Args:
         tokens: int64 `[tokens]`.
         block_size: tokens of one window, those in front of the text included.
-        stride: tokens of text from one window's start to the next, at most those of one window; None is no overlap.
+        stride: tokens of text from one window's start to the next, at most those of one window; None means no overlap.
         around: what the tokenizer puts around a text.
 
     Returns:

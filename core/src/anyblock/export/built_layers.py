@@ -39,7 +39,7 @@ def built_layers(child: SubblockCheckpoint, family: ModelFamily, config: Any = N
     model = build_skeleton(family, config, child.block_configs)
     stock = type(model)
     if getattr(transformers, stock.__name__, None) is not stock:
-        raise UnsupportedModelError(f"{stock.__name__} is no class of transformers")
+        raise UnsupportedModelError(f"{stock.__name__} is not a class of transformers")
     for cls in family.decoder_layer_cls():
         if getattr(sys.modules[stock.__module__], cls.__name__, None) is not cls:
             raise UnsupportedModelError(f"{cls.__name__} is not in {stock.__module__}")

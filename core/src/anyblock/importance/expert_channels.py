@@ -19,7 +19,7 @@ class ExpertChannelContributionHook(ImportanceHook):
 
     `h` is the expert's intermediate activation, `p` the token's weight for it, and `w_i` the column of its output
     projection: the independent channel score, for the part of the text that reaches the expert. Channels of an expert that
-    no token reached are told apart by `‖w_i‖` alone. Attach it to the module that holds the experts' fused weights
+    no token reached are distinguished by `‖w_i‖` alone. Attach it to the module that holds the experts' fused weights
     (`mlp.experts` in transformers 5).
     """
 

@@ -135,7 +135,7 @@ def choice_scores(router: nn.Module, inputs: torch.Tensor, output: Any, num_expe
     it is the first output with an entry for each expert. Group limits are not applied.
 
     Raises:
-        UnsupportedModelError: the module is no router of either form.
+        UnsupportedModelError: the module is not a router of either form.
     """
     weight = getattr(router, "weight", None)
     if isinstance(weight, torch.Tensor) and weight.dim() == 2 and weight.shape[0] == num_experts:

@@ -71,7 +71,7 @@ def record_answers(run: Callable[[], object], layer: nn.Module, before: Collecti
 
 @contextmanager
 def replayed(layer: nn.Module, outputs: Mapping[str, Answer]) -> Iterator[None]:
-    """For a while, modules of a layer answer with what they are told here, and do not run.
+    """For a while, modules of a layer answer with what they are given here, and do not run.
 
     Args:
         layer: a layer, or a variant of it; modules that it does not have are passed over.

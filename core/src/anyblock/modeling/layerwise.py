@@ -51,7 +51,7 @@ class Batch:
     Attributes:
         input_ids: [batch, length].
         hidden: input of the first layer, [batch, length, hidden].
-        calls: one entry a layer.
+        calls: one entry per layer.
     """
 
     input_ids: torch.Tensor

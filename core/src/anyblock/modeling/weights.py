@@ -60,7 +60,7 @@ class WeightMap:
     def parameter(self, name: str) -> tuple[nn.Module, str] | None:
         """Return the module and attribute that hold what the checkpoint calls `name`.
 
-        None where transformers computes the module's tensor from several, or where it is no parameter: then there is nothing
+        None where transformers computes the module's tensor from several, or where it is not a parameter: then there is nothing
         that could be trained and written back under that name.
         """
         target, computes = self.target(name)

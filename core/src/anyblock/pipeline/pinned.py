@@ -13,7 +13,7 @@ from anyblock.config.schema import RunConfig
 def pin_model(config: RunConfig, run: Path) -> tuple[RunConfig, Path]:
     """Return the configuration with a hub id's commit as its revision, and the model's directory.
 
-    A run that is started again without a revision goes on with the commit in its `run.yaml`, though the branch may have
+    A run that is started again without a revision continues with the commit in its `run.yaml`, though the branch may have
     moved on meanwhile; naming a revision, if only `main`, looks it up anew.
 
     Args:

@@ -176,7 +176,7 @@ class RunFolder:
         """
         if not (path / "run.yaml").is_file():
             raise InputError(
-                f"{path} is no run folder",
+                f"{path} is not a run folder",
                 expected="a folder with run.yaml, as `anyblock compress` leaves it beside the child",
             )
         return cls(path)

@@ -26,13 +26,15 @@ def sweep_run(
 
     Raises:
         InputError: there is no run, or its scores are not finished.
-        UsageError: the text is no sweep.
+        UsageError: the text is not a sweep.
         OutputExistsError: something is at `output` and is not to be replaced.
     """
     cost, _, listed = text.partition("=")
     values = [value.strip() for value in listed.split(",") if value.strip()]
     if not values:
-        raise UsageError(f"{text!r} is no sweep", expected="COST=VALUE,VALUE,..., for instance params=0.9x,0.8x,0.7x")
+        raise UsageError(
+            f"{text!r} is not a sweep", expected="COST=VALUE,VALUE,..., for instance params=0.9x,0.8x,0.7x"
+        )
     from anyblock.report.front import front_page
 
     settings, costed, problem = open_search(path, {"budget": list(budgets)}, needs_budget=False)

@@ -73,7 +73,7 @@ def find_faults(plugin: object) -> list[Fault]:
     """Return every breach of the contract in a plugin object (an instance or a module), in the order of names.
 
     A breach is an unknown hook, a name of a hook without a marker, a marker on something that cannot be called, an
-    argument the spec lacks or that would never be filled in, a wrapper that is no generator, an object without hooks.
+    argument the spec lacks or that would never be filled in, a wrapper that is not a generator, an object without hooks.
     """
     faults: list[Fault] = []
     hooks = 0
@@ -142,7 +142,7 @@ def _faults(member: _Member) -> Iterator[Fault]:
         if not member.options.get("optionalhook"):
             yield Fault(
                 hook,
-                f"it marks {hook!r}, which is no hook",
+                f"it marks {hook!r}, which is not a hook",
                 hint=nearest(hook, SPECS) or "hookimpl(optionalhook=True) allows a hook that only another core has",
                 location=where,
             )

@@ -73,7 +73,7 @@ def block_configs(count: int | None) -> Callable[[Any], list[BlockConfig]]:
     """Return a check for a list of `count` block configs; None leaves the length open."""
 
     def check(result: Any) -> list[BlockConfig]:
-        """Refuse what is no list of one BlockConfig a layer."""
+        """Refuse what is not a list of one BlockConfig per layer."""
         if not isinstance(result, list):
             raise BadResultError(f"returned {_kind(result)}", "a list of BlockConfig, one a layer")
         for index, block in enumerate(result):
@@ -100,7 +100,7 @@ def dequantized(names: Sequence[str]) -> Callable[[Any], dict[str, tuple[str, ..
     known = frozenset(names)
 
     def check(result: Any) -> dict[str, tuple[str, ...]]:
-        """Refuse what is no plan of tensors by their sources."""
+        """Refuse what is not a plan of tensors by their sources."""
         if result is None:
             return {}
         plan = {}

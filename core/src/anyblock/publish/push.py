@@ -116,7 +116,7 @@ def push_child(
         InputError: the child, the run or the teacher's card cannot be used; there is no token, it may not write there,
             or the hub cannot be reached. Nothing is then sent.
         OutputExistsError: the branch has files already and is not to be replaced.
-        ExecutionError: the upload broke off; nothing of it is visible, and the same call goes on.
+        ExecutionError: the upload broke off; nothing of it is visible, and the same call continues.
     """
     check_upload(repository, revision)
     with prepare_push(

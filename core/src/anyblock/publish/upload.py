@@ -29,7 +29,7 @@ def upload(
 ) -> str:
     """Make `files` the content of a branch and return the commit's address.
 
-    The large files go ahead and are seen by nobody; one commit then shows all of them. Interrupted before it, an upload
+    The large files go ahead and are not visible yet; one commit then shows all of them. Interrupted before it, an upload
     leaves the branch as it was, and the same call sends only what has not arrived. What the branch had besides is deleted
     in the same commit, which fails when somebody else has changed the branch meanwhile. A branch without a commit of its own
     counts as new: everything that it shows stays on the main one.

@@ -77,7 +77,7 @@ def distill_blocks(
         batches: calibration text; a quarter of the steps is held out.
         changed: tensors by checkpoint name that replace those of the candidates, for instance repaired ones.
         settings: see `TrainingSettings`.
-        partial: folder in which finished layers are kept; a later call goes on behind them and gives the same tensors, which
+        partial: folder in which finished layers are kept; a later call continues after them and gives the same tensors, which
             are mapped from it. None holds all tensors in memory.
         spool: where hidden states of the teacher and of the child are kept.
         progress: where to report; the unit is tokens through one layer.

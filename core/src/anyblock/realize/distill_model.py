@@ -82,7 +82,7 @@ def distill_model(
         changed: tensors by checkpoint name that replace those of the candidates.
         settings: see `TrainingSettings`.
         cosine_weight: weight of the cosine beside the divergence; without effect where `reference` is another model.
-        partial: folder in which the state is kept; a later call goes on there and gives the same tensors.
+        partial: folder in which the state is kept; a later call continues there and gives the same tensors.
         progress: where to report; the unit is tokens.
 
     Returns:

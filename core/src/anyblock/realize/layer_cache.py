@@ -1,4 +1,4 @@
-"""Tensors and figures of one layer, kept in a file so that an interrupted stage goes on behind it."""
+"""Tensors and figures of one layer, kept in a file so that an interrupted stage continues after it."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def repair(
         chosen: at most one candidate a subblock.
         weights: their weights.
         batches: calibration text; every fourth batch (or the second of two or three) is held out to judge by.
-        partial: folder in which finished layers are kept; a later call goes on behind them, and
+        partial: folder in which finished layers are kept; a later call continues after them, and
             the result is mapped from it. None holds all repaired tensors in memory.
         spool: where hidden states are kept.
         progress: where to report; the unit is tokens through one layer.

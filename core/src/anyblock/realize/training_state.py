@@ -1,4 +1,4 @@
-"""The state of a training in one file, from which a resumed run goes on as if it had never stopped."""
+"""The state of a training in one file, from which a resumed run continues as if it had never stopped."""
 
 from __future__ import annotations
 

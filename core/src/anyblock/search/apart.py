@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 def run_apart(work: Callable[[threading.Event], _T]) -> _T:
     """Return `work(stop)`, run in a fresh thread; its exception is raised here.
 
-    When the calling thread is interrupted, `stop` is set, and the interrupt goes on once `work` has returned.
+    When the calling thread is interrupted, `stop` is set, and the interrupt is raised again once `work` has returned.
     """
     stop = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="anyblock-search") as pool:

@@ -186,7 +186,7 @@ def configs() -> Iterator[tuple[str, Mutation]]:
     yield "config auto_map of an unknown type", remote_type
     yield "config depth", write(CONFIG, b'{"model_type":"llama","a":' + b"[" * 300_000 + b"]" * 300_000 + b"}")
     yield "config is empty", write(CONFIG, b"")
-    yield "config is no object", write(CONFIG, b"[1]")
+    yield "config is not an object", write(CONFIG, b"[1]")
     yield "config is not UTF-8", write(CONFIG, b'{"model_type":"\xff"}')
     yield "config is huge", write(CONFIG, b'{"model_type":"' + b"x" * 40_000_000 + b'"}')
 

@@ -1,7 +1,7 @@
 """How far inferred adapters reach: every causal-LM model type of the installed transformers, each in a process of its own.
 
-`python scripts/survey.py RESULTS.jsonl [--conformance] [--only TYPE ...] [--write-docs]`; started again it goes
-on where it stopped. Without `--conformance` what is recorded is what introspection itself tried and saw to hold.
+`python scripts/survey.py RESULTS.jsonl [--conformance] [--only TYPE ...] [--write-docs]`; started again it continues where it
+stopped. Without `--conformance` what is recorded is what introspection itself tried and saw to hold.
 """
 
 from __future__ import annotations

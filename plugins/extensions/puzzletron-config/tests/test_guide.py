@@ -355,7 +355,10 @@ REFUSED = [
     ),
     ("mip: {human_constraints: {target_time_to_first_token: 3}}", "search.generated=0"),
     ("mip: {human_constraints: 3}", "human_constraints is 3"),
-    ("mip: {human_constraints: {target_memory: lots}}", "memory: '.*lotsMiB' is no quantity|'lotsMiB' is no quantity"),
+    (
+        "mip: {human_constraints: {target_memory: lots}}",
+        "memory: '.*lotsMiB' is not a quantity|'lotsMiB' is not a quantity",
+    ),
     ("mip: {mip_constraints: [{stats.num_params: 1}, {stats.num_params: 2}]}", "has 2 sets of constraints"),
     ("mip: {human_constraints: {num_params: 3}, mip_constraints: {stats.num_params: 3}}", "contradicts"),
     ("mip: {human_constraints: {num_params: 3, stats.num_params: 4}}", "two budgets contradict each other"),
@@ -374,7 +377,7 @@ REFUSED = [
     ("pruning: {eval_samples: 3, fnn: {}}", "pruning.fnn: unknown key.*'pruning.ffn'"),
     (
         "pruning: {intermediate_size_list: [8], mlp_init_mode: Random}",
-        "is Random, which is no init.*random weights would",
+        "is Random, which is not an init.*random weights would",
     ),
     ("pruning: {n_heads_in_group_list: [8], gqa_init_mode: Degrouping}", "is Degrouping, .*more key-value heads"),
     ("pruning: {n_heads_in_group_list: [8], gqa_init_mode: AvrageKV}", "is AvrageKV, .*AverageKV"),

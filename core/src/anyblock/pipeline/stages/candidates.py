@@ -186,7 +186,7 @@ def _list(
     sizes = {
         kind: partial(settings.absolute_sizes, query_heads=query_heads)
         for kind, settings in pruning.kinds().items()
-        # A sparse model has perhaps no dense ffn: a default that does not apply is no error.
+        # A sparse model has perhaps no dense ffn: a default that does not apply is not an error.
         # The hidden size is not a candidate of a subblock: it is cut before.
         if kind in mixins and any(mixins[kind].applies_to(block) for block in source.block_configs)
     }

@@ -1,8 +1,8 @@
 """Stage `hidden-size`: one hidden size for the whole child, cut before any candidate is made.
 
-All layers share the residual stream, so its width is no choice of one subblock. The channels are ranked by the calibration
+All layers share the residual stream, so its width is not a choice of one subblock. The channels are ranked by the calibration
 sweep that ranks everything else; the narrowed model is then the teacher, and the model as it was given the reference that
-children are compared with. Unlike a candidate it is no view: every tensor that touches the stream changes its shape.
+children are compared with. Unlike a candidate it is not a view: every tensor that touches the stream changes its shape.
 """
 
 from __future__ import annotations

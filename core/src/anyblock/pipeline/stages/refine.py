@@ -216,7 +216,7 @@ def _search(
 ) -> _Found | None:
     """Return the child within the region that is predicted best; None when none keeps the budgets.
 
-    What exchanges change together is no sum, so the search is repeated with what each one changes beside those found before;
+    What exchanges change together is not a sum, so the search is repeated with what each one changes beside those found before;
     and what was found is measured one by one, so that no exchange is chosen because its prediction is too good.
     """
     settings = context.config.search

@@ -1,4 +1,4 @@
-"""The sizes that llama.cpp is told of every layer."""
+"""The sizes that llama.cpp is given for every layer."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def gguf_tensors(
 
     Args:
         child: a Llama in all but its layers' sizes.
-        sizes: what llama.cpp is told of every layer.
+        sizes: what llama.cpp is given for every layer.
         hidden: the width of the residual stream.
         head_dim: the width of a head.
     """

@@ -81,7 +81,7 @@ def _mode(guide: Translation, kind: str) -> None:
         return
     if mode not in modes:
         raise ConfigError(
-            f"{guide.place(f'pruning.{key}')} is {mode}, which is no initialisation of {kind} here",
+            f"{guide.place(f'pruning.{key}')} is {mode}, which is not an initialisation of {kind} here",
             expected=" or ".join(sorted(modes)),
             hint=REFUSED_MODES.get(mode) or nearest(mode, modes),
         )
