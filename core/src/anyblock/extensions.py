@@ -35,7 +35,9 @@ class Extensions:
     Objects are checked as they come: one that is not of its kind is a `PluginError` that names the plugin.
     """
 
-    def __init__(self, extensions: Iterable[Registered], *, descriptor: Registered | None = None, strict: bool = False):
+    def __init__(
+        self, extensions: Iterable[Registered], *, descriptor: Registered | None = None, strict: bool = False
+    ) -> None:
         self._strict: Final = strict
         self._relay: Final = Relay(descriptor, extensions)
 
