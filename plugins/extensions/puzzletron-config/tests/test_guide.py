@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ from anyblock.config import load_config
 from anyblock.config.budget import Bound, parse_bound
 from anyblock.config.registry import NameRegistry
 from anyblock.config.schema import RunConfig
+from anyblock.contract.hookspecs import hookimpl
+from anyblock.descriptors.mixins import FFNIntermediateLayerDescriptor, FFNIntermediatePruningMixIn, PruningMixIn
 from anyblock.errors import ConfigError
+from anyblock.family import ModelFamily, get_family
 from anyblock_puzzletron_config.keys import GUIDE_KEYS
 from anyblock_puzzletron_config.tables import CONSTRAINTS, FIXED, SWITCHED_OFF
 from omegaconf import OmegaConf
@@ -296,13 +300,23 @@ def test_lists_of_sizes_alone_are_enough(write, registry: NameRegistry) -> None:
     assert config.pruning.ffn.hook == "IterativeChannelContributionHook"
 
 
-def test_a_plugins_own_mixin_goes_under_other(write, registry: NameRegistry) -> None:
-    mixin = type("MambaHeadsMixIn", (), {"__module__": "a_plugin"})
-    known = NameRegistry(registry.hooks, {**registry.mixins, "state_size": mixin}, dialects=registry.dialects)
-    text = "pruning_mixin: {_target_: a_plugin.MambaHeadsMixIn}\nhook_class: L2NormHook\nintermediate_size_list: [4]\n"
-    other = pruning(write, known, text).pruning.other
-    assert other["state_size"].sizes == (4,)
-    assert other["state_size"].hook == "L2NormHook"
+class OwnMixIn(FFNIntermediatePruningMixIn):
+    """A kind that core does not have."""
+
+
+class OwnKind:
+    @hookimpl
+    def pruning_mixins(self) -> dict[str, PruningMixIn]:
+        return {"state_size": OwnMixIn(FFNIntermediateLayerDescriptor())}
+
+
+def test_a_plugins_own_mixin_gets_a_section_of_its_own(write, registry: NameRegistry) -> None:
+    family = ModelFamily.from_descriptor(get_family("llama").descriptor, model_type="llama", extensions=[OwnKind()])
+    known = replace(NameRegistry.for_family(family), dialects=registry.dialects)
+    text = "pruning_mixin: {_target_: OwnMixIn}\nhook_class: L2NormHook\nintermediate_size_list: [4]\n"
+    own = pruning(write, known, text).pruning.state_size
+    assert own.sizes == (4,)
+    assert own.hook == "L2NormHook"
 
 
 def test_the_descriptor_has_to_be_the_models_own(write, tmp_path: Path, registry: NameRegistry) -> None:
