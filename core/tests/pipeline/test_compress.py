@@ -149,7 +149,7 @@ def test_other_budgets_need_no_model(settings: dict[str, Any]) -> None:
     assert found.solutions[0].distance(found.solutions[1]) >= 2
     with pytest.raises(BudgetError):
         search_run(result.run, ["params=0.01x"])
-    with pytest.raises(InputError, match="no run folder"):
+    with pytest.raises(InputError, match="is not a run folder"):
         search_run(Path(settings["output"]), ["params=0.6x"])
 
 

@@ -34,7 +34,7 @@ def test_sweep_restrictions_and_baseline(settings: dict[str, Any], tmp_path: Pat
     assert "predicted score" in (out / "sweep.html").read_text()
     with pytest.raises(OutputExistsError):
         sweep_run(result.run, "params=0.6x", [], out)
-    with pytest.raises(UsageError, match="no sweep"):
+    with pytest.raises(UsageError, match="is not a sweep"):
         sweep_run(result.run, "params", [], tmp_path / "none")
 
     free = search_run(result.run, ["params=0.7x"]).solutions[0]

@@ -63,6 +63,8 @@ class Warm:
         self.folder = folder
         self._started = 0
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "NO_COLOR": "1"}
+        # Large blocks come from the system each time and go back to it, so that a limit on memory is met where it is set.
+        environment["MALLOC_MMAP_THRESHOLD_"] = str(1 << 16)
         (folder / "warm").mkdir()
         self.process = subprocess.Popen(
             [sys.executable, str(SERVER), str(model), str(folder / "warm")],
