@@ -65,8 +65,9 @@ VLLM_NEEDS = (
 """What vLLM imports to load a model. Its declared dependencies would bring a torch for CUDA and gigabytes of kernels with it."""
 DEPTRY = (
     *("--package-module-name-map", "pyyaml=yaml,anyblock=anyblock,pydantic_core=pydantic_core"),
-    # What a distribution requires for its extras is used by a tool, not imported; anyblock brings torch and transformers.
-    *("--ignore", "DEP002", "--per-rule-ignores", "DEP003=torch|transformers|anyblock"),
+    # What a distribution requires for its extras is used by a tool, not imported; anyblock brings torch and transformers,
+    # which are not installed where this runs.
+    *("--ignore", "DEP002", "--per-rule-ignores", "DEP001=torch|transformers,DEP003=torch|transformers|anyblock"),
 )
 """How undeclared dependencies are looked for."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
