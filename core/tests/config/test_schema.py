@@ -24,7 +24,7 @@ def test_two_keys_are_enough() -> None:
     assert config.pruning.ffn.sizes == (0.25, 0.5, 0.75)
     assert config.pruning.ffn.no_op
     assert config.pruning.attention.no_op
-    assert config.pruning.ffn.hook == "IterativeChannelContributionHook"
+    assert config.pruning.ffn.hook is None
     assert config.pruning.ffn.extra_hooks == ("IndependentChannelContributionHook",)
     assert list(config.pruning.kinds()) == ["ffn_intermediate"]
     assert config.data.held_out == 0.3

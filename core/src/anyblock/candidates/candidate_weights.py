@@ -16,6 +16,7 @@ from anyblock.candidates.sources import (
     LinearWeights,
     MixInWeights,
     Orders,
+    OutputMap,
     PlannedTeacher,
     PooledWeights,
     SourceWeights,
@@ -108,6 +109,10 @@ class CandidateWeights:
         Of a linear map it is the whole module that it replaces.
         """
         return self._kinds[candidate.kind].watched_module(candidate)
+
+    def output_map(self, candidate: Candidate) -> OutputMap | None:
+        """Return the one linear map after the candidate's removed units; None where there is no such map, or several."""
+        return self._kinds[candidate.kind].output_map(candidate)
 
     def statistic(self, candidate: Candidate) -> type[GramStatistic | ExpertGramStatistic]:
         """Return what has to be collected of `watched_module` to re-fit a repairable candidate."""

@@ -17,6 +17,7 @@ from anyblock.candidates.linear import LinearMaps, LinearSite
 from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.candidate_source import CandidateSource, HalfSite, Offer
 from anyblock.contract.pruning_mixin import PruningMixIn
+from anyblock.contract.tensor_select import present
 from anyblock.errors import CheckpointError, ExecutionError
 from anyblock.importance.expert_moments import ExpertGramStatistic
 from anyblock.importance.statistics import GramStatistic, LinearFitStatistic, Moments
@@ -63,6 +64,21 @@ class PlannedTeacher:
         raise NotImplementedError(f"{group}: the teacher has no files yet")
 
 
+@dataclass(frozen=True)
+class OutputMap:
+    """The linear map to which the units of a half are the inputs.
+
+    Attributes:
+        module: its path inside the layer.
+        tensor: its weight's checkpoint name.
+        inputs: the dimension of that tensor along which the inputs lie.
+    """
+
+    module: str
+    tensor: str
+    inputs: int
+
+
 class Weights:
     """What a kind of candidate answers; this one is the teacher's own subblock.
 
@@ -93,6 +109,10 @@ class Weights:
     def watched_module(self, candidate: Candidate) -> str:
         """Return the module inside the layer from which a repairable candidate is re-fitted."""
         raise NotImplementedError(f"{candidate.key} is not repairable")
+
+    def output_map(self, candidate: Candidate) -> OutputMap | None:
+        """Return the one linear map after the removed units; see `CandidateWeights.output_map`."""
+        return None
 
     def statistic(self) -> type[GramStatistic | ExpertGramStatistic]:
         """Return what has to be collected of `watched_module`."""
@@ -179,6 +199,15 @@ class MixInWeights(Weights):
     def watched_module(self, candidate: Candidate) -> str:
         """See `Weights.watched_module`."""
         return self._mixin.hook_target(candidate.layer)
+
+    def output_map(self, candidate: Candidate) -> OutputMap | None:
+        """See `Weights.output_map`."""
+        if self._mixin.repair != "one_map" or not self.repairable:
+            return None
+        teacher = self._teacher(candidate)
+        axes = self._mixin.axes(candidate.layer, teacher, self.config)[:1]
+        found = present(axes, self._sorted_half(candidate), self._mixin.size(teacher))[0]
+        return OutputMap(self.watched_module(candidate), found.name, found.dim)
 
     def statistic(self) -> type[GramStatistic | ExpertGramStatistic]:
         """See `Weights.statistic`."""

@@ -63,7 +63,11 @@ class FFNPruning(ChannelSettings):
         description="Widths beside the teacher's own: channels (2048), fractions (0.25), `0.25x` or `25%`. Empty: none.",
     )
     hook: str | None = Field(
-        default="IterativeChannelContributionHook", description="Importance hook that ranks the channels."
+        default=None,
+        description=(
+            "Importance hook that ranks the channels. `null`: `OptimalBrainSurgeonHook` where the child is repaired, and "
+            "`IterativeChannelContributionHook` where it is not."
+        ),
     )
     extra_hooks: Names = Field(
         default=("IndependentChannelContributionHook",),
@@ -101,7 +105,14 @@ class RepairConfig(Section):
 
     method: Literal["none", "least_squares"] = Field(
         default="least_squares",
-        description="`none`: plain removal. `least_squares`: the map behind removed units is re-fitted to the text.",
+        description="`none`: plain removal. `least_squares`: the map after removed units is re-fitted to the text.",
+    )
+    target: Literal["half", "stream"] = Field(
+        default="half",
+        description=(
+            "What a map is fitted to. `half`: to what the teacher's half gives on the same inputs. `stream`: to the teacher's "
+            "residual stream after the half, so that it makes up for the layers before it as well."
+        ),
     )
 
 

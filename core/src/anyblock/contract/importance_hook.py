@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -78,7 +78,14 @@ class ActivationStatistic(ABC):
 
 
 class ImportanceHook(ActivationStatistic):
-    """An activation statistic that ends in one score a unit."""
+    """An activation statistic that ends in one score a unit.
+
+    Attributes:
+        for_repair: the scores are meant for units whose linear map is re-fitted after the others are gone. Such a hook is the
+            default of a kind that supports it where `pruning.repair.method` is not `none`.
+    """
+
+    for_repair: ClassVar[bool] = False
 
     @abstractmethod
     def scores(self) -> torch.Tensor:

@@ -96,7 +96,7 @@ class PruningMixIn(ABC):
 
     @abstractmethod
     def supported_hooks(self) -> tuple[type[ImportanceHook], ...]:
-        """Return the hook classes that can score these units, the default first."""
+        """Return the hook classes that can score these units, the default first; see `ImportanceHook.for_repair`."""
 
     @abstractmethod
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:

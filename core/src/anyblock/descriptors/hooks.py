@@ -1,6 +1,7 @@
 """Importance hooks that a family's own derive from; needs torch, so import it inside functions."""
 
 from anyblock.contract.importance_hook import HookContext, ImportanceHook
+from anyblock.importance.brain_surgeon import OptimalBrainSurgeonHook
 from anyblock.importance.channels import IndependentChannelContributionHook
 from anyblock.importance.expert_channels import ExpertChannelContributionHook
 from anyblock.importance.expert_removal import MoERemoveExpertsHook, RemoveExpertsIndependentHook
@@ -17,6 +18,7 @@ __all__ = [
     "IterativeChannelContributionHook",
     "MambaHeadContributionHook",
     "MoERemoveExpertsHook",
+    "OptimalBrainSurgeonHook",
     "RankedChoiceVotingHook",
     "RemoveExpertsIndependentHook",
 ]

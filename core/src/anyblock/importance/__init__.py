@@ -1,6 +1,7 @@
 """Importance hooks: forward hooks that score channels, heads and experts from activations."""
 
 from anyblock.contract.importance_hook import ActivationStatistic, HookContext, ImportanceHook
+from anyblock.importance.brain_surgeon import OptimalBrainSurgeonHook
 from anyblock.importance.channels import IndependentChannelContributionHook
 from anyblock.importance.expert_channels import ExpertChannelContributionHook
 from anyblock.importance.expert_removal import MoERemoveExpertsHook, RemoveExpertsIndependentHook
@@ -14,6 +15,7 @@ HOOKS: dict[str, type[ImportanceHook]] = {
     hook.__name__: hook
     for hook in (
         IterativeChannelContributionHook,
+        OptimalBrainSurgeonHook,
         IndependentChannelContributionHook,
         IndependentKvHeadContributionHook,
         MambaHeadContributionHook,
@@ -42,6 +44,7 @@ __all__ = [
     "MambaHeadContributionHook",
     "MoERemoveExpertsHook",
     "Moments",
+    "OptimalBrainSurgeonHook",
     "RankedChoiceVotingHook",
     "RemoveExpertsIndependentHook",
 ]

@@ -11,6 +11,7 @@ from anyblock.contract.importance_hook import ImportanceHook
 from anyblock.contract.pruning_mixin import Half, PruningMixIn, Repair
 from anyblock.contract.tensor_axis import Segment, Silence, TensorAxis
 from anyblock.errors import UsageError
+from anyblock.importance.brain_surgeon import OptimalBrainSurgeonHook
 from anyblock.importance.channels import IndependentChannelContributionHook
 from anyblock.importance.iterative import IterativeChannelContributionHook
 
@@ -80,7 +81,7 @@ class FFNIntermediatePruningMixIn(PruningMixIn):
 
     def supported_hooks(self) -> tuple[type[ImportanceHook], ...]:
         """See `PruningMixIn.supported_hooks`."""
-        return IterativeChannelContributionHook, IndependentChannelContributionHook
+        return IterativeChannelContributionHook, OptimalBrainSurgeonHook, IndependentChannelContributionHook
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
         """Return the path of the output projection."""

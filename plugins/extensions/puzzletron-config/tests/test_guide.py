@@ -297,7 +297,7 @@ def test_lists_of_sizes_alone_are_enough(write, registry: NameRegistry) -> None:
     assert config.pruning.ffn.sizes == (8,)
     assert config.pruning.kv_heads is not None
     assert config.pruning.kv_heads.heads_per_group == (4,)
-    assert config.pruning.ffn.hook == "IterativeChannelContributionHook"
+    assert config.pruning.ffn.hook is None
 
 
 class OwnMixIn(FFNIntermediatePruningMixIn):

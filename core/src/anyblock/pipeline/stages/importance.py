@@ -19,6 +19,10 @@ from anyblock.pruning.ordering import best_first
 if TYPE_CHECKING:
     import torch
 
+    from anyblock.contract.importance_hook import ImportanceHook
+    from anyblock.contract.pruning_mixin import PruningMixIn
+    from anyblock.contract.residual_pruning import ResidualPruning
+
 STAGE: Final = "importance"
 _FILE = "scores.safetensors"
 _MAPS = "linear.safetensors"
@@ -109,6 +113,13 @@ def channel_order(context: RunContext, plans: Sequence[HookPlan]) -> torch.Tenso
     return best_first(sum(mine[1:], start=mine[0]))
 
 
+def _default_hook(units: PruningMixIn | ResidualPruning, config: RunConfig) -> type[ImportanceHook]:
+    """Return the hook that ranks these units unless the run names one."""
+    hooks = units.supported_hooks()
+    for_repair = [hook for hook in hooks if hook.for_repair and config.pruning.repair.method != "none"]
+    return (*for_repair, *hooks)[0]
+
+
 def hook_plans(config: RunConfig, source: Source) -> list[HookPlan]:
     """Return the hooks of every requested pruning kind; for each kind the selecting hook comes first.
 
@@ -123,7 +134,7 @@ def hook_plans(config: RunConfig, source: Source) -> list[HookPlan]:
         units = stream if kind == HIDDEN_SIZE else there.get(kind)
         if units is None or settings.init != "importance":  # nothing is chosen
             continue
-        default = units.supported_hooks()[0]
+        default = _default_hook(units, config)
         selecting = settings.hook or default.__name__
         known = {**hooks, default.__name__: default}  # the units' own default need not be registered by name
         for name in dict.fromkeys((selecting, *settings.extra_hooks)):

@@ -42,6 +42,7 @@ class LeastSquaresRepair(Adaptation):
             changed,
             child.weights,
             child.batches,
+            to_stream=self.settings_given.target == "stream",
             partial=folder / PARTIAL,
             spool=child.context.spool(folder),
             progress=child.progress,
