@@ -1,7 +1,6 @@
 """AnyBlock: compress a Hugging Face causal language model by giving every decoder layer its own shape.
 
 The public names are imported on first use, so that `import anyblock` stays cheap and loads neither torch nor a plugin.
-From then on transformers' `Auto` classes load what `anyblock export --format transformers` wrote (see `auto_model`).
 """
 
 from __future__ import annotations
@@ -9,10 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from anyblock.auto_model import extend_auto_classes
 from anyblock.version import VERSION
 
 if TYPE_CHECKING:
+    from anyblock.auto_model import register_auto_classes
     from anyblock.conversion.convert import convert_model
     from anyblock.evaluation.evaluate import evaluate
     from anyblock.export.export import export_child
@@ -31,6 +30,7 @@ __all__ = [
     "get_family",
     "load_model",
     "push_child",
+    "register_auto_classes",
 ]
 
 _HOME = {
@@ -41,6 +41,7 @@ _HOME = {
     "get_family": "anyblock.family",
     "load_model": "anyblock.modeling.load",
     "push_child": "anyblock.publish.push",
+    "register_auto_classes": "anyblock.auto_model",
 }
 
 
@@ -48,6 +49,3 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-extend_auto_classes()

@@ -1,55 +1,35 @@
-"""transformers' `Auto` classes load children without remote code, exported or not, once AnyBlock is imported.
+"""transformers' `Auto` classes load children without remote code, exported or not, once they are told to.
 
-Everything that `AutoModelForCausalLM` and its like build goes through one function that picks the class for a
-configuration. It is extended when transformers defines it, so that importing AnyBlock does not import transformers.
+Everything that `AutoModelForCausalLM` and its like build goes through one function that picks the class for a configuration.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
-import sys
-from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
-_FACTORY: Final = "transformers.models.auto.auto_factory"
+from anyblock.errors import UnsupportedModelError
 
 
-def extend_auto_classes() -> None:
+def register_auto_classes() -> None:
     """Let the `Auto` classes build the layers that a child's configuration describes (`anyblock_layers`, `block_configs`).
 
-    Other configurations get the class that they always get. Calling it again changes nothing.
+    It holds for this process. Other configurations get the class that they always get. Calling it again changes nothing.
+
+    Raises:
+        UnsupportedModelError: this version of transformers picks its classes in another way.
     """
-    if _FACTORY in sys.modules:
-        _extend(sys.modules[_FACTORY])
-    elif not any(isinstance(finder, _WhenImported) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _WhenImported())
+    import transformers
+    from transformers.models.auto import auto_factory
 
-
-class _WhenImported:
-    """A finder that extends the module when it is imported, and leaves finding it to the others."""
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Return the factory's spec with a loader that extends the module; None for every other name."""
-        if name != _FACTORY:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def exec_module(module: ModuleType) -> None:
-                execute(module)
-                _extend(module)
-
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
-
-
-def _extend(factory: Any) -> None:
-    # A private name: a transformers that has it no more must still be importable, and then wants `trust_remote_code`.
-    stock_class = getattr(factory, "_get_model_class", None)
-    if stock_class is None or hasattr(stock_class, "__wrapped__"):
+    stock_class = getattr(auto_factory, "_get_model_class", None)
+    if stock_class is None:  # a private name
+        raise UnsupportedModelError(
+            f"the Auto classes of transformers {transformers.__version__} cannot be taught to load children",
+            expected="a version of transformers with transformers.models.auto.auto_factory._get_model_class",
+            hint="load the child with anyblock.load_model, or its export with trust_remote_code=True",
+        )
+    if hasattr(stock_class, "__wrapped__"):
         return
 
     @functools.wraps(stock_class)
@@ -67,4 +47,4 @@ def _extend(factory: Any) -> None:
 
         return getattr(modeling_anyblock, stock.__name__)
 
-    factory._get_model_class = class_for
+    auto_factory._get_model_class = class_for

@@ -1,18 +1,17 @@
-"""Exported children load without remote code once AnyBlock is imported, whichever of the two is imported first."""
+"""Exported children load without remote code once AnyBlock has registered itself; importing it changes nothing."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from anyblock_tests.processes import run_python
 
-IMPORTS = {
-    "transformers first": "from transformers import AutoModelForCausalLM\nimport anyblock",
-    "anyblock first": "import anyblock\nfrom transformers import AutoModelForCausalLM",
-}
+REGISTER = """
+import anyblock
+anyblock.register_auto_classes()
+from transformers import AutoModelForCausalLM
+"""
 LOAD = """
 import sys, torch
 ids = torch.arange(1, 25).reshape(2, 12)
@@ -48,40 +47,47 @@ def run(script: str, *arguments: Path, folder: Path) -> None:
 @pytest.mark.slow
 def test_the_auto_classes_build_the_childs_layers(exported, llama_dir, tmp_path):
     """Pipelines do so as well, and what is not a child of AnyBlock's loads as it always does."""
-    run(IMPORTS["anyblock first"] + LOAD + STOCK + OTHER_WAYS, *exported, llama_dir, folder=tmp_path)
+    run(REGISTER + LOAD + STOCK + OTHER_WAYS, *exported, llama_dir, folder=tmp_path)
 
 
 @pytest.mark.slow
 def test_what_it_saves_loads_without_anyblock(exported, tmp_path):
     out, logits = exported
-    run(IMPORTS["transformers first"] + LOAD + SAVED, out, logits, tmp_path / "saved", folder=tmp_path)
+    run(REGISTER + LOAD + SAVED, out, logits, tmp_path / "saved", folder=tmp_path)
     remote = LOAD.replace('dtype="auto"', 'dtype="auto", trust_remote_code=True').replace(
         '== "anyblock.modeling.modeling_anyblock"', '.startswith("transformers_modules.")'
     )
     run(WITHOUT_ANYBLOCK + remote, tmp_path / "saved", logits, folder=tmp_path)
 
 
-def test_extending_again_changes_nothing():
-    from anyblock.auto_model import extend_auto_classes
+def test_registering_again_changes_nothing(monkeypatch):
+    from anyblock import register_auto_classes
     from transformers.models.auto import auto_factory
 
-    extend_auto_classes()
+    monkeypatch.setattr(auto_factory, "_get_model_class", auto_factory._get_model_class)  # put back afterwards
+    register_auto_classes()
     found = auto_factory._get_model_class
-    extend_auto_classes()
+    register_auto_classes()
     assert auto_factory._get_model_class is found
     assert not hasattr(found.__wrapped__, "__wrapped__")
 
 
-def test_importing_anyblock_imports_no_transformers():
-    script = "import anyblock, sys; assert not {'torch', 'transformers'} & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+def test_importing_anyblock_imports_and_changes_no_transformers(tmp_path):
+    script = """
+import anyblock, sys
+assert not {"torch", "transformers"} & set(sys.modules)
+from transformers.models.auto import auto_factory
+assert auto_factory._get_model_class.__module__ == auto_factory.__name__
+assert not hasattr(auto_factory._get_model_class, "__wrapped__")
+"""
+    run_python("-c", script, folder=tmp_path)
 
 
-def test_a_transformers_without_that_function_is_left_alone():
-    from types import ModuleType
+def test_a_transformers_without_that_function_is_refused(monkeypatch):
+    from anyblock import register_auto_classes
+    from anyblock.errors import UnsupportedModelError
+    from transformers.models.auto import auto_factory
 
-    from anyblock.auto_model import _extend
-
-    factory = ModuleType("auto_factory")
-    _extend(factory)
-    assert not hasattr(factory, "_get_model_class")
+    monkeypatch.delattr(auto_factory, "_get_model_class")
+    with pytest.raises(UnsupportedModelError, match="cannot be taught"):
+        register_auto_classes()

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from transformers import AutoModelForCausalLM
 
+pytestmark = pytest.mark.usefixtures("auto_classes")
+
 IDS = torch.arange(1, 25).reshape(2, 12)
 SINGLE = "model.safetensors"
 LOADERS = {

@@ -20,6 +20,8 @@ from anyblock.pipeline.run_folder import fingerprint_of
 from anyblock.publish.push import prepare_push
 from transformers import AutoModelForCausalLM
 
+pytestmark = pytest.mark.usefixtures("auto_classes")
+
 IDS = torch.arange(1, 25).reshape(2, 12)
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 SHARDS = {"max_shard_size": "300KB"}

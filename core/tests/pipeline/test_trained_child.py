@@ -16,6 +16,8 @@ from anyblock.pipeline.compress import compress
 from anyblock.pipeline.inspection import inspect_model
 from transformers import AutoModelForCausalLM
 
+pytestmark = pytest.mark.usefixtures("auto_classes")
+
 
 def run(settings: dict[str, Any], **changes: Any) -> Path:
     compress(RunConfig.model_validate(settings | changes))

@@ -31,6 +31,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(line)
 
 
+@pytest.fixture(scope="module")
+def auto_classes() -> Iterator[None]:
+    """Within a module transformers' `Auto` classes load children; afterwards they are as they were."""
+    from anyblock import register_auto_classes
+    from transformers.models.auto import auto_factory
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto_factory, "_get_model_class", auto_factory._get_model_class)
+        register_auto_classes()
+        yield
+
+
 TRAINED = Path(__file__).parents[2] / "assets" / "tiny-llama"
 
 

@@ -11,7 +11,7 @@ from anyblock.config import load_config
 from anyblock.modeling.heterogeneous import heterogeneous
 from transformers import AutoModelForCausalLM
 
-pytestmark = [pytest.mark.shared, pytest.mark.slow]
+pytestmark = [pytest.mark.shared, pytest.mark.slow, pytest.mark.usefixtures("auto_classes")]
 IDS = torch.randint(0, 2048, (2, 100), generator=torch.Generator().manual_seed(0))
 
 

@@ -14,7 +14,7 @@ from anyblock.modeling.heterogeneous import heterogeneous
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-pytestmark = [pytest.mark.shared, pytest.mark.slow]
+pytestmark = [pytest.mark.shared, pytest.mark.slow, pytest.mark.usefixtures("auto_classes")]
 IDS = torch.randint(0, 2048, (2, 24), generator=torch.Generator().manual_seed(0))
 
 
