@@ -1,10 +1,11 @@
-"""How good children of the same size are: simple baselines, the reference's recipe, and AnyBlock stage by stage.
+"""How good children of the same size are, on kinds of text that they were calibrated on and on kinds that they never saw.
 
-    python core/benchmarks/quality.py [MODEL] [--data TEXT --evaluation TEXT] [--budgets 0.9,0.8,0.7,0.6] [--methods ...]
+    python core/benchmarks/quality.py [MODEL] [--budgets 0.9,0.8,0.7,0.6] [--seeds 0,1,2] [--methods ...]
 
 Every method makes a child of MODEL (the demonstration's SmolLM2-135M-Instruct unless given) at every share of the parameters,
-and every child is compared with its teacher on the evaluation text, which nothing is calibrated on. Finished rows are kept in
-the folder `--output`; started again, the benchmark goes on from there. `--page` writes the table and the plot as a page.
+calibrated on the same mixture of texts, and every child is compared with its teacher on text of every kind that nothing was
+calibrated on or chosen by. The reference's choice is also repaired and trained exactly as ours is. Finished rows are kept in the
+folder `--output`; started again, the benchmark goes on from there. `--page` writes the tables and the plot as a page.
 Times are processor seconds of one thread, since a shared machine makes others meaningless.
 """
 
@@ -15,15 +16,16 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from anyblock import compress, evaluate
 from anyblock.calibration.batches import Batches
+from anyblock.calibration.packing import pack_text
+from anyblock.calibration.tokenizer import load_tokenizer
 from anyblock.candidates.candidate import NO_OP, TEACHER, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.sources import Orders
@@ -43,29 +45,38 @@ from anyblock.progress import SILENT
 from anyblock.realize.realize import realize
 from anyblock.search import solve
 from quality_page import commit, page, plot
+from quality_texts import Kind, kinds, mixture
 from torch import nn
 
 ROOT = Path(__file__).parents[2]
 KIND = "ffn_intermediate"
-OFF = ["search.refine_rounds=0", "pruning.repair.method=none", "distillation.blocks.enabled=false"]
-REFINED = ["pruning.repair.method=none"]
+ITERATIVE = ["pruning.ffn.hook=IterativeChannelContributionHook"]
+REFERENCE = ["scoring.metric=cosine", "search.refine_rounds=0", *ITERATIVE]
+ONE_SEARCH = ["search.refine_rounds=0"]
+PLAIN = ["pruning.repair.method=none"]
 BLOCKS = [
     "distillation.blocks.enabled=true",
     "distillation.blocks.epochs=4",  # twice the default, and at twice its rate: more time, less KL
     "distillation.blocks.learning_rate=2e-3",
 ]
 MODEL = [*BLOCKS, "distillation.model.enabled=true"]
-RECIPES = {
-    "reference's recipe": ["scoring.metric=cosine", *OFF],
-    "ours one search": OFF,
-    "ours refined": REFINED,
-    "ours repaired": [],
-    "ours blocks distilled": BLOCKS,
-    "ours model distilled": MODEL,
+RECIPES: dict[str, tuple[str, list[str]]] = {
+    "reference's recipe": ("reference", [*REFERENCE, *PLAIN]),
+    "reference's, repaired": ("reference", REFERENCE),
+    "reference's, blocks distilled": ("reference", [*REFERENCE, *BLOCKS]),
+    "reference's, model distilled": ("reference", [*REFERENCE, *MODEL]),
+    "ours, one search, plain": ("ours-plain", [*ONE_SEARCH, *PLAIN]),
+    "ours, one search, iterative order": ("ours-iterative", [*ONE_SEARCH, *ITERATIVE]),
+    "ours, one search": ("ours", ONE_SEARCH),
+    "ours, repaired to the stream": ("ours", [*ONE_SEARCH, "pruning.repair.target=stream"]),
+    "ours, refined": ("ours", []),
+    "ours, blocks distilled": ("ours", BLOCKS),
+    "ours, model distilled": ("ours", MODEL),
 }
+"""The run folder that a recipe works in, whose finished stages serve the others in it, and its settings."""
 BASELINES = ("random", "magnitude", "uniform width", "depth by block influence")
 METHODS = (*BASELINES, *RECIPES)
-DEFAULT_METHODS = METHODS[:-1]
+DEFAULT_METHODS = tuple(name for name in METHODS if not name.endswith("model distilled"))
 
 
 @dataclass(frozen=True)
@@ -73,9 +84,9 @@ class Row:
     """One child.
 
     Attributes:
-        method, share: what made it, and the share of the teacher's parameters that it was allowed.
+        method, share, seed: what made it, the share of the teacher's parameters that it was allowed, and which order of the text.
         parameters: what it has.
-        perplexity, kl, top1: on the evaluation text; KL(teacher || child) in nats a token.
+        kl, perplexity, top1: by kind of text; KL(teacher || child) in nats a token.
         cpu: processor seconds that this method took beyond the rows it builds on; None where it went on from an interrupted run.
         memory: most main memory meanwhile, in bytes.
         commit: of the code that measured this.
@@ -83,69 +94,93 @@ class Row:
 
     method: str
     share: float
+    seed: int
     parameters: int
-    perplexity: float
-    kl: float
-    top1: float
+    kl: dict[str, float]
+    perplexity: dict[str, float]
+    top1: dict[str, float]
     cpu: float | None
     memory: int
     commit: str
 
 
 def main() -> None:
-    """Measure what is missing, print the table of all that was measured, and write the page if asked to."""
+    """Measure what is missing, print the tables of all that was measured, and write the page if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", help="a Hugging Face directory; SmolLM2-135M-Instruct if not given")
-    parser.add_argument("--data", default=str(ROOT / "demo" / "text" / "calibration.txt"))
-    parser.add_argument("--evaluation", default=str(ROOT / "demo" / "text" / "evaluation.txt"))
     parser.add_argument("--budgets", default="0.9,0.8,0.7,0.6")
-    parser.add_argument("--methods", default=",".join(DEFAULT_METHODS), help=f"of {', '.join(METHODS)}")
-    parser.add_argument("--tokens", type=int, default=65536, help="calibration tokens")
+    parser.add_argument("--seeds", default="0", help="orders of the calibration text")
+    parser.add_argument("--methods", default=";".join(DEFAULT_METHODS), help=f"of {'; '.join(METHODS)}")
+    parser.add_argument("--tokens", type=int, default=32768, help="calibration tokens")
     parser.add_argument("--scoring-tokens", type=int, default=4096)
-    parser.add_argument("--evaluation-tokens", type=int, default=8192)
+    parser.add_argument("--evaluation-tokens", type=int, default=8192, help="of each kind of text")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="further settings of all recipes"
     )
     parser.add_argument("--output", type=Path, default=ROOT / "demo-output" / "quality")
-    parser.add_argument("--page", type=Path, help="write the table here, and the plot beside it as .svg")
-    parser.add_argument("--text", default="", help="a sentence about the text, for the page")
+    parser.add_argument("--page", type=Path, help="write the tables here, and the plot beside it as .svg")
     arguments = parser.parse_args()
-    methods = [name.strip() for name in arguments.methods.split(",")]
+    methods = [name.strip() for name in arguments.methods.split(";")]
     if unknown := set(methods) - set(METHODS):
         parser.error(f"unknown method {sorted(unknown)[0]!r}")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    bench = Benchmark(arguments)
-    rows = bench.rows([float(share) for share in arguments.budgets.split(",")], methods)
-    facts = bench.facts()
+    ledger, found = arguments.output / "rows.jsonl", kinds()
+    rows = [Row(**json.loads(line)) for line in ledger.read_text().splitlines()] if ledger.is_file() else []
+    for seed in map(int, arguments.seeds.split(",")):
+        bench = Benchmark(arguments, found, seed)
+        for share in map(float, arguments.budgets.split(",")):
+            for method in methods:
+                if any((row.method, row.share, row.seed) == (method, share, seed) for row in rows):
+                    continue
+                rows.append(row := bench.measure(method, share))
+                with ledger.open("a") as file:
+                    file.write(json.dumps(asdict(row)) + "\n")
+                _note(f"{share:.0%} {method}, seed {seed}: KL {', '.join(f'{k} {v:.3f}' for k, v in row.kl.items())}")
+    rows.sort(key=lambda row: (-row.share, METHODS.index(row.method), row.seed))
+    facts = {
+        "model": Path(arguments.model).name if arguments.model else "SmolLM2-135M-Instruct",
+        "seen": [kind.name for kind in found if kind.seen],
+        "unseen": [kind.name for kind in found if not kind.seen],
+        "calibration tokens": arguments.tokens,
+        "scoring tokens": arguments.scoring_tokens,
+        "evaluation tokens": arguments.evaluation_tokens,
+        "settings": arguments.set,
+    }
     print(page(rows, facts, None))
     if arguments.page:
         picture = arguments.page.with_suffix(".svg")
-        plot(rows, picture)
+        plot(rows, facts, picture)
         arguments.page.write_text(page(rows, facts, picture.name))
 
 
 class Benchmark:
-    """A teacher, its text, and the children that were measured.
+    """A teacher, its texts, and the children that are measured, for one order of the calibration text.
 
     Args:
         arguments: the command line.
+        found: the kinds of text.
+        seed: of the order.
     """
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace, found: list[Kind], seed: int) -> None:
         self.arguments = arguments
-        self.output: Path = arguments.output
+        self.seed = seed
+        self.output: Path = arguments.output / f"seed-{seed}"
+        self.output.mkdir(exist_ok=True)
         self.model = Path(arguments.model) if arguments.model else _demonstration_model()
+        self.text = self.output / "calibration.txt"
+        self.text.write_text(mixture(found, seed), encoding="utf-8")
+        self.kinds = found
 
-    def config(self, name: str, share: float, *more: str, run: str = "ours") -> RunConfig:
+    def config(self, name: str, share: float, *more: str, run: str) -> RunConfig:
         """Return the configuration of one run."""
         given = self.arguments
         settings = [
-            f"data.path={given.data}",
-            f"data.evaluation={given.evaluation}",
+            f"data.path={self.text}",
             f"data.calibration_tokens={given.tokens}",
             f"data.scoring_tokens={given.scoring_tokens}",
-            f"data.evaluation_tokens={given.evaluation_tokens}",
+            "data.evaluation_tokens=1024",  # which nothing here looks at
             f"dtype={given.dtype}",
             f"run_dir={self.output / run}.run",
             f"search.budget=[params={share}x]",
@@ -157,80 +192,52 @@ class Benchmark:
 
     @cached_property
     def base(self) -> Base:
-        """The stages that all methods share."""
-        begin = time.process_time()
-        base = Base(self.config("base", 0.8))
-        _note(f"teacher and importance: {time.process_time() - begin:.0f} s")
-        return base
+        """The stages that the baselines share."""
+        return Base(self.config("base", 0.8, *ITERATIVE, run="base"))
+
+    @cached_property
+    def evaluations(self) -> dict[str, Batches]:
+        """The tokens that children are evaluated on, by kind of text."""
+        tokenizer, most = load_tokenizer(self.model), self.arguments.evaluation_tokens
+        return {k.name: Batches(pack_text(k.unseen, tokenizer, 512, max_tokens=most), 4) for k in self.kinds}
 
     @cached_property
     def teacher(self) -> Remembered:
-        """The teacher, which keeps what it said on the evaluation text."""
-        return Remembered(load_model(self.base.context.teacher.checkpoint.path, dtype=self.base.context.teacher.dtype))
-
-    def rows(self, shares: Sequence[float], methods: Sequence[str]) -> list[Row]:
-        """Measure the rows that are not there yet, and return all that are, by share and method."""
-        ledger = self.output / "rows.jsonl"
-        known = {}
-        for line in ledger.read_text().splitlines() if ledger.is_file() else []:
-            row = Row(**json.loads(line))
-            known[row.method, row.share] = row
-        wanted = [(method, share) for share in shares for method in methods]
-        for method, share in wanted:
-            if (method, share) not in known:
-                known[method, share] = row = self.measure(method, share)
-                with ledger.open("a") as file:
-                    file.write(json.dumps(asdict(row)) + "\n")
-                _note(f"{share:.0%} {method}: KL {row.kl:.4f}, perplexity {row.perplexity:.2f}")
-        return sorted(known.values(), key=lambda row: (-row.share, METHODS.index(row.method)))
+        """The teacher, which keeps what it said on the evaluation texts."""
+        return Remembered(load_model(self.model, dtype=self.arguments.dtype))
 
     def measure(self, method: str, share: float) -> Row:
         """Make one child and compare it with its teacher."""
-        base = self.base
-        run = "reference" if method.startswith("reference") else "ours"
-        unfinished = [
-            stage for stage in self.output.glob(f"{run}.run/stages/*") if not (stage / "stage.json").is_file()
-        ]
+        path = self.output / f"child-{METHODS.index(method)}-{share}"
+        if method in RECIPES:
+            run, settings = RECIPES[method]
+            stages = self.output.glob(f"{run}.run/stages/*")
+            interrupted = any(not (stage / "stage.json").is_file() for stage in stages)
+        else:
+            interrupted, _ = False, self.base
         reset_peak_memory()
         begin = time.process_time()
-        path = self.output / f"child-{method.replace(' ', '-').replace(chr(39), '')}-{share}"
         if method in RECIPES:
-            if run == "reference" and not (self.output / "reference.run").exists():
-                shutil.copytree(
-                    self.output / "ours.run", self.output / "reference.run", ignore=shutil.ignore_patterns(".*")
-                )
-            compress(self.config(path.name, share, *RECIPES[method], run=run), overwrite=True)
+            compress(self.config(path.name, share, *settings, run=run), overwrite=True)
         else:
-            chosen, orders = BASELINE[method](base, share)
-            realize(base.context.teacher.checkpoint, chosen, base.weights(orders), path, overwrite=True)
-        cpu, memory = None if unfinished and method in RECIPES else time.process_time() - begin, peak_memory() or 0
-        result = evaluate(path, data=base.tokens["evaluation"], teacher=self.teacher, dtype=base.context.teacher.dtype)
+            chosen, orders = BASELINE[method](self.base, share)
+            realize(self.base.context.teacher.checkpoint, chosen, self.base.weights(orders), path, overwrite=True)
+        cpu, memory = None if interrupted else time.process_time() - begin, peak_memory() or 0
+        child = load_model(path, dtype=self.arguments.dtype)
+        results = {name: evaluate(child, data=ids, teacher=self.teacher) for name, ids in self.evaluations.items()}
         shutil.rmtree(path)
-        assert result.kl_per_token is not None
-        assert result.top1 is not None
         return Row(
             method,
             share,
-            result.parameters or 0,
-            result.perplexity,
-            result.kl_per_token,
-            result.top1,
+            self.seed,
+            sum(tensor.numel() for tensor in child.parameters()),
+            {name: result.kl_per_token or 0.0 for name, result in results.items()},
+            {name: result.perplexity for name, result in results.items()},
+            {name: result.top1 or 0.0 for name, result in results.items()},
             cpu,
             memory,
             commit(),
         )
-
-    def facts(self) -> dict[str, Any]:
-        """Return what the page says about the conditions."""
-        given = self.arguments
-        return {
-            "model": self.model.name,
-            "calibration tokens": given.tokens,
-            "scoring tokens": given.scoring_tokens,
-            "evaluation tokens": given.evaluation_tokens,
-            "text": given.text or f"`{Path(given.data).name}` and `{Path(given.evaluation).name}`",
-            "settings": given.set,
-        }
 
 
 class Base:
