@@ -1,4 +1,4 @@
-"""Files that are not text are refused by what their bytes are, and the advice makes text of them that is then read."""
+"""Text in other formats is read; what is not text is refused by what its bytes are, with advice that makes text of it."""
 
 from __future__ import annotations
 
@@ -95,14 +95,34 @@ def by_tool(*command: str) -> Callable[[bytes], bytes]:
     return pack
 
 
+def zstd(data: bytes) -> bytes:
+    return bytes(pytest.importorskip("zstandard").compress(data))
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("t.txt.gz", gzip.compress),
+        ("u.txt", gzip.compress),
+        ("t.txt.xz", lzma.compress),
+        ("t.txt.bz2", bz2.compress),
+        ("t.txt.zst", zstd),
+        ("twice.gz", lambda data: gzip.compress(data[:50]) + gzip.compress(data[50:])),
+    ],
+)
+def test_compressed_files_are_read(folder: Path, name: str, pack: Callable[[bytes], bytes]) -> None:
+    path = folder / name
+    path.write_bytes(pack(TEXT.encode()))
+    assert read_text(path).content == TEXT
+    path.write_bytes(pack(TEXT.encode())[:-9])
+    assert "breaks off or is damaged" in refused(path).what
+    path.write_bytes(pack(json.dumps(RECORDS).encode()))
+    assert read_text(path).documents == PARAGRAPHS
+
+
 @pytest.mark.parametrize(
     ("name", "pack", "says"),
     [
-        ("t.txt.gz", gzip.compress, "is compressed with gzip"),
-        ("u.txt", gzip.compress, "is compressed with gzip"),
-        ("t.txt.xz", lzma.compress, "is compressed with xz"),
-        ("t.txt.bz2", bz2.compress, "is compressed with bzip2"),
-        ("t.txt.zst", by_tool("zstd", "-c"), "is compressed with zstd"),
         ("t.txt.lz4", by_tool("lz4", "-c"), "is compressed with lz4"),
         ("t.tar", tar, "is a tar archive"),
         ("t.zip", lambda data: zipped("t.txt", data), "is a zip archive"),
@@ -191,14 +211,29 @@ def word_document(path: Path) -> None:
     path.write_bytes(zipped("word/document.xml", f"<?xml version='1.0'?><w:document>{lines}</w:document>"))
 
 
+@pytest.mark.parametrize("name", ["d.parquet", "d.feather", "d.arrow", "d.ipc"])
+def test_tables_of_columns_are_read(folder: Path, name: str) -> None:
+    path = folder / name
+    arrow_table(path)
+    assert read_text(path).documents == PARAGRAPHS
+    assert read_text(path).notes == (f"{path}: {FORMATS[path.suffix]}, {len(PARAGRAPHS)} documents from 'text'",)
+    other = path.with_suffix(".txt")
+    other.write_bytes(path.read_bytes())
+    assert read_text(other).documents == PARAGRAPHS
+    with pytest.raises(InputError, match=r"row 1: no string under 'id'"):
+        read_text(path, field="id")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40] + b"xx" + whole[42 : len(whole) // 2] + whole[-6:])
+    assert "breaks off or is damaged" in refused(path).what
+
+
+FORMATS = {".parquet": "Parquet", ".feather": "Arrow", ".ipc": "Arrow", ".arrow": "Arrow stream"}
+
+
 @pytest.mark.parametrize(
     ("name", "write", "says", "expected"),
     [
-        ("d.parquet", arrow_table, "is a Parquet table", PARAGRAPHS),
         ("d.orc", arrow_table, "is an ORC table", PARAGRAPHS),
-        ("d.feather", arrow_table, "is an Arrow table", PARAGRAPHS),
-        ("d.arrow", arrow_table, "is a stream of Arrow tables", PARAGRAPHS),
-        ("d.ipc", arrow_table, "is an Arrow table", PARAGRAPHS),
         ("d.db", database, "is an SQLite database", PARAGRAPHS),
         ("d.docx", word_document, "is a Word document", ["one & two\nthree\n\n"]),
     ],
@@ -265,58 +300,121 @@ JOINED = "\n\n".join(PARAGRAPHS)
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (PARAGRAPHS, JOINED),
-        (RECORDS, JOINED),
-        (ALPACA, "\n\n".join(f"{paragraph}\n\nYes." for paragraph in PARAGRAPHS)),
-        (CHATS, "\n\n".join(f"Hi\n{paragraph}" for paragraph in PARAGRAPHS)),
-        (SHARED_CHATS, JOINED),
-        ({"version": 1, "data": RECORDS}, JOINED),
+        (PARAGRAPHS, PARAGRAPHS),
+        (RECORDS, PARAGRAPHS),
+        (ALPACA, [f"{paragraph}\n\nYes." for paragraph in PARAGRAPHS]),
+        (CHATS, [f"Hi\n{paragraph}" for paragraph in PARAGRAPHS]),
+        (SHARED_CHATS, PARAGRAPHS),
+        ({"version": 1, "data": RECORDS}, PARAGRAPHS),
+        ({"text": "One word."}, ["One word."]),
     ],
-    ids=["strings", "records", "alpaca", "messages", "conversations", "nested"],
+    ids=["strings", "records", "alpaca", "messages", "conversations", "nested", "one"],
 )
-def test_json_as_a_whole(folder: Path, name: str, indent: int | None, data: object, expected: str) -> None:
+def test_json_as_a_whole(folder: Path, name: str, indent: int | None, data: object, expected: list[str]) -> None:
     path = folder / name
     path.write_text(json.dumps(data, indent=indent))
-    if name == "d.jsonl" and isinstance(data, dict) and indent is None:
-        assert "line 1: no string under 'text'" in refused(path).what
+    if name == "d.jsonl" and isinstance(data, dict) and "data" in data and indent is None:
+        assert "line 1: no field 'text'" in refused(path).what
         return
-    assert "is JSON, not text" in refused(path).what
-    if indent:
-        assert followed(path) == expected
+    text = read_text(path)
+    assert text.documents == expected
+    assert text.notes[0].startswith(f"{path}: JSON")
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "expected"),
     [
-        json.dumps(RECORDS, indent=1)[:-40],
-        json.dumps(RECORDS)[:-40],
-        json.dumps(RECORDS, indent=1).replace("\n", "\r\n"),
-        "\n".join(json.dumps(record, indent=1) for record in RECORDS),
-        "\n".join(json.dumps(list(record.values())) for record in RECORDS),
-        json.dumps({"cells": [{"source": ["a\n", "b\n"]}]}, indent=1),
-        json.dumps(TEXT),
-        "\n".join(json.dumps(paragraph) for paragraph in PARAGRAPHS),
-        json.dumps({"n": "1"}).replace('"1"', "1" * 5000),
-        "[" * 100_000,
+        (json.dumps(RECORDS, indent=1)[:-40], None),
+        (json.dumps(RECORDS)[:-40], None),
+        (json.dumps(RECORDS, indent=1).replace("\n", "\r\n"), PARAGRAPHS),
+        ("\n".join(json.dumps(record, indent=1) for record in RECORDS), PARAGRAPHS),
+        ("\n".join(json.dumps(list(record.values())) for record in RECORDS), None),
+        (json.dumps({"cells": [{"source": ["a\n", "b\n"]}]}, indent=1), None),
+        (json.dumps(TEXT), [TEXT]),
+        ("\n".join(json.dumps(paragraph) for paragraph in PARAGRAPHS), PARAGRAPHS),
+        (json.dumps({"n": "1"}).replace('"1"', "1" * 5000), None),
+        ("[" * 100_000, None),
     ],
     ids=[
         "cut", "cut in a line", "crlf", "one after the other", "lists by line", "notebook", "a string", "strings by line",
         "a long number", "deep",
     ],
 )  # fmt: skip
-def test_json_of_other_forms(tmp_path: Path, content: str) -> None:
+def test_json_of_other_forms(tmp_path: Path, content: str, expected: list[str] | None) -> None:
     path = tmp_path / "d.txt"
     path.write_text(content, newline="")
-    assert "is JSON" in refused(path).what
+    if expected is None:
+        refused(path)
+    else:
+        assert read_text(path).documents == expected
 
 
-@pytest.mark.parametrize("record", [ALPACA[0], CHATS[0], SHARED_CHATS[0], {"content": "One word."}])
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (ALPACA[0], f"{PARAGRAPHS[0]}\n\nYes."),
+        (CHATS[0], f"Hi\n{PARAGRAPHS[0]}"),
+        (SHARED_CHATS[0], PARAGRAPHS[0]),
+        ({"content": "One word."}, "One word."),
+        ({"id": 7, "poem": "One word."}, "One word."),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "One"}]}]}, "One"),
+    ],
+)
 @pytest.mark.parametrize("name", ["d.jsonl", "d.txt"])
-def test_json_lines_without_a_text(folder: Path, record: object, name: str) -> None:
+def test_json_lines_of_other_fields(folder: Path, record: object, expected: str, name: str) -> None:
     path = folder / name
     path.write_text(f"{json.dumps(record)}\n" * 3)
-    assert f"{path}, line 1: no string under 'text'" in refused(path).what
-    assert "word" in followed(path).lower() or "citizen" in followed(path).lower()
+    assert read_text(path).documents == [expected] * 3
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ({"a": "One.", "b": "Two."}, "no field 'text', and it is not clear"),
+        ({"n": 1}, "no field 'text'"),
+        ({"messages": []}, "a conversation of no turns"),
+        ({"messages": [{"role": "user"}]}, "not a turn of a conversation"),
+        ({"text": None}, "no field 'text'"),
+    ],
+)
+def test_records_without_a_text_are_refused_by_line(tmp_path: Path, record: object, says: str) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text(f"{json.dumps(record)}\n" * 3)
+    assert says in refused(path).what
+    assert f"{path}, line 1" in refused(path).what
+    path.write_text(json.dumps({"text": "fine"}) + f"\n{json.dumps(record)}\n")
+    assert f"{path}, line 2: no string under 'text'" in refused(path).what
+
+
+def test_a_field_that_is_named_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "a", "b": "Two.", "c": [{"from": "human", "value": "Three."}]}\n' * 2)
+    assert read_text(path, field="b").documents == ["Two."] * 2
+    assert read_text(path, field="c").documents == ["Three."] * 2
+    with pytest.raises(InputError, match=r"line 1: no string under 'd'"):
+        read_text(path, field="d")
+    (tmp_path / "t.txt").write_text(TEXT)
+    with pytest.raises(InputError, match="is text without fields"):
+        read_text(tmp_path / "t.txt", field="b")
+
+
+def test_conversations_go_through_the_template(tmp_path: Path) -> None:
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps([{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]}]))
+    seen: list[list[dict[str, str]]] = []
+
+    def chat(messages: list[dict[str, str]]) -> str:
+        seen.append(messages)
+        return "<written>"
+
+    assert read_text(path, chat=chat).documents == ["<written>"]
+    assert seen == [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]]
+
+    def strict(messages: list[dict[str, str]]) -> str:
+        raise ValueError("roles must alternate")
+
+    with pytest.raises(InputError, match="record 1: conversations: the model's chat template refuses it: roles must"):
+        read_text(path, chat=strict)
 
 
 def table(rows: list[list[str]], **options: object) -> str:
@@ -348,9 +446,25 @@ TABLES = {
 def test_tables_of_characters(folder: Path, kind: str, name: str) -> None:
     path = folder / name
     path.write_text(TABLES[kind], newline="", encoding="utf-8")
-    assert "is a table" in refused(path).what
-    if name == "d.csv" and kind not in ("words", "cut", "written twice"):
-        assert followed(path) == (JOINED if kind != "long cells" else "\n\n".join([TEXT * 200] * 4))
+    if kind == "cut":
+        assert "is a table" in refused(path).what
+        return
+    text = read_text(path)
+    assert any(name in text.notes[0] for name in ("CSV", "TSV", "separated by"))
+    if kind == "words":  # a heading that is like all other rows is not known to be one
+        assert text.documents[-30:] == [f"colour{n}" for n in range(30)]
+    elif kind == "long cells":
+        assert text.documents == [TEXT * 200] * 4
+    elif kind == "written twice":
+        assert text.documents == [p.replace("\n", " ") for p in PARAGRAPHS]
+    else:
+        assert text.documents == PARAGRAPHS
+
+
+def test_columns_that_are_a_text_together(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text(table([["id", "question", "answer"], *([str(n), p, "Yes."] for n, p in enumerate(PARAGRAPHS))]))
+    assert read_text(path).documents == [f"{paragraph}\n\nYes." for paragraph in PARAGRAPHS]
 
 
 @pytest.mark.parametrize(
@@ -365,6 +479,39 @@ def test_uneven_tables(tmp_path: Path, content: str) -> None:
     path = tmp_path / "d.csv"
     path.write_text(content)
     assert "is a table" in refused(path).what
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("two")
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one"}\n'))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "c.md").write_text("three")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    (tmp_path / ".hidden.txt").write_text("no")
+    text = read_text(tmp_path)
+    assert text.documents == ["one", "two", "three"]
+    assert text.notes[-1] == f"{tmp_path}: 3 files, 1 others passed over"
+
+
+def test_a_saved_data_set(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    for name, found in (("one", datasets.Dataset.from_list(RECORDS)),):
+        found.save_to_disk(str(tmp_path / name))
+        assert read_text(tmp_path / name).documents == PARAGRAPHS
+    splits = {"train": datasets.Dataset.from_list(RECORDS), "test": datasets.Dataset.from_list(RECORDS[:1])}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "both"))
+    assert read_text(tmp_path / "both").documents == PARAGRAPHS
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
+    assert read_text("-").content == TEXT
+
+
+def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "t.txt").write_text(TEXT)
+    assert read_text("~/t.txt").content == TEXT
 
 
 HTML = (

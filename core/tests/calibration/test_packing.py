@@ -70,8 +70,8 @@ def test_documents_are_apart_as_the_tokenizer_says(make_tokenizer, tmp_path, bos
     path = tmp_path / "documents.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("one\ntwo", "", "three")))
     first, second = byte_ids("one\ntwo", tokenizer), byte_ids("three", tokenizer)
-    if between is None:  # as text would be: an empty line stands between documents, an empty one included
-        first, between = first + byte_ids("\n\n", tokenizer), byte_ids("\n\n", tokenizer)
+    if between is None:  # as text would be: an empty line stands between documents
+        between = byte_ids("\n\n", tokenizer)
     assert tokenize(read_text(path), tokenizer).tolist() == [*first, *between, *second]
     plain = tmp_path / "plain.txt"
     plain.write_text("one\ntwo\n\nthree")

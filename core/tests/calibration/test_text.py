@@ -33,7 +33,7 @@ def test_jsonl_documents_are_joined(tmp_path):
     assert text.documents == ["one\ntwo", "three"]
 
 
-@pytest.mark.parametrize("line", ['{"text": 3}', '{"content": "x"}', '["text"]', "{broken"])
+@pytest.mark.parametrize("line", ['{"text": 3}', '{"content": "x"}', '["text"]', "{broken", '{"text": null}'])
 def test_bad_jsonl_names_file_and_line(tmp_path, line):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"text": "fine"}) + "\n" + line + "\n")
@@ -46,8 +46,8 @@ def test_missing_file(tmp_path):
         read_text(tmp_path / "nowhere.txt")
 
 
-def test_folder_instead_of_file(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
+def test_a_folder_without_text(tmp_path):
+    with pytest.raises(InputError, match="has no file of text"):
         read_text(tmp_path)
 
 

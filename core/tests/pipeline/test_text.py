@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from anyblock import evaluate
+from anyblock.calibration import mixture
 from anyblock.config import RunConfig
 from anyblock.errors import InputError
 from anyblock.pipeline.compress import CompressResult, compress
@@ -86,7 +87,7 @@ def test_a_run_whose_text_was_packed_otherwise_is_packed_anew(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(data, "_PACKING", "BOS in front of the first window only")
-        patch.setattr(data, "pack_text", lambda text, tokenizer, *args, **options: _before(text, *args, **options))
+        patch.setattr(mixture, "pack_text", lambda text, tokenizer, *args, **options: _before(text, *args, **options))
         run(byte_settings)
     again = run(byte_settings)
     assert {"data", "importance", "scores", "evaluation"} <= reran(again)
@@ -128,3 +129,29 @@ def test_a_text_of_one_token_is_refused_whatever_stands_in_front_of_windows(
     dull.write_text(("a" * 99 + "\n") * 40)
     with pytest.raises(InputError, match="of the calibration text are the token"):
         run(byte_settings, data=byte_settings["data"] | {"path": str(dull), "block_size": 8})
+
+
+def test_a_mixture_of_files(byte_settings: dict[str, Any], tmp_path: Path) -> None:
+    """Two thirds of the windows are of one file, and each file's own end is evaluated on."""
+    (tmp_path / "a.txt").write_text("a b\n" * 900)
+    records = [{"n": number, "answer": "x y\n" * 30} for number in range(30)]
+    (tmp_path / "b.json").write_text(json.dumps(records))
+    sources = [{"path": str(tmp_path / "a.txt"), "weight": 2}, {"path": str(tmp_path / "b.json"), "field": "answer"}]
+    given = {**byte_settings["data"], "path": sources, "evaluation": None, "calibration_tokens": 384}
+    found = tokens_of(run(byte_settings, data=given))
+    tokenizer = byte_tokenizer()
+    (letter,) = tokenizer("x", add_special_tokens=False)["input_ids"]
+    for part, windows in (("calibration", 12), ("evaluation", 4)):
+        mine = int((found[part] == letter).any(1).sum())
+        assert len(found[part]) == windows
+        assert mine == (4 if part == "calibration" else 1)
+
+
+def test_a_field_that_is_not_there_is_refused_before_anything_is_written(
+    byte_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "b.json").write_text(json.dumps([{"answer": "x"}]))
+    given = {**byte_settings["data"], "path": str(tmp_path / "b.json"), "field": "text"}
+    with pytest.raises(InputError, match=r"b\.json, record 1: no string under 'text'"):
+        run(byte_settings, data=given)
+    assert not Path(byte_settings["output"]).exists()

@@ -1,4 +1,4 @@
-"""Tell by its content whether a text is a table, JSON or markup, and say how to make JSON lines of it."""
+"""Tell by its content whether a text is a table, JSON or markup, and read its records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from anyblock.calibration.containers import suffix_of
 from anyblock.calibration.file_format import refusal
+from anyblock.calibration.records import CHATS, Records, is_usual
+from anyblock.errors import InputError
 
 _RECORDS: Final = 1000
 _FIRST_LINES: Final = 10
@@ -25,12 +28,6 @@ _HEADING: Final = re.compile(r"\s?[^\W\d][\w.\-/()]*( [\w.\-/()]+){,2}|Unnamed: 
 _NUMBER: Final = re.compile(r"\s*[-+]?\d[\d.,:e+-]*\s*")
 _IN_A_WORD: Final = r"[!-~]%s(?=[!#-&(-~])"
 """A delimiter as it stands in tables; in prose a space follows it, or a closing quotation mark."""
-_ANY: Final = 'write its texts as JSON lines, {"text": "..."} on every line'
-_LINES: Final = 'make JSON lines of it%s with: python -c "%s" @FILE > @LINES'
-_STRINGS: Final = _LINES % (
-    "",
-    "import json,sys; [print(json.dumps({'text': json.loads(r)})) for r in open(sys.argv[1], encoding='utf-8-sig')]",
-)
 _TAGS: Final = (
     "take the text out of it with: python -c \"import html,re,sys; t = open(sys.argv[1], encoding='utf-8-sig').read(); "
     "print(html.unescape(re.sub(r'(?is)<(script|style).*?</\\1>|<[^>]*>', ' ', t)))\" @FILE > @NEW"
@@ -66,33 +63,85 @@ def holds_json_lines(content: str, *, named: bool) -> bool:
     return any(isinstance(other, dict) for other in others) if others else isinstance(first.get("text"), str)
 
 
-def json_lines_advice(record: dict[str, Any]) -> str:
-    """Return what to do with JSON lines whose objects have no `text` and are otherwise like this one."""
-    return _command("map(json.loads, open(sys.argv[1], encoding='utf-8-sig'))", record)
+def json_lines(content: str, path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield number and value of every line that is not empty.
+
+    Raises:
+        InputError: one of them is not JSON.
+    """
+    for number, line in enumerate(lines(content), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, parsed(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{path}, line {number}: not JSON ({error})", expected="one JSON object per line"
+            ) from error
 
 
-def refuse_structured(content: str, path: Path) -> None:
-    """Refuse a text whose characters are mostly structure, which nothing should be calibrated on.
+def read_records(content: str, path: Path) -> Records | None:
+    """Return the records of a text that is JSON or a table as a whole; None of any other text.
 
     Args:
         content: the text.
-        path: the file that it is from.
+        path: the file that it is from; one that is named `.csv` or the like is a table where there is doubt.
 
     Raises:
-        InputError: it is JSON, a table, HTML or XML as a whole; the message has a command that takes the text out.
+        InputError: it is HTML or XML, JSON that breaks off or holds no list of records, or a table with rows of several lengths.
     """
     if _MARKUP.match(content):
         raise refusal(path, "is HTML or XML", _TAGS)
     start = content.lstrip()[:1]
     if start == '"' and "\\" in content and all(isinstance(_value(line), str) for line in _first_lines(content)):
-        raise refusal(path, "is JSON (strings), not text", _STRINGS)
+        values = [_value(line) for line in lines(content) if line.strip()]
+        if all(isinstance(value, str) for value in values):
+            return Records(str(path), "JSON", "line", enumerate(values, 1))
+        raise _broken_json(path)
     if start in ("[", "{"):
         values, whole = _json_values(content)
         if whole:
-            raise refusal(path, "is JSON, not text", _json_advice(values))
-    table = _table(content, named=path.suffix.lower() in _NAMED_TABLES)
-    if table is not None:
-        raise refusal(path, f"is a table ({table.name}), not text", table.advice())
+            return _json_records(values, content, path)
+    table = _table(content, named=suffix_of(path) in _NAMED_TABLES)
+    if table is None:
+        return None
+    rows = _rows(content, table.delimiter, quoted=table.quoted, most=None)
+    if not rows:
+        raise refusal(
+            path,
+            f"is a table ({table.name}) that breaks off, or whose rows have different lengths",
+            "write it again where it was made, with cells in quotes that hold the delimiter",
+        )
+    return table.records(rows, str(path))
+
+
+def _json_records(values: list[Any], content: str, path: Path) -> Records:
+    if not _is_complete(content):
+        raise _broken_json(path)
+    if len(values) > 1:
+        return Records(str(path), "JSON", "record", enumerate(values, 1))
+    data = values[0]
+    if isinstance(data, dict) and not isinstance(data.get("text"), str):
+        lists = {key: value for key, value in data.items() if isinstance(value, list) and value and key not in CHATS}
+        data = lists[max(lists, key=lambda name: len(lists[name]))] if lists else [data]
+    return Records(str(path), "JSON", "record", enumerate(data if isinstance(data, list) else [data], 1))
+
+
+def _is_complete(content: str) -> bool:
+    """Return whether the JSON values of a text are all whole."""
+    decoder, place, end = json.JSONDecoder(parse_int=float), 0, len(content.rstrip())
+    try:
+        while (place := _next(content, place)) < end:
+            _, place = decoder.raw_decode(content, place)
+    except (json.JSONDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _broken_json(path: Path) -> InputError:
+    return refusal(
+        path, "is JSON that breaks off or is too deep", "get the whole file, or write it again where it was made"
+    )
 
 
 def _first_lines(content: str) -> Iterator[str]:
@@ -128,46 +177,6 @@ def _next(content: str, place: int) -> int:
     return place
 
 
-def _json_advice(values: list[Any]) -> str:
-    if len(values) != 1:
-        return _ANY
-    data, source = values[0], "json.load(open(sys.argv[1], encoding='utf-8-sig'))"
-    if isinstance(data, dict):
-        if isinstance(data.get("text"), str):
-            return _command(f"[{source}]", data)
-        lists = {key: value for key, value in data.items() if isinstance(value, list) and value and key.isidentifier()}
-        if not lists:
-            return _ANY
-        key = max(lists, key=lambda name: len(lists[name]))
-        data, source = lists[key], f"{source}['{key}']"
-    return _command(source, data[0])
-
-
-def _command(source: str, record: Any) -> str:
-    """Return the command that writes a JSON line for each record of an expression in Python; `record` is the first."""
-    taken = "r" if isinstance(record, str) else _taken(record) if isinstance(record, dict) else None
-    if taken is None:
-        return _ANY
-    return _LINES % (
-        "",
-        f"import json,sys; [print(json.dumps({{'text': t}})) for r in {source} for t in [{taken}] if t]",
-    )
-
-
-def _taken(record: dict[str, Any]) -> str | None:
-    """Return an expression for the text of a record `r`."""
-    if isinstance(record.get("text"), str):
-        return "r['text']"
-    for key, value in record.items():
-        turn = value[0] if isinstance(value, list) and value else None
-        said = next((name for name in ("content", "value") if isinstance(turn, dict) and name in turn), None)
-        if said and key.isidentifier():
-            return rf"'\n'.join(str(m['{said}']) for m in r['{key}'])"
-    if any(isinstance(value, str) for value in record.values()):
-        return r"'\n'.join(v for v in r.values() if isinstance(v, str))"
-    return None
-
-
 @dataclass(frozen=True)
 class _Table:
     """How a table's cells are distinguished, and its records at the beginning, all of the same length."""
@@ -181,22 +190,22 @@ class _Table:
         kind = {",": "CSV", "\t": "TSV"}.get(self.delimiter, f"separated by {self.delimiter!r}")
         return f"{kind}, {len(self.rows[0])} columns" if len(self.rows[0]) > 1 else f"{kind}, 1 column"
 
-    def advice(self) -> str:
-        """Return a command that writes the column with the most text, without its heading."""
-        width = len(self.rows[0])
-        column = max(range(width), key=lambda place: sum(len(row[place]) for row in self.rows[1:]))
-        if "text" in self.rows[0]:
-            column = self.rows[0].index("text")
-        options = ", newline='', encoding='utf-8-sig'"
-        dialect = "" if self.delimiter == "," else f", delimiter='{self.delimiter}'".replace("\t", r"\t")
-        dialect += "" if self.quoted else ", quoting=csv.QUOTE_NONE"
-        rows = f"list(csv.reader(open(sys.argv[1]{options}){dialect}))" + ("[1:]" if self.has_heading else "")
-        code = (
-            "import csv,json,sys; csv.field_size_limit(10**9); "
-            f"[print(json.dumps({{'text': t}})) for r in {rows} for t in r[{column}:{column + 1}] if t]"
+    def records(self, rows: list[list[str]], path: str) -> Records:
+        """Return all rows of the table: by the names in its heading, or of one without the longest column."""
+        if self.has_heading:
+            entries = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+            if len(rows[0]) > 1 and "text" not in rows[0]:  # numbers and labels are strings as well
+                longest = self._longest(rows[1:])
+                columns = [rows[0][longest]] if not is_usual(rows[0]) else rows[0]
+                entries = [{name: entry[name] for name in columns} for entry in entries]
+            return Records(path, self.name, "row", enumerate(entries, 2))
+        longest = self._longest(rows)
+        return Records(
+            path, f"{self.name}, of which number {longest + 1}", "row", enumerate((r[longest] for r in rows), 1)
         )
-        name = f" {self.rows[0][column]!r}" if self.has_heading else ""
-        return _LINES % (f" (of column {column}{name}; change both numbers at the end for another one)", code)
+
+    def _longest(self, rows: list[list[str]]) -> int:
+        return max(range(len(rows[0])), key=lambda place: sum(len(row[place]) for row in rows)) if rows else 0
 
     @property
     def has_heading(self) -> bool:
@@ -278,8 +287,8 @@ def _uneven_table(first: list[str], *, named: bool) -> _Table | None:
     return None
 
 
-def _rows(content: str, delimiter: str, *, quoted: bool) -> list[list[str]]:
-    """Return the first records of a table; empty where two have not the same length, or quotes stand where none can."""
+def _rows(content: str, delimiter: str, *, quoted: bool, most: int | None = _RECORDS) -> list[list[str]]:
+    """Return the first rows of a table; empty where two have not the same length, or quotes stand where none can."""
     rows: list[list[str]] = []
     empty = 0
     uneven = False
@@ -289,15 +298,16 @@ def _rows(content: str, delimiter: str, *, quoted: bool) -> list[list[str]]:
             if not row:
                 empty += 1
                 continue
-            if uneven or len(rows) == _RECORDS:
+            if uneven or len(rows) == most:
                 break
             # An empty line after every record is a line end written twice; elsewhere it parts paragraphs.
             uneven = bool(rows) and (len(row) != len(rows[0]) or empty not in (0, len(rows)))
             rows += [] if uneven else [row]
         else:
-            uneven = False  # only the last one is: the file breaks off
+            uneven = uneven and most is None  # only the last one is: the file breaks off
     except csv.Error as error:
-        uneven = uneven or "unexpected end" not in str(error)  # this one is a file that breaks off within a cell
+        # An unexpected end is that of a file that breaks off within a cell.
+        uneven = uneven or most is None or "unexpected end" not in str(error)
     finally:
         csv.field_size_limit(before)
     return [] if uneven else rows

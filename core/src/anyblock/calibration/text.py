@@ -1,15 +1,17 @@
-"""Read text from a file."""
+"""Read text from files as they lie on disk."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from anyblock.calibration.file_format import command, decoded_text
-from anyblock.calibration.structured import holds_json_lines, json_lines_advice, lines, parsed, refuse_structured
+from anyblock.calibration.containers import HUB, SUFFIXES, columns, fetched, suffix_of, text_files, unpacked
+from anyblock.calibration.file_format import decoded_text
+from anyblock.calibration.records import Chat, Records
+from anyblock.calibration.structured import holds_json_lines, json_lines, read_records
 from anyblock.errors import InputError, UsageError
 
 _EMPTY_LINE: Final = "\n\n"
@@ -22,10 +24,12 @@ class Text:
     Attributes:
         content: all of it; an empty line stands between two documents.
         starts: where each document but the first begins in `content`.
+        notes: what was read and left out, a line each.
     """
 
     content: str
     starts: tuple[int, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return self.content
@@ -44,81 +48,84 @@ class Text:
         return before, Text(self.content[place:], tuple(start - place for start in self.starts if start > place))
 
 
-def read_text(path: str | Path) -> Text:
-    """Return the text of a UTF-8 file; of JSON lines, whatever the file's name, the `text` fields as documents.
+def read_text(path: str | Path, *, field: str | None = None, chat: Chat | None = None) -> Text:
+    """Return the text of a file, or of all files of a folder that hold text, one after the other.
+
+    A file's format is told by its content: UTF-8 text; JSON lines, JSON, CSV and its like, Parquet and Arrow tables, whose records
+    are documents; each of them also compressed with gzip, bzip2, xz or zstd.
+
+    Args:
+        path: a file or a folder; `-` is standard input, `hf://datasets/OWNER/NAME/PATH` a file or folder of a data set on the
+            Hugging Face hub.
+        field: of records, the field that holds the text, or a conversation; None takes `text` or another one that is usual.
+        chat: writes conversations; None puts their turns on lines of their own.
 
     Raises:
-        InputError: the file is missing, unreadable or empty, a JSON line has no string under `text`, or the file is not
-            text by its bytes (compressed, a table, JSON, another encoding ...), with what to do about it.
+        InputError: the file is missing, unreadable or empty, a record has no text, or the file is not text by its bytes (an
+            archive, another encoding ...), with what to do about it.
     """
-    path = Path(path)
+    if str(path) == "-":
+        return _of_bytes(sys.stdin.buffer.read(), Path("standard input"), field, chat)
+    if str(path).startswith(HUB):
+        path = fetched(str(path))
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        return _of_file(path, field, chat)
+    files, others = text_files(path)
+    if not files:
+        raise InputError(f"{path} has no file of text", expected=f"files that end in {', '.join(SUFFIXES)}")
+    found = [_of_file(file, field, chat) for file in files]
+    notes = [note for text in found for note in text.notes]
+    notes += [f"{path}: {len(files):,} files" + (f", {others:,} others passed over" if others else "")]
+    return _joined([document for text in found for document in text.documents], notes)
+
+
+def _of_file(path: Path, field: str | None, chat: Chat | None) -> Text:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise InputError(f"text file {path} does not exist", expected="a UTF-8 text file or a .jsonl file") from error
+        raise InputError(f"text file {path} does not exist", expected="a file or a folder with text") from error
     except OSError as error:
         raise InputError(
             f"text file {path} cannot be read: {error.strerror}", expected="a readable text file"
         ) from error
-    content = decoded_text(data, path)
-    named = path.suffix.lower() in {".jsonl", ".ndjson"}
-    by_line = holds_json_lines(content, named=named)
-    if not by_line:
-        refuse_structured(content, path)
-    text = _joined(_documents(content, path)) if by_line or named else Text(content)
+    return _of_bytes(data, path, field, chat)
+
+
+def _of_bytes(data: bytes, path: Path, field: str | None, chat: Chat | None) -> Text:
+    data = unpacked(data, path)
+    records = columns(data, path) or _records(decoded_text(data, path), path)
+    if isinstance(records, Records):
+        documents, note = records.documents(field, chat)
+        text = _joined(documents, [note])
+    elif field is not None:
+        raise InputError(
+            f"{path} is text without fields", expected="JSON or a table", hint=f"leave out the field {field!r}"
+        )
+    else:
+        text = Text(records)
     if not text.content.strip():
         raise InputError(f"{path} holds no text", expected="a file with some text in it")
     return text
 
 
-def _joined(documents: list[str]) -> Text:
+def _records(content: str, path: Path) -> Records | str:
+    """Return the records of a text that has some, and the text itself otherwise."""
+    named = suffix_of(path) in {".jsonl", ".ndjson"}
+    if holds_json_lines(content, named=named):
+        return Records(str(path), "JSON lines", "line", json_lines(content, path))
+    found = read_records(content, path)
+    if found is None and named and content.strip():
+        return Records(str(path), "JSON lines", "line", json_lines(content, path))
+    return content if found is None else found
+
+
+def _joined(documents: list[str], notes: list[str]) -> Text:
     starts, place = [], 0
     for document in documents[:-1]:
         place += len(document) + len(_EMPTY_LINE)
         starts.append(place)
-    return Text(_EMPTY_LINE.join(documents), tuple(starts))
-
-
-def _documents(content: str, path: Path) -> list[str]:
-    documents: list[str] = []
-    for number, line in enumerate(lines(content), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = parsed(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{path}, line {number}: not JSON ({error})", expected="one JSON object per line"
-            ) from error
-        if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
-            advice = json_lines_advice(entry) if isinstance(entry, dict) and not documents else ""
-            raise InputError(
-                f"{path}, line {number}: no string under 'text'",
-                expected='{"text": "..."} on every line',
-                hint=command(advice, path),
-            )
-        require_characters(entry["text"], f"{path}, line {number}")
-        documents.append(entry["text"])
-    return documents
-
-
-def require_characters(text: str, what: str) -> None:
-    r"""Refuse halves of surrogate pairs, which JSON can write (`"\ud83d"`) and no tokenizer can read.
-
-    Args:
-        text: any text.
-        what: names it in the error.
-
-    Raises:
-        InputError: there is such a half.
-    """
-    found = re.search("[\ud800-\udfff]", text)
-    if found:
-        raise InputError(
-            f"{what}: half of a surrogate pair, \\u{ord(found.group()):04x}, at character {found.start()}",
-            expected="whole characters",
-            hint="write the text again from where it comes from, as UTF-8",
-        )
+    return Text(_EMPTY_LINE.join(documents), tuple(starts), tuple(notes))
 
 
 def calibration_split(text: Text, fraction: float = 0.7) -> tuple[Text, Text]:

@@ -1,4 +1,4 @@
-"""Load a model's own tokenizer."""
+"""Load a model's own tokenizer, and write conversations with its template."""
 
 from __future__ import annotations
 
@@ -38,6 +38,19 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> Any:
     if files and not any((path / name).exists() for name in files):
         raise _missing(path)
     return tokenizer
+
+
+def written(messages: list[dict[str, str]], tokenizer: Any) -> str:
+    """Write a conversation with the tokenizer's chat template; without one, its turns on lines of their own.
+
+    Args:
+        messages: `[{"role": "user", "content": "..."}, ...]`.
+        tokenizer: a transformers tokenizer.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return "\n".join(message["content"] for message in messages)
+    text: str = tokenizer.apply_chat_template(messages, tokenize=False)
+    return text
 
 
 def _missing(path: Path) -> InputError:

@@ -53,7 +53,7 @@ def compress(
 
     config_file, base = _places([text for text in arguments if not _is_override(text)])
     options = {
-        "data.path": None if data is None else str(data),
+        "data.path": data,
         "run_dir": None if run is None else str(run),
         "pruning.ffn.hook": hook,
         "device": device,

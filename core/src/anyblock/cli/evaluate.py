@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,13 +12,22 @@ from anyblock.cli.options import Device, Dtype, Json, Model
 
 def evaluate(
     model: Model,
-    data: Annotated[Path, typer.Option("--data", help="Text to measure on: .txt or .jsonl.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            help="Text: a file or folder (text, JSON, CSV, Parquet, compressed), - or hf://datasets/OWNER/NAME.",
+        ),
+    ],
     teacher: Annotated[str | None, typer.Option(help="Compare with this model.")] = None,
     block_size: Annotated[int | None, typer.Option(min=2, help="Tokens of one window.")] = None,
     stride: Annotated[
         int | None, typer.Option(min=1, help="Tokens from one window to the next, for sliding windows.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=2, help="Use at most so many tokens of the text.")] = None,
+    field: Annotated[
+        str | None, typer.Option(help="Of JSON and tables, the field with the text or the conversation.")
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     as_json: Json = False,
@@ -39,6 +47,7 @@ def evaluate(
     result = run_evaluate(
         path,
         data=data,
+        field=field,
         teacher=None if teacher is None else resolve_model(teacher),
         block_size=block_size,
         stride=stride,

@@ -22,7 +22,7 @@ def generate(
     """Continue a text with a model or a child."""
     import torch
 
-    from anyblock.calibration.text import require_characters
+    from anyblock.calibration.records import require_characters
     from anyblock.calibration.tokenizer import load_tokenizer
     from anyblock.checkpoint.hub import resolve_model
     from anyblock.errors import UsageError

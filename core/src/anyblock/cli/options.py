@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,4 +20,9 @@ Dtype = Annotated[
     typer.Option(help="float32, bfloat16, float16, or auto: the checkpoint's own where this device is fast in it."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Data = Annotated[Path | None, typer.Option("--data", help="A UTF-8 text file, or JSON lines with a text field.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="Text: a file or folder (text, JSON, CSV, Parquet, compressed), - or hf://datasets/OWNER/NAME."
+    ),
+]

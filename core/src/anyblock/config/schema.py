@@ -39,15 +39,33 @@ def _budget(value: Any) -> Any:
     return value
 
 
+class TextSource(Section):
+    """One text of a mixture."""
+
+    path: str = Field(description="A file or folder, `-` for standard input, or `hf://datasets/OWNER/NAME/PATH`.")
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=1.0, description="Its share of the tokens, relative to the weights of the others."
+    )
+    field: str | None = Field(default=None, description="As `data.field`, for this text.")
+
+
 class DataConfig(Section):
     """The text that importance, scores and the evaluation are computed on."""
 
-    path: str | None = Field(
-        default=None, description="Calibration text: UTF-8 text, or JSON lines with a `text` field."
+    path: str | Annotated[tuple[str | TextSource, ...], Field(min_length=1, strict=False)] | None = Field(
+        default=None,
+        description=(
+            "Calibration text: a file or folder of text, JSON, JSON lines, CSV, Parquet or Arrow, also compressed; `-`; "
+            "`hf://datasets/OWNER/NAME/PATH`; or a list of these, also as `{path: ..., weight: 2}`, to be mixed."
+        ),
     )
-    evaluation: str | None = Field(
+    evaluation: str | Annotated[tuple[str | TextSource, ...], Field(min_length=1, strict=False)] | None = Field(
         default=None,
         description="Text for the evaluation. `null`: the end of the calibration text, which is not calibrated on.",
+    )
+    field: str | None = Field(
+        default=None,
+        description="Of JSON and tables, the field with the text or the conversation. `null`: `text`, or another usual one.",
     )
     held_out: Fraction = Field(
         default=0.3,
@@ -58,6 +76,12 @@ class DataConfig(Section):
     scoring_tokens: Positive = Field(default=4_096, description="Tokens on which candidates are scored, at most.")
     evaluation_tokens: Positive = Field(default=32_768, description="Tokens for the evaluation, at most.")
     batch_size: Positive = Field(default=4, description="Sequences in one forward pass.")
+
+    def sources(self, given: str | tuple[str | TextSource, ...]) -> list[TextSource]:
+        """Return the texts that `path` or `evaluation` names, with the common field where they have none of their own."""
+        each = (given,) if isinstance(given, str) else given
+        texts = [TextSource(path=text) if isinstance(text, str) else text for text in each]
+        return [text.model_copy(update={"field": text.field or self.field}) for text in texts]
 
 
 class ScoringConfig(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 from anyblock.calibration.batches import Batches
 from anyblock.calibration.packing import NOTHING, Around, tokenize
 from anyblock.calibration.text import read_text
-from anyblock.calibration.tokenizer import load_tokenizer
+from anyblock.calibration.tokenizer import load_tokenizer, written
 from anyblock.checkpoint.hub import resolve_model
 from anyblock.errors import UsageError
 from anyblock.evaluation.metrics import TokenMetrics
@@ -33,6 +34,7 @@ def evaluate(
     data: Data,
     teacher: Model | None = None,
     tokenizer: Any | None = None,
+    field: str | None = None,
     block_size: int | None = None,
     stride: int | None = None,
     max_tokens: int | None = None,
@@ -51,10 +53,11 @@ def evaluate(
     Args:
         model: a Hugging Face directory, a subblock checkpoint, a child, as text also a hub id, or a loaded model, which
             is run where it is.
-        data: a text file (`.jsonl` with a `text` field, too), token ids `[tokens]` that are cut into windows with nothing
+        data: a file or folder of text (see `read_text`), token ids `[tokens]` that are cut into windows with nothing
             put in front of them, or sequences `[sequences, block_size]` that are used as they are.
         teacher: what to compare with.
         tokenizer: a tokenizer or a directory with one; None takes the one in the model's directory.
+        field: of JSON and tables, the field with the text or the conversation; see `read_text`.
         block_size: tokens of one window; None is 1024, or the models' context or the whole text if that is shorter.
         stride: tokens from one window to the next; None for windows that do not overlap.
         max_tokens: use at most so many tokens of the text.
@@ -70,7 +73,7 @@ def evaluate(
     model, teacher = _found(model), None if teacher is None else _found(teacher)
     source = _tokenizer(tokenizer, model) if isinstance(data, str | Path) else None
     around = Around.of(source) if source is not None else data.around if isinstance(data, Batches) else None
-    tokens = _tokens(data, source, max_tokens)
+    tokens = _tokens(data, source, max_tokens, field, progress)
     if tokens.dim() == 2 and (stride is not None or block_size is not None):
         raise UsageError(
             "block_size and stride are given with sequences of tokens", expected="a text or flat token ids"
@@ -121,9 +124,14 @@ def _tokenizer(given: Any | None, model: Model) -> Any:
     return load_tokenizer(found) if isinstance(found, str | Path) else found
 
 
-def _tokens(data: Data, tokenizer: Any | None, max_tokens: int | None) -> torch.Tensor:
+def _tokens(
+    data: Data, tokenizer: Any | None, max_tokens: int | None, field: str | None, progress: Progress
+) -> torch.Tensor:
     if isinstance(data, str | Path):
-        return tokenize(read_text(data), tokenizer, max_tokens=max_tokens)
+        text = read_text(data, field=field, chat=partial(written, tokenizer=tokenizer))
+        for note in text.notes:
+            progress.note(note)
+        return tokenize(text, tokenizer, max_tokens=max_tokens)
     ids = data.ids if isinstance(data, Batches) else data
     if max_tokens is None:
         return ids

@@ -92,6 +92,8 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     check_reachable(costed, config.search.bounds(), later=measured_bounds(config))
     plans = hook_plans(config, source)
     data = TokenData(config, source, run)
+    for note in data.notes:
+        progress.note(note)
     require_run_space(run.path, output, source, narrow, config.search.bounds(), costed.reference)
     with run.locked():
         write_bytes_atomic(run.path / "run.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())).encode())

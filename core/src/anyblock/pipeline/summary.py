@@ -75,7 +75,7 @@ def summarise(
 def _command(config: RunConfig) -> str:
     budgets = [f"--budget {cost}={value}" for cost, value in config.search.budget.items()]
     return shlex.join(["anyblock", "compress", config.model, config.output, *" ".join(budgets).split()]) + (
-        f" --data {shlex.quote(config.data.path)}" if config.data.path else ""
+        f" --data {shlex.quote(config.data.path)}" if isinstance(config.data.path, str) else ""
     )
 
 

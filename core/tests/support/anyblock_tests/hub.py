@@ -1,4 +1,4 @@
-"""A small hub on this machine: as much of the Hugging Face hub's protocol as `huggingface_hub` speaks for models.
+"""A small hub on this machine: as much of the Hugging Face hub's protocol as is spoken for models, and to read data sets.
 
 Repositories have branches and commits; a commit is a whole snapshot, made in one request or not at all. Files of 1 KiB and
 more go through the LFS protocol (batch, then one PUT each) as they do on the real hub, smaller ones inside the commit.
@@ -130,6 +130,10 @@ class Request:
             self.receive(parts[1])
         elif parts[:2] == ["api", "models"]:
             self.in_repository("/".join(parts[2:4]), parts[4:] or ["revision", "main"])
+        elif parts[:2] == ["api", "datasets"]:
+            self.in_repository("datasets/" + "/".join(parts[2:4]), parts[4:] or ["revision", "main"])
+        elif parts[0] == "datasets" and parts[3:4] == ["resolve"]:
+            self.in_repository("/".join(parts[:3]), parts[3:])
         elif len(parts) > 3 and parts[2] == "resolve":
             self.in_repository("/".join(parts[:2]), parts[2:])
         elif parts[2:] == ["info", "lfs", "objects", "batch"]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.calibration.batches import Batches
-from anyblock.calibration.packing import IGNORED, Around, pack_text, require_varied
-from anyblock.calibration.text import calibration_split, read_text
-from anyblock.calibration.tokenizer import load_tokenizer
-from anyblock.config.schema import RunConfig
+from anyblock.calibration.mixture import pack_mixture
+from anyblock.calibration.packing import IGNORED, Around, require_varied
+from anyblock.calibration.text import Text, calibration_split, read_text
+from anyblock.calibration.tokenizer import load_tokenizer, written
+from anyblock.config.schema import DataConfig, RunConfig, TextSource
 from anyblock.errors import UsageError
 from anyblock.modeling.runner import check_tokens
 from anyblock.pipeline.model_source import Source
@@ -23,6 +26,38 @@ _AROUND: Final = ("before", "after")
 _FILE = "tokens.safetensors"
 _PACKING: Final = "what the tokenizer puts in front of a text is in front of every window"
 """A run that packed text in another way packs it anew."""
+
+
+_Texts = list[tuple[str, Text, float]]
+"""Name, content and weight of each."""
+
+
+class _Tokenizer:
+    """The model's tokenizer, loaded when it is first needed."""
+
+    def __init__(self, path: Path, *, trust_remote_code: bool) -> None:
+        self._path = path
+        self._trust = trust_remote_code
+
+    @cached_property
+    def loaded(self) -> Any:
+        return load_tokenizer(self._path, trust_remote_code=self._trust)
+
+    def chat(self, messages: list[dict[str, str]]) -> str:
+        """Write a conversation with the model's template; of a model without one, its turns on lines of their own."""
+        return written(messages, self.loaded)
+
+
+def _read(settings: DataConfig, given: str | tuple[str | TextSource, ...], tokenizer: _Tokenizer) -> _Texts:
+    sources = settings.sources(given)
+    return [
+        (source.path, read_text(source.path, field=source.field, chat=tokenizer.chat), source.weight)
+        for source in sources
+    ]
+
+
+def _facts(texts: _Texts) -> list[list[Any]]:
+    return [[text.content, text.starts, *([weight] if len(texts) > 1 else [])] for _, text, weight in texts]
 
 
 class TokenData:
@@ -43,37 +78,44 @@ class TokenData:
         settings = config.data
         if settings.path is None:
             raise UsageError("no calibration text", expected="a text file", hint="give one with --data FILE")
-        text = read_text(settings.path)
-        evaluation = None if settings.evaluation is None else read_text(settings.evaluation)
+        tokenizer = _Tokenizer(source.path, trust_remote_code=config.trust_remote_code)
+        texts = _read(settings, settings.path, tokenizer)
+        evaluation = None if settings.evaluation is None else _read(settings, settings.evaluation, tokenizer)
         tokenizer_files = sorted(path for path in source.path.iterdir() if path.is_file() and "token" in path.name)
         self._run = run
         self._batch_size = settings.batch_size
         self._stage = run.stage(
             STAGE,
             {
-                "settings": settings.model_dump(mode="json", exclude={"path", "evaluation", "batch_size"}),
-                "text": digest([None if part is None else [part.content, part.starts] for part in (text, evaluation)]),
+                "settings": settings.model_dump(mode="json", exclude={"path", "evaluation", "field", "batch_size"}),
+                "text": digest([None if part is None else _facts(part) for part in (texts, evaluation)]),
                 "tokenizer": {path.name: file_digest(path) for path in tokenizer_files},
                 "packing": _PACKING,
             },
         )
         self._packed: dict[str, torch.Tensor] = {}
+        self.notes = [note for _, text, _ in [*texts, *(evaluation or ())] for note in text.notes]
+        """What was read and left out, a line each."""
         if self._stage.skipped:
             return
         import torch
 
-        tokenizer = load_tokenizer(source.path, trust_remote_code=config.trust_remote_code)
-        around = Around.of(tokenizer)
+        around = Around.of(tokenizer.loaded)
         if evaluation is None:
-            text, evaluation = calibration_split(text, 1 - settings.held_out)
-        calibration = pack_text(text, tokenizer, settings.block_size, max_tokens=settings.calibration_tokens)
-        self._packed = {
-            "calibration": calibration,
-            "scoring": Batches(calibration).spread(settings.scoring_tokens).ids.contiguous(),
-            "evaluation": pack_text(evaluation, tokenizer, settings.block_size, max_tokens=settings.evaluation_tokens),
-        }
+            cut = [(name, *calibration_split(text, 1 - settings.held_out), weight) for name, text, weight in texts]
+            texts = [(name, first, weight) for name, first, _, weight in cut]
+            evaluation = [(name, last, weight) for name, _, last, weight in cut]
+        packed: dict[str, torch.Tensor] = {}
+        for part, given, most in (
+            ("calibration", texts, settings.calibration_tokens),
+            ("evaluation", evaluation, settings.evaluation_tokens),
+        ):
+            packed[part], notes = pack_mixture(given, tokenizer.loaded, settings.block_size, max_tokens=most)
+            self.notes += [f"{part}: {note}" for note in notes]
+        scoring = Batches(packed["calibration"]).spread(settings.scoring_tokens).ids.contiguous()
+        self._packed = {"calibration": packed["calibration"], "scoring": scoring, "evaluation": packed["evaluation"]}
         for part, ids in self._packed.items():
-            check_tokens(ids, getattr(source.text_config, "vocab_size", None), tokenizer=tokenizer)
+            check_tokens(ids, getattr(source.text_config, "vocab_size", None), tokenizer=tokenizer.loaded)
             labels = around.labels(ids)
             require_varied(labels[labels != IGNORED], f"the {part} text")
         for name, special in zip(_AROUND, (around.before, around.after), strict=True):

@@ -42,7 +42,7 @@ GUIDE_KEYS: Final[Mapping[str, Key]] = {
         doc="Checked where the model is on this machine: it must be the model's own `model_type`. `mistral_small`, "
         "`nemotron_h_v2` and `qwen3_vl` stand for `mistral`, `nemotron_h` and `qwen3_vl_moe`."
     ),
-    "dataset_path": Key("data.path", "A text file, not a folder of a data set."),
+    "dataset_path": Key("data.path", "A file or folder of text, or of a data set that was saved on disk."),
     **_ignored(PATHS, "teacher_dir", "replacement_library_path"),
     **_ignored(DEVICES, "nccl_timeout_minutes"),
     **_ignored("it is about the reference's logging", "hydra"),
