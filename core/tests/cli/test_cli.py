@@ -62,6 +62,23 @@ SMALL = [
 ]
 
 
+def test_a_tilde_is_the_home_folder_everywhere(
+    llama_dir: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell leaves it alone in `--data=~/text` and `run_dir=~/run`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    budget = ("--budget", "params=0.8x", "evaluation.enabled=false")
+    assert run("convert", llama_dir, "~/teacher") == 0
+    assert run("compress", "~/teacher", "~/child", *budget, "--data", "~/text.txt", "run_dir=~/run", *SMALL) == 0
+    assert run("compress", "~/teacher", "~/other", *budget, "--data", "~/text.txt", "--run", "~/run2", *SMALL) == 0
+    assert run("search", "~/run", "--budget", "params=0.9x") == 0
+    assert run("export", "~/child", "~/exported", "--format", "transformers") == 0
+    assert run("evaluate", "~/child", "--teacher", "~/teacher", "--data", "~/text.txt", "--block-size", 16) == 0
+    expected = {"teacher", "child", "other", "run", "run2", "exported", "text.txt"}
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == expected
+
+
 def test_a_user_goes_from_model_to_child(
     llama_dir: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anyblock.cli.options import Data, Overwrite
+from anyblock.cli.options import Data, Overwrite, home
 from anyblock.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ def compress(
         typer.Option("--budget", help="For instance params=0.8x, params=100M, memory=2.5GiB. May be repeated."),
     ] = None,
     data: Data = None,
-    run: Annotated[Path | None, typer.Option("--run", help="The run folder; OUT.run when not given.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="FOLDER", help="The run folder; OUT.run when not given.", parser=home),
+    ] = None,
     hook: Annotated[str | None, typer.Option(help="Importance hook that ranks ffn channels, by name.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = None,
     dtype: Annotated[str | None, typer.Option(help="What is computed in: float32, bfloat16, float16, or auto.")] = None,
@@ -81,14 +84,16 @@ def compress(
 
 def _is_override(text: str) -> bool:
     key, equals, _ = text.partition("=")
-    return text.startswith("~") or (bool(equals) and all(part.isidentifier() for part in key.lstrip("+").split(".")))
+    if text.startswith("~"):
+        return "/" not in text  # `~key` takes a key out, `~/model` is a place
+    return bool(equals) and all(part.isidentifier() for part in key.lstrip("+").split("."))
 
 
 def _places(places: list[str]) -> tuple[Path | None, dict[str, str]]:
     if len(places) == 2:
         return None, {"model": places[0], "output": places[1]}
     if len(places) == 1 and Path(places[0]).suffix in (".yaml", ".yml"):
-        return Path(places[0]), {}
+        return home(places[0]), {}
     raise UsageError(
         f"compress got {len(places)} places: {' '.join(places) or 'none'}", expected="a .yaml file, or MODEL and OUT"
     )

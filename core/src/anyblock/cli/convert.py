@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from anyblock.cli.options import Model, Overwrite, Revision, TrustRemoteCode
+from anyblock.cli.options import Model, Overwrite, Revision, TrustRemoteCode, home
 
 
 def convert(
     model: Model,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the subblock checkpoint goes.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the subblock checkpoint goes.", parser=home)],
     family: Annotated[str | None, typer.Option(help="The model_type; normally found in config.json.")] = None,
     revision: Revision = None,
     overwrite: Overwrite = False,

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def home(text: str) -> Path:
+    """Read a path; `~` is the home folder, also where no shell has put that in its place."""
+    return Path(text).expanduser()
+
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A Hugging Face directory, a subblock checkpoint or a hub id.")

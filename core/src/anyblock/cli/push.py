@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from anyblock.cli.options import home
+
 
 def push(
-    child: Annotated[Path, typer.Argument(metavar="CHILD", help="A child, or any subblock checkpoint.")],
+    child: Annotated[Path, typer.Argument(metavar="CHILD", help="A child, or any subblock checkpoint.", parser=home)],
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository; made when it is missing.")],
     format_name: Annotated[
         str | None,
@@ -18,7 +20,10 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option(help="A branch, made when it is missing.")] = None,
     message: Annotated[str | None, typer.Option("--message", "-m", help="The commit's message.")] = None,
-    run: Annotated[Path | None, typer.Option("--run", help="The run folder; CHILD.run when not given.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="FOLDER", help="The run folder; CHILD.run when not given.", parser=home),
+    ] = None,
     base_model: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="The teacher on the hub; from the run when not given.")
     ] = None,

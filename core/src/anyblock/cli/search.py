@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
-from anyblock.cli.options import Json, Overwrite
+from anyblock.cli.options import Json, Overwrite, home
 from anyblock.errors import UsageError
 
 
 def search(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder of a finished `anyblock compress`.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The run folder of a finished `anyblock compress`.", parser=home)
+    ],
     budget: Annotated[
         list[str] | None,
         typer.Option("--budget", help="For instance params=0.7x; the run's own when not given. May be repeated."),
@@ -34,7 +36,10 @@ def search(
         typer.Option("--sweep", help="One budget, several values: params=0.9x,0.8x. Writes CSV, JSON, plot."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the sweep; RUN/sweep-COST when not given.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FOLDER", help="Folder for the sweep; RUN/sweep-COST when not given.", parser=home
+        ),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,

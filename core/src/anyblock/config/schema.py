@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from anyblock.config.budget import THROUGHPUT, Bound, as_latency, merge_entries, parse_bound
@@ -15,6 +16,8 @@ from anyblock.contract.settings import Fraction, Names, Positive, Section
 from anyblock.errors import ConfigError
 
 _S = TypeVar("_S", bound=Section)
+UserPath = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A path, in which `~` is the home folder."""
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """`auto` is what the checkpoint itself says."""
 
@@ -241,8 +244,8 @@ class RunConfig(Section):
     model: str = Field(
         min_length=1, description="The teacher: a Hugging Face directory, a subblock checkpoint or a hub id."
     )
-    output: str = Field(min_length=1, description="The child's directory.")
-    run_dir: str | None = Field(
+    output: UserPath = Field(min_length=1, description="The child's directory.")
+    run_dir: UserPath | None = Field(
         default=None, description="Folder for stages, scores, solutions and the report. `null`: `OUTPUT.run` beside it."
     )
     revision: str | None = Field(default=None, description="Revision of a hub id.")
