@@ -39,7 +39,7 @@ def small_child(folder: Path) -> Path:
 
 
 def measured(model: Any, ids: torch.Tensor) -> tuple[float, float]:
-    """Return the ms of processor time of one prefill, and of one decoding step behind it."""
+    """Return the ms of processor time of one prefill, and of one decoding step after it."""
     begin = time.process_time()
     out = model(ids, use_cache=True, logits_to_keep=1)
     between = time.process_time()

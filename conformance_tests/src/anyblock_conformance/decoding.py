@@ -31,7 +31,7 @@ def cached_logits(model: Any, ids: torch.Tensor, steps: tuple[int, ...]) -> torc
 def workable_steps(model: Any, ids: torch.Tensor) -> tuple[int, ...] | None:
     """Return in which steps a stock model decodes with a cache: one of several tokens among them if it takes such a one.
 
-    Some take one token at a time behind a prompt: others are refused (CPM-Ant, ProphetNet) or computed otherwise
+    Some take one token at a time after a prompt: others are refused (CPM-Ant, ProphetNet) or computed otherwise
     (RecurrentGemma). Where no steps give what the model computes without a cache, those that it takes are returned; None
     of a model that does not decode at all.
     """

@@ -63,7 +63,7 @@ def planted_subject(subject: Subject, kind: str) -> Planted | None:
 
 
 def _columns(module: nn.Module, units: int) -> torch.Tensor | None:
-    """Return a view `[rows, units, …]` of the weights behind the units, through which they can be changed."""
+    """Return a view `[rows, units, …]` of the weights after the units, through which they can be changed."""
     own: Any = getattr(module, "weight", None)
     if isinstance(own, torch.Tensor) and own.dim() == 2:
         inputs = own.t() if isinstance(module, nn.Linear) else own

@@ -1,7 +1,7 @@
 """Published models, by their configuration alone: an adapter's numbers for them are the published ones.
 
 No weight is needed. transformers says which tensors the checkpoint has and in which shapes; a file with such a header and
-nothing but holes behind it stands for the real one.
+nothing but holes after it stands for the real one.
 """
 
 from __future__ import annotations

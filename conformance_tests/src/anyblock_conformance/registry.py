@@ -31,7 +31,7 @@ MODULES: Final = (
 
 @cache
 def all_checks() -> tuple[Check, ...]:
-    """Return every check, level by level; a check comes behind those that it depends on.
+    """Return every check, level by level; a check comes after those that it depends on.
 
     Raises:
         ValueError: two checks have one id, or a check depends on one that does not come before it.

@@ -39,10 +39,10 @@ def check_buffers(subject: Subject) -> None:
 def check_call_order(subject: Subject) -> None:
     """In one forward pass the named modules run in this order: embedding, layer 0, layer 1 … final norm, head.
 
-    Why: hidden states are taken behind the embedding, between layers and behind the final norm. With another module, or
+    Why: hidden states are taken after the embedding, between layers and after the final norm. With another module, or
     another order of layers, scores are computed on something else.
 
-    How to fix: give the path of the norm that runs behind the last layer, and layer paths by index.
+    How to fix: give the path of the norm that runs after the last layer, and layer paths by index.
     """
     model, family = stock_copy(subject), subject.family
     paths = [family.input_embedding_name(), *(family.layer_block_name(i) for i in range(subject.num_layers))]

@@ -131,7 +131,7 @@ def _check_useless(
     ids = _tokens(subject)
     child, expected = logits(child_model(subject, chosen, orders), ids), logits(subject.stock, ids)
     if any(_spanned_by_a_norm(subject, mixin, layer) for layer in useless):
-        # A norm over all units sees those that are useless behind it: without them it scales the others anew.
+        # A norm over all units sees those that are useless after it: without them it scales the others anew.
         with masked_teacher(subject, chosen, orders) as teacher:
             expected = logits(teacher, ids)
         nothing(

@@ -69,7 +69,7 @@ def check_many_layers(subject: Subject) -> None:
 
     Why: `layers.1.*` also matches `layers.10.mlp.up_proj.weight`. The tiny model does not show it, the first real one does.
 
-    How to fix: put an escaped dot behind the index: `rf"model\\.layers\\.{index}\\..+"`.
+    How to fix: put an escaped dot after the index: `rf"model\\.layers\\.{index}\\..+"`.
     """
     layers = subject.num_layers
     if layers > _OFFSET:

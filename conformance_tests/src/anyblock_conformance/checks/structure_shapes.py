@@ -93,7 +93,7 @@ def check_overrides(subject: Subject) -> None:
 
 
 def _together(subject: Subject, module: str) -> tuple[int, ...]:
-    """Return the shape of the stored tensors of one parameter behind each other, as when uneven parts of it are stored."""
+    """Return the shape of the stored tensors of one parameter one after the other, as when uneven parts of it are stored."""
     own = [subject.names[name].sizes or () for name, whole in subject.module_names.items() if whole == module]
     return (sum(sizes[0] for sizes in own if sizes), *(own[0][1:] if len({sizes[1:] for sizes in own}) == 1 else ()))
 

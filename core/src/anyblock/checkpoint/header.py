@@ -186,6 +186,6 @@ def _check_coverage(tensors: Mapping[str, TensorEntry], position: int, size: int
         position, before = entry.end, f"tensor {shown(name)}"
     if position != size:
         raise CheckpointError(
-            f"{file}: {size - position:,} bytes behind {before} belong to no tensor",
-            expected="nothing behind the last tensor",
+            f"{file}: {size - position:,} bytes after {before} belong to no tensor",
+            expected="nothing after the last tensor",
         )

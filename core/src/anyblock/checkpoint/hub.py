@@ -50,7 +50,7 @@ def resolve_model(model: str, *, revision: str | None = None, patterns: Iterable
 
     Args:
         model: a directory or a hub id, `owner/name` or `owner/name@revision`. A directory of that name comes first.
-        revision: branch, tag or commit on the hub; None is the one behind `@`, or the main branch.
+        revision: branch, tag or commit on the hub; None is the one after `@`, or the main branch.
         patterns: which files are downloaded.
 
     Raises:

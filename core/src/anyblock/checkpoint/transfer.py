@@ -75,7 +75,7 @@ def _read_write(source: int, target: int, start: int, position: int, length: int
 
 
 def write_all(data: bytes | memoryview, target: int, position: int) -> int:
-    """Write data into an open file at `position`, and return the position behind it."""
+    """Write data into an open file at `position`, and return the position after it."""
     view = memoryview(data)
     while view:
         written = os.pwrite(target, view[:CHUNK], position)
@@ -133,10 +133,10 @@ class Copier:
                     self._check_unchanged(path, descriptor)
 
     def copy(self, ranges: Iterable[ByteRange], target: int, position: int) -> int:
-        """Copy the ranges one behind the other into the open file `target`, from `position` on.
+        """Copy the ranges one after the other into the open file `target`, from `position` on.
 
         Returns:
-            The position behind the last byte.
+            The position after the last byte.
 
         Raises:
             CheckpointError: a source is missing, was changed since it was checked, or is shorter than its range.
@@ -153,7 +153,7 @@ class Copier:
         return position
 
     def put(self, data: memoryview, target: int, position: int) -> int:
-        """Write data that is in memory, and return the position behind it.
+        """Write data that is in memory, and return the position after it.
 
         Raises:
             OSError: the target cannot be written.

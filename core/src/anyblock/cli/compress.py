@@ -48,7 +48,7 @@ def compress(
 ) -> None:
     """Make a smaller child of a model under a budget. Started again, it continues where it stopped.
 
-    Every key of the configuration can be set as KEY=VALUE behind the other arguments, for instance
+    Every key of the configuration can be set as KEY=VALUE after the other arguments, for instance
     pruning.ffn.sizes=[0.25,0.5].
     """
     from anyblock.config import load_config

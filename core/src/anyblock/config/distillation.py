@@ -10,7 +10,7 @@ from anyblock.contract.settings import Positive, Section
 class BlockDistillationConfig(Section):
     """Block-local distillation: every changed layer is trained by itself to give the teacher's output of that layer."""
 
-    enabled: bool = Field(default=False, description="Train the changed layers one by one, behind the repair.")
+    enabled: bool = Field(default=False, description="Train the changed layers one by one, after the repair.")
     epochs: Positive = Field(default=2, description="Passes over the calibration text, at most.")
     learning_rate: float = Field(default=1e-3, gt=0, description="Of AdamW, at its height; it falls to 0 by a cosine.")
     batch_size: Positive = Field(default=1, description="Sequences in one training step.")

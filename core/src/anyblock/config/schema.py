@@ -101,7 +101,7 @@ class ScoringConfig(Section):
     method: Literal["auto", "exact", "estimated"] = Field(
         default="auto",
         description=(
-            "`exact`: the rest of the model runs behind every candidate. `estimated`: gradients predict the KL from the "
+            "`exact`: the rest of the model runs after every candidate. `estimated`: gradients predict the KL from the "
             "layer's own output, a sample is scored exactly and the rest corrected by it. `auto`: `estimated` for `kl`, "
             "`exact` for the other metrics."
         ),
@@ -124,7 +124,7 @@ class SearchConfig(Section):
         description=(
             "What the child may cost: `{cost: value}` or a list of `COST=VALUE`. A value is a number with or without "
             "a unit (`2.5GiB`, `7B`, `12ms`, `500tok/s`), a share of the teacher (`0.8x`, `80%`), a range (`40..100`), "
-            "or one of these behind `>=` or `<=`."
+            "or one of these after `>=` or `<=`."
         ),
     )
     batch: Positive = Field(default=1, description="Sequences served at once, for memory, latency and throughput.")

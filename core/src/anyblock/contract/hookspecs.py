@@ -122,7 +122,7 @@ class FamilySpec:
 
     @hookspec(firstresult=True)
     def final_norm_name(self) -> str:  # type: ignore[empty-body]
-        """Return the module path of the norm behind the last layer, for instance `model.norm`; `""` where there is none."""
+        """Return the module path of the norm after the last layer, for instance `model.norm`; `""` where there is none."""
 
     @hookspec(firstresult=True)
     def layer_block_name(self, index: int) -> str:  # type: ignore[empty-body]
@@ -225,7 +225,7 @@ class FamilySpec:
         descriptor's attribute `model_type` names the family.
 
         Args:
-            model_type: as `config.json` names it, or what stands behind `auto:`.
+            model_type: as `config.json` names it, or what stands after `auto:`.
             model: a folder or hub id whose own configuration may be looked at; None where there is none.
 
         Raises:

@@ -32,7 +32,7 @@ _RESULTS: Final = {
 
 @dataclass(frozen=True)
 class Kept:
-    """What one decoder layer keeps for the tokens behind those it has seen.
+    """What one decoder layer keeps for the tokens after those it has seen.
 
     Attributes:
         tensors: the keys, values and states of all sequences.
@@ -77,7 +77,7 @@ def measured_caches(model: Any, layers: Sequence[nn.Module]) -> list[CacheSpec]:
 
 @torch.no_grad()
 def kept_by_layers(model: Any, layers: Sequence[nn.Module], ids: torch.Tensor) -> list[Kept]:
-    """Run a model on tokens and return what each of its decoder layers keeps for the tokens behind them.
+    """Run a model on tokens and return what each of its decoder layers keeps for the tokens after them.
 
     It is kept in the layer's part of the cache, or as attributes of its modules (RecurrentGemma), which are put back to what
     they were. A model without any cache (GPT) keeps nothing and computes everything again.
@@ -116,7 +116,7 @@ def kept_by_layers(model: Any, layers: Sequence[nn.Module], ids: torch.Tensor) -
 
 
 def run_with_cache(model: Any, ids: torch.Tensor, cache: Any = None) -> tuple[Any, Any]:
-    """Run a model on tokens behind those that a cache has seen; returns what it returns, and the cache behind them.
+    """Run a model on tokens after those that a cache has seen; returns what it returns, and the cache after them.
 
     A model that takes a cache and returns none (RecurrentGemma) is given one, as `generate` does.
 

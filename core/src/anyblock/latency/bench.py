@@ -35,7 +35,7 @@ class ModelSpeed:
             attention of the CPU. A multiplication and an addition are two.
         parameters: elements of all parameters; tied ones count once.
         weight_bytes: what they take.
-        cache_bytes: the key-value cache behind the prompts and all generated tokens but the last.
+        cache_bytes: the key-value cache after the prompts and all generated tokens but the last.
     """
 
     first_token: Timing
@@ -156,7 +156,7 @@ class _Session:
         return int(counter.get_total_flops())
 
     def decode(self) -> Call:
-        """Return the decoding steps behind the prompts as a call that can be repeated."""
+        """Return the decoding steps after the prompts as a call that can be repeated."""
         first = self.forward(self.prompts, self.cache)
         return Call(partial(self._generate, first), restorer(self.cache))
 

@@ -179,7 +179,7 @@ class LayerwiseModel:
         return output
 
     def logits(self, hidden: torch.Tensor, batch: Batch, *, keep: slice | None = None) -> torch.Tensor:
-        """Send hidden states behind the last layer through the stock tail.
+        """Send hidden states after the last layer through the stock tail.
 
         Args:
             hidden: [batch, length, hidden].

@@ -76,7 +76,7 @@ class NoOpFFN(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return `Nothing` of the hidden states' shape, or as wide as is said, in the replaced module's form.
 
-        Where the module would return a state behind it, the state that it is given in the same place stays as it is.
+        Where the module would return a state after it, the state that it is given in the same place stays as it is.
         """
         found = in_form(nothing_like(hidden_states_of(args, kwargs), self.width), self.returns)
         if isinstance(found, tuple):

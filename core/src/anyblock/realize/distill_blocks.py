@@ -1,7 +1,7 @@
 """Block-local distillation: each changed layer of a child is trained by itself, on the inputs that it gets in the child.
 
 The target is what the teacher's layer gives at the same place of the text, so that a layer also learns to make up for what
-is gone before it. The loss of a token is `|child - teacher|^2 / |teacher|^2`: the norm behind the last layer makes a model
+is gone before it. The loss of a token is `|child - teacher|^2 / |teacher|^2`: the norm after the last layer makes a model
 indifferent to the size of its hidden states. After Puzzle (Bercovich et al. 2024, arXiv 2411.19146, section 3), where all
 blocks are trained on the teacher's inputs; here one at a time on the child's own.
 """

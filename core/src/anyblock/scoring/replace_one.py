@@ -1,4 +1,4 @@
-"""Exact scores: replace one subblock, run only the layers behind it."""
+"""Exact scores: replace one subblock, run only the layers after it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def score_candidates(
 ) -> None:
     """Score each candidate as the only change to the teacher.
 
-    The teacher runs once; its input of every layer is kept. A candidate at layer `i` then costs the layers behind `i`, its
+    The teacher runs once; its input of every layer is kept. A candidate at layer `i` then costs the layers after `i`, its
     share of layer `i` (`LayerOutputs`) and the head, never the layers before it. Results do not depend on `done`.
 
     Args:

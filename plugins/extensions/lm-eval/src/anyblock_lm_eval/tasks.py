@@ -26,7 +26,7 @@ class TaskScore:
 
     Attributes:
         task: the task's name.
-        metric: lm_eval's name of it, with a filter's name behind a comma where there is one.
+        metric: lm_eval's name of it, with a filter's name after a comma where there is one.
         values: by model.
         errors: standard errors by model, of models for which lm_eval has one.
         higher_is_better: what the task says.

@@ -40,7 +40,7 @@ class DeepseekV3Descriptor(BlockScaledStorage, SparseDescriptor):
     """DeepSeek-V3, R1 and models of that layout: latent attention, dense first layers, routed and shared experts.
 
     The router chooses among groups of experts first and has a correction bias. FP8 checkpoints are converted to the
-    model's dtype. Layers behind the last one predict further tokens; transformers leaves them out.
+    model's dtype. Layers after the last one predict further tokens; transformers leaves them out.
     """
 
     decoder_layer = "transformers.models.deepseek_v3.modeling_deepseek_v3.DeepseekV3DecoderLayer"

@@ -24,7 +24,7 @@ _LAYERS: Final = ["sliding_attention", "full_attention", "sliding_attention"]
 
 
 class Gemma2Descriptor(DenseDescriptor):
-    """Gemma 2: a norm before and one behind each half, soft-capped logits, sliding-window and full layers by turns."""
+    """Gemma 2: a norm before and one after each half, soft-capped logits, sliding-window and full layers by turns."""
 
     decoder_layer = "transformers.models.gemma2.modeling_gemma2.Gemma2DecoderLayer"
     attention_norms = ("input_layernorm", "post_attention_layernorm")

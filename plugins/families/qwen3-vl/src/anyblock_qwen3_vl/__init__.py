@@ -43,7 +43,7 @@ _TINY: Final[dict[str, Any]] = {
 class Qwen3VLDescriptor(DenseDescriptor):
     """Qwen3-VL 2B to 32B: only the language model is compressed, and what sees images is kept as it is.
 
-    Features of the vision tower are added behind the first layers of the language model; no layer is ever taken out of the
+    Features of the vision tower are added after the first layers of the language model; no layer is ever taken out of the
     model, so they stay where they belong.
     """
 

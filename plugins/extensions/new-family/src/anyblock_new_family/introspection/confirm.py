@@ -22,7 +22,7 @@ from anyblock_new_family.introspection.model import TinyModel
 
 _TOLERANCE: Final = 1e-4
 _STEPS: Final = ((5, 1, 1, 2, 1, 1, 1), (5, *[1] * 7))
-"""In which steps models are tried to decode: some compute several tokens behind a prompt otherwise (RecurrentGemma)."""
+"""In which steps models are tried to decode: some compute several tokens after a prompt otherwise (RecurrentGemma)."""
 
 
 class Trial:

@@ -13,7 +13,7 @@ from anyblock_new_family.introspection.tiny import TinyConfig
 
 @dataclass(frozen=True)
 class MixinCall:
-    """A function of `anyblock.pruning.layouts` with its arguments behind the layer's prefix, and the kinds it gives."""
+    """A function of `anyblock.pruning.layouts` with its arguments after the layer's prefix, and the kinds it gives."""
 
     function: str
     arguments: Mapping[str, Any]

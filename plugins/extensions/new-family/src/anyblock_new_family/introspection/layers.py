@@ -30,7 +30,7 @@ class LayerList:
     Attributes:
         path: module path of the list, `model.layers`.
         runs: every layer with its call.
-        before, after: paths of the modules that ran in front of the first and behind the last layer, in order.
+        before, after: paths of the modules that ran in front of the first and after the last layer, in order.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""Checkpoint names: those of every layer, and those in front of and behind the layers."""
+"""Checkpoint names: those of every layer, and those in front of and after the layers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def layers_prefix(tiny: TinyModel, path: str) -> str:
     """Return the path of the layers in checkpoint names.
 
     Raises:
-        UnsupportedModelError: the layers' tensors have no common prefix with the layer's number behind it.
+        UnsupportedModelError: the layers' tensors have no common prefix with the layer's number after it.
     """
     found = set()
     for name, module in tiny.names.items():
@@ -85,7 +85,7 @@ def stored_names(tiny: TinyModel, path: str) -> list[dict[str, str]]:
 
 
 def outer_names(tiny: TinyModel, listed: LayerList, head: str) -> OuterNames:
-    """Return the names outside of the layers, sorted by whether their modules run in front of or behind the layers."""
+    """Return the names outside of the layers, sorted by whether their modules run in front of or after the layers."""
     before, behind, extra = list[str](), list[str](), list[str]()
     shared = owners_of(tiny.model)
     for name, module in tiny.names.items():
