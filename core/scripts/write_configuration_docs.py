@@ -37,7 +37,7 @@ search:
 
 ## How a file is read
 
-- **Overrides** come behind the other arguments. `pruning.ffn.sizes=[0.25,0.5]` sets a key; the value is YAML, and a
+- **Overrides** come after the other arguments. `pruning.ffn.sizes=[0.25,0.5]` sets a key; the value is YAML, and a
   mapping is merged into the one that is there. `~data.evaluation` deletes a key, so that its default applies.
   Overrides win over options, and options over the file.
 - **Interpolation.** `${data.path}` stands for the value of another key, named from the top. The environment cannot be
