@@ -92,7 +92,7 @@ def test_a_refinement_that_is_stopped_in_any_round_ends_like_one_that_is_not(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
     settings["model"] = str(Path(__file__).parents[1] / "assets" / "tiny-llama")
-    settings["pruning"] = {"ffn": {"sizes": [0.25, 0.5, 0.75]}}
+    settings["pruning"] = {"ffn": {"sizes": [0.25, 0.5, 0.75], "hook": "IterativeChannelContributionHook"}}
     settings["search"] = {"budget": {"params": "0.5x"}, "refine_rounds": 4}
     whole, task = StopAfter(10**9, "Measuring exchanges"), "Measuring exchanges"
     run = compress(config_of(settings), progress=whole).run
