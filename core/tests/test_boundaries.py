@@ -6,9 +6,9 @@ The layers inside core are contracts in the root `pyproject.toml` (`nox -s contr
 from __future__ import annotations
 
 import ast
-import re
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
