@@ -214,9 +214,12 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["workspace"])
 def numerics(session: nox.Session) -> None:
-    """Run the quick tests that compare computed numbers, under two instruction sets whose sums are rounded differently."""
-    for capability in ("default", "avx2"):
-        chosen = ("-n", "2", "-m", "numerical and not slow", *session.posargs)
+    """Run the quick tests that compare computed numbers with other instructions, whose sums are rounded differently.
+
+    After `--` stand those to run them with, of `default` and `avx2`; without any it is both.
+    """
+    for capability in session.posargs or ("default", "avx2"):
+        chosen = ("-n", "2", "-m", "numerical and not slow")
         session.run(shared(session, "pytest"), *chosen, env={**ONE_THREAD, "ATEN_CPU_CAPABILITY": capability})
 
 

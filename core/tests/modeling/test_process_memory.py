@@ -14,7 +14,6 @@ MANY = 64 << 20
 
 def test_this_process_takes_some_memory() -> None:
     total, _ = memory()
-    assert total is not None
     assert 1 << 20 < resident() < total
 
 
@@ -37,6 +36,5 @@ def test_the_peak_is_counted_from_the_reset_on() -> None:
 def test_without_proc_only_the_largest_peak_of_all_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_STATUS", "_CLEAR"):
         monkeypatch.setattr(process_memory, name, tmp_path / "absent" / "file")
-    assert resident() == 0
     assert not reset_peak_memory()
     assert (peak_memory() or 0) > 1 << 20

@@ -1,4 +1,4 @@
-"""How much memory this process holds, and giving it back, through the operating system alone; needs no torch."""
+"""How much memory this process holds, and giving it back; needs no torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 _CLEAR: Final = Path("/proc/self/clear_refs")
 _STATUS: Final = Path("/proc/self/status")
 _M_MMAP_THRESHOLD: Final = -3  # malloc.h
@@ -16,8 +18,8 @@ _LARGE: Final = 1 << 20
 
 
 def resident() -> int:
-    """Return the bytes of this process that are in memory, mapped files included; 0 where the system does not say."""
-    return _status("VmRSS") or 0
+    """Return the bytes of this process that are in memory, mapped files included."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def reset_peak_memory() -> bool:
@@ -34,8 +36,12 @@ def peak_memory() -> int | None:
 
     None on systems that do not say.
     """
-    if (found := _status("VmHWM")) is not None:
-        return found
+    try:
+        found = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    if found is not None:
+        return int(found[1]) << 10
     try:
         import resource
     except ImportError:  # Windows
@@ -60,11 +66,3 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)
-
-
-def _status(field: str) -> int | None:
-    try:
-        found = re.search(rf"^{field}:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found[1]) << 10 if found else None

@@ -1,40 +1,29 @@
-"""How much memory the machine has, from the operating system alone; needs no torch."""
+"""How much memory the machine leaves to this process; needs no torch."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-_MEMINFO: Final = Path("/proc/meminfo")
+import psutil
+
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 
 
-def memory() -> tuple[int | None, int | None]:
-    """Return total and available memory in bytes, within the limits of all control groups around it; None if unknown."""
-    total, available = _host_memory()
+def memory() -> tuple[int, int]:
+    """Return total and available memory in bytes, within the limits of all control groups around this process."""
+    host = psutil.virtual_memory()
+    total, available = host.total, host.available
     for folder in _control_groups():
         limit = next(filter(None, (_number(folder / name) for name in ("memory.max", "memory.limit_in_bytes"))), None)
         used = [_number(folder / name) for name in ("memory.current", "memory.usage_in_bytes")]
         usage = next((value for value in used if value is not None), None)
-        if limit is None or usage is None or (total is not None and limit >= total):
+        if limit is None or usage is None or limit >= total:
             continue
-        left = max(limit - usage + _reclaimable(folder), 0)
-        total, available = limit, left if available is None else min(available, left)
+        total, available = limit, min(available, max(limit - usage + _reclaimable(folder), 0))
     return total, available
-
-
-def _host_memory() -> tuple[int | None, int | None]:
-    if _MEMINFO.exists():
-        lines = dict(line.split(":", 1) for line in _MEMINFO.read_text(encoding="ascii").splitlines() if ":" in line)
-        found = [_kibibytes(lines.get(key)) for key in ("MemTotal", "MemAvailable")]
-        return found[0], found[1]
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
-    except (AttributeError, ValueError, OSError):
-        return None, None
 
 
 def _control_groups() -> Iterator[Path]:
@@ -65,10 +54,6 @@ def _reclaimable(folder: Path) -> int:
         return 0
     values = dict(line.split(maxsplit=1) for line in lines if " " in line)
     return int(values.get("total_inactive_file") or values.get("inactive_file") or 0)
-
-
-def _kibibytes(text: str | None) -> int | None:
-    return int(text.split()[0]) * 1024 if text else None
 
 
 def _number(path: Path) -> int | None:
