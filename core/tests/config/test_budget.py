@@ -66,6 +66,9 @@ def test_a_share_is_of_the_teacher() -> None:
         ("params", "inf", "is not a quantity"),
         ("params", "0", "the bound is 0"),
         ("params", "0x", "the bound is 0x"),
+        ("params", "0.8", "the bound is 0.8 parameters\n.*0.8x for a share of the teacher"),
+        ("params", "<=0.8", "the bound is 0.8 parameters"),
+        ("memory", ".5", "the bound is .5 bytes\n.*.5x for a share"),
         ("params", "1e999", "finite"),
         ("params", "100..40", "lower bound is above"),
         ("params", "0.9x..0.5x", "lower bound is above"),
@@ -89,6 +92,7 @@ def test_every_cost_has_a_unit_that_can_be_written() -> None:
 @settings(deadline=None, derandomize=True)
 @given(st.floats(1e-6, 1e15), st.sampled_from(["x", "", "K", "M", "B"]))
 def test_a_written_number_is_read_back(number: float, unit: str) -> None:
+    number = number if unit else max(number, 1.0)  # less than one parameter is refused
     factor = {"x": 1.0, "": 1.0, "K": 1e3, "M": 1e6, "B": 1e9}[unit]
     assert parse_bound("params", f"{number!r}{unit}").upper == Quantity(number * factor, relative=unit == "x")
 

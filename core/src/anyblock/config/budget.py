@@ -23,6 +23,8 @@ _UNITS: Final[dict[str, dict[str, float]]] = {
     "tokens/s": {"tok/s": 1.0, "/s": 1.0},
 }
 """`{base unit: {unit: factor}}`; a base unit that is not here is a count."""
+_WHOLE: Final = ("parameters", "bytes")
+"""Units of which less than one is no bound that anybody means: `params=0.8` is `params=0.8x` without its x."""
 THROUGHPUT: Final = "throughput"
 """Generated tokens a second. More is better, so a plain value is a lower bound; it follows from `latency`."""
 
@@ -183,6 +185,11 @@ def _quantity(text: str, base: str) -> Quantity:
     number = float(match.group(1))
     if not 0 < number < float("inf"):
         raise ConfigError(f"the bound is {text}", expected="a finite bound above 0")
+    if not unit and number < 1 and base in _WHOLE:
+        raise ConfigError(
+            f"the bound is {text} {base}",
+            expected=f"{text}x for a share of the teacher, or a number of {base} from 1 on",
+        )
     if unit in ("x", "%"):
         return Quantity(number / (100 if unit == "%" else 1), relative=True)
     return Quantity(number * units.get(unit, 1.0), relative=False)
