@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 from anyblock.version import VERSION
 
 if TYPE_CHECKING:
-    from anyblock.auto_model import register_auto_classes
+    from anyblock.auto_model import load_model, register_auto_classes
     from anyblock.conversion.convert import convert_model
     from anyblock.evaluation.evaluate import evaluate
     from anyblock.export.export import export_child
     from anyblock.family import get_family
-    from anyblock.modeling.load import load_model
     from anyblock.pipeline.compress import compress
     from anyblock.publish.push import push_child
 
@@ -39,7 +38,7 @@ _HOME = {
     "evaluate": "anyblock.evaluation.evaluate",
     "export_child": "anyblock.export.export",
     "get_family": "anyblock.family",
-    "load_model": "anyblock.modeling.load",
+    "load_model": "anyblock.auto_model",
     "push_child": "anyblock.publish.push",
     "register_auto_classes": "anyblock.auto_model",
 }

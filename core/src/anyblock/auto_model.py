@@ -1,14 +1,19 @@
 """transformers' `Auto` classes load children without remote code, exported or not, once they are told to.
 
+They are told by `register_auto_classes`, which `anyblock.load_model` calls, and never by an import.
+
 Everything that `AutoModelForCausalLM` and its like build goes through one function that picks the class for a configuration.
 """
 
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from anyblock.errors import UnsupportedModelError
+from anyblock.modeling import load
 
 
 def register_auto_classes() -> None:
@@ -48,3 +53,11 @@ def register_auto_classes() -> None:
         return getattr(modeling_anyblock, stock.__name__)
 
     auto_factory._get_model_class = class_for
+
+
+@functools.wraps(load.load_model)
+def load_model(path: Path | str, **options: Any) -> Any:
+    """See `anyblock.modeling.load.load_model`; from then on the `Auto` classes load what the model saves."""
+    with suppress(UnsupportedModelError):  # of transformers' classes, not of the model
+        register_auto_classes()
+    return load.load_model(path, **options)

@@ -83,6 +83,20 @@ assert not hasattr(auto_factory._get_model_class, "__wrapped__")
     run_python("-c", script, folder=tmp_path)
 
 
+def test_loading_a_model_registers(tmp_path, llama_dir):
+    script = """
+import sys
+from anyblock import load_model
+from transformers.models.auto import auto_factory
+assert not hasattr(auto_factory._get_model_class, "__wrapped__")
+load_model(sys.argv[1])
+assert hasattr(auto_factory._get_model_class, "__wrapped__")
+del auto_factory._get_model_class
+load_model(sys.argv[1])  # a transformers that cannot be taught is no reason to load nothing
+"""
+    run_python("-c", script, llama_dir, folder=tmp_path)
+
+
 def test_a_transformers_without_that_function_is_refused(monkeypatch):
     from anyblock import register_auto_classes
     from anyblock.errors import UnsupportedModelError
