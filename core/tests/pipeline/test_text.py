@@ -10,7 +10,7 @@ import pytest
 from anyblock import evaluate
 from anyblock.calibration import mixture
 from anyblock.config import RunConfig
-from anyblock.errors import InputError
+from anyblock.errors import InputError, OutputExistsError, UsageError
 from anyblock.pipeline.compress import CompressResult, compress
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages import data
@@ -155,3 +155,27 @@ def test_a_field_that_is_not_there_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=r"b\.json, record 1: no string under 'text'"):
         run(byte_settings, data=given)
     assert not Path(byte_settings["output"]).exists()
+
+
+def test_a_child_from_another_text_is_in_the_way_before_any_work(byte_settings: dict[str, Any], tmp_path: Path) -> None:
+    """Another text for the evaluation alone is not in the way."""
+    first = compress(RunConfig.model_validate(byte_settings))
+    other = tmp_path / "other.txt"
+    other.write_text("The river runs under the old bridge. " * 200)
+    again = compress(
+        RunConfig.model_validate({**byte_settings, "data": {**byte_settings["data"], "evaluation": str(other)}})
+    )
+    assert again.child.fingerprint() == first.child.fingerprint()
+    changed = {**byte_settings, "data": {**byte_settings["data"], "path": str(other)}}
+    before = {path: path.stat().st_mtime_ns for path in first.run.rglob("*")}
+    with pytest.raises(OutputExistsError, match="made it from another text"):
+        compress(RunConfig.model_validate(changed))
+    assert {path: path.stat().st_mtime_ns for path in first.run.rglob("*")} == before
+    assert compress(RunConfig.model_validate(changed), overwrite=True).child.path == first.child.path
+
+
+def test_one_batch_is_refused_before_any_work(byte_settings: dict[str, Any]) -> None:
+    given = {**byte_settings["data"], "calibration_tokens": 64, "scoring_tokens": 64}
+    with pytest.raises(UsageError, match="1 calibration batch is too few"):
+        compress(RunConfig.model_validate({**byte_settings, "data": given}))
+    assert not Path(byte_settings["output"] + ".run").exists()

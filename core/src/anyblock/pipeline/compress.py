@@ -21,6 +21,7 @@ from anyblock.pipeline.pinned import pin_model
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.adapt import Adapted, Adapting, adaptations
 from anyblock.pipeline.stages.candidates import CostedCandidates, keep_candidates, linear_places, plan_candidates
+from anyblock.pipeline.stages.child import STAGE as CHILD
 from anyblock.pipeline.stages.child import run_child
 from anyblock.pipeline.stages.data import TokenData
 from anyblock.pipeline.stages.evaluation import run_evaluation
@@ -35,6 +36,7 @@ from anyblock.pipeline.stages.search import check_reachable, chosen_candidates, 
 from anyblock.pipeline.stages.teacher import run_teacher
 from anyblock.pipeline.summary import summarise
 from anyblock.progress import SILENT, Progress
+from anyblock.realize.held_out import held_out_every
 from anyblock.realize.realize import inputs_hash_of
 
 if TYPE_CHECKING:
@@ -92,6 +94,13 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     check_reachable(costed, config.search.bounds(), later=measured_bounds(config))
     plans = hook_plans(config, source)
     data = TokenData(config, source, run)
+    if output.exists() and not overwrite and data.calibrates_anew and run.is_finished(CHILD):
+        raise OutputExistsError(
+            f"{output} is there already, and {run.path} made it from another text",
+            hint="choose another output, or pass --overwrite",
+        )
+    if adaptations(config, source.family):
+        held_out_every(data.calibration)
     for note in data.notes:
         progress.note(note)
     require_run_space(run.path, output, source, narrow, config.search.bounds(), costed.reference)

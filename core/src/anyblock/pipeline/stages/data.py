@@ -122,6 +122,21 @@ class TokenData:
             if special:
                 self._packed[name] = torch.tensor(special, dtype=torch.long)
 
+    @property
+    def calibrates_anew(self) -> bool:
+        """Whether the run was calibrated already, and on other tokens."""
+        return bool(self._packed) and self._run.is_finished(STAGE) and not self.calibration.ids.equal(self._kept().ids)
+
+    @property
+    def calibration(self) -> Batches:
+        """The batches for calibration, before anything is kept in the run."""
+        return Batches(self._packed["calibration"], self._batch_size) if self._packed else self._kept()
+
+    def _kept(self) -> Batches:
+        from safetensors.torch import load_file
+
+        return Batches(load_file(self._run.result(STAGE, _FILE))["calibration"], self._batch_size)
+
     def batches(self) -> dict[str, Batches]:
         """Return the batches of each part, kept in the run."""
         from safetensors.torch import load_file, save_file
