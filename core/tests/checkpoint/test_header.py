@@ -87,7 +87,7 @@ HEADERS = {
     "further field": ({"a": entry(pickle="x")}, b"\0" * 8, "'a' is described by"),
     "description that is a list": ({"a": [1]}, b"", "'a' is described by [1]"),
     "outside of the file": ({"a": entry()}, b"\0" * 7, "'a' ends at byte"),
-    "bytes behind": ({"a": entry()}, b"\0" * 9, "1 bytes behind tensor 'a' belong to no tensor"),
+    "bytes after": ({"a": entry()}, b"\0" * 9, "1 bytes after tensor 'a' belong to no tensor"),
     "gap in front": ({"a": entry(offsets=(8, 16))}, b"\0" * 16, "'a' leaves a gap of 8 bytes after the header"),
     "gap between": (
         {"a": entry(), "b": entry(offsets=(12, 20))},
