@@ -136,10 +136,11 @@ def plot(rows: Sequence[Row], facts: Mapping[str, Any], path: Path) -> None:
             values = [fmean(_kl(row, names) for row in mine) for mine in found.values()]
             bars = panel.barh([index + 0.4 * place for index in range(len(found))], values, height=0.38, label=label)
             panel.bar_label(bars, fmt="%.3f", padding=3)
-        panel.set(xscale="log", title=f"{share:.0%} of the parameters")
+        panel.set(title=f"{share:.0%} of the parameters")
         panel.set_yticks([index + 0.2 for index in range(len(found))], list(found))
         panel.invert_yaxis()
         panel.margins(x=0.15)
+        panel.set_xlim(left=0)
     panels[0][0].legend()
     panels[-1][0].set_xlabel("KL(teacher || child), nats per token")
     figure.savefig(path, metadata={"Date": None})
