@@ -149,9 +149,14 @@ def test_a_source_on_a_dying_disk(warm: Warm, tmp_path: Path, model: Path) -> No
 
 
 def test_too_little_memory(warm: Warm, tmp_path: Path, model: Path, text: Path) -> None:
-    argv = compress_arguments(model, tmp_path / "child", text)
+    """Batches so large that what they need is in no gap of the memory that the process has already."""
+    long = tmp_path / "long.txt"
+    long.write_text(text.read_text() * 40)
+    large = ["data.block_size=128", "data.batch_size=32", "data.calibration_tokens=8192", "data.scoring_tokens=4096"]
+    large += ["data.evaluation_tokens=4096"]
+    argv = compress_arguments(model, tmp_path / "child", long, *large)
     before = tree(model)
-    done = warm.run(argv, limits={"AS": warm.size + (1 << 20)})
+    done = warm.run(argv, more=1 << 20)
     refused(done)
     assert not (tmp_path / "child").exists()
     assert tree(model) == before

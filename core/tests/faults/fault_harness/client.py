@@ -87,7 +87,8 @@ class Warm:
 
         Args:
             argv: the command line; or `call` names a function of `calls`, with `arguments`.
-            **request: `fault` (of `seam.Seam`) with `root`; `limits` (`{"FSIZE": bytes}`); `user` to become;
+            **request: `fault` (of `seam.Seam`) with `root`; `limits` (`{"FSIZE": bytes}`); `more`, the bytes of memory that it
+                may take beyond what it has; `user` to become;
                 `prepare` (a function of `calls` with its `arguments`); `kill_after` seconds, with `signal`; `timeout`;
                 `spy`.
         """

@@ -90,7 +90,10 @@ def victim(request: dict[str, Any], folder: Path) -> None:
         tell = teller(os.open(folder / "told", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666))
         os.environ.update(request.get("environment", {}))
         os.chdir(request.get("cwd", "/"))
-        for name, limit in request.get("limits", {}).items():
+        limits = request.get("limits", {})
+        if "more" in request:  # bytes of memory that this process may take beyond what it has
+            limits = {**limits, "AS": status("VmSize") + request["more"]}
+        for name, limit in limits.items():
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, resource.RLIM_INFINITY))
         if user := request.get("user"):
             os.setgid(user)
