@@ -490,7 +490,7 @@ def test_a_folder(tmp_path: Path) -> None:
     (tmp_path / ".hidden.txt").write_text("no")
     text = read_text(tmp_path)
     assert text.documents == ["one", "two", "three"]
-    assert text.notes[-1] == f"{tmp_path}: 3 files, 1 others passed over"
+    assert text.notes[-1] == f"{tmp_path}: 3 files, 1 skipped"
 
 
 def test_a_saved_data_set(tmp_path: Path) -> None:

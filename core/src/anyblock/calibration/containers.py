@@ -14,19 +14,8 @@ from anyblock.calibration.records import Records
 from anyblock.errors import InputError
 
 HUB: Final = "hf://"
-SUFFIXES: Final = (
-    ".txt",
-    ".md",
-    ".text",
-    ".jsonl",
-    ".ndjson",
-    ".json",
-    ".csv",
-    ".tsv",
-    ".parquet",
-    ".arrow",
-    ".feather",
-)
+_TEXTS: Final = (".txt", ".md", ".text", ".jsonl", ".ndjson", ".json")
+SUFFIXES: Final = (*_TEXTS, ".csv", ".tsv", ".parquet", ".arrow", ".feather")
 """How names of files end that are read where a folder is given, also with the suffix of a compressed file after it."""
 _PACKED: Final = (".gz", ".bz2", ".xz", ".zst")
 _OF_A_DATA_SET: Final = ("dataset_info.json", "state.json", "dataset_dict.json")
@@ -140,10 +129,6 @@ def text_files(folder: Path) -> tuple[list[Path], int]:
     saved = any(path.name in _OF_A_DATA_SET for path in every)
     found = [path for path in every if (path.suffix == ".arrow" if saved else suffix_of(path) in SUFFIXES)]
     return found, len(every) - len(found)
-
-
-def _is_text(path: Path) -> bool:
-    return suffix_of(path) in SUFFIXES
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:

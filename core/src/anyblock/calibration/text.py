@@ -76,7 +76,7 @@ def read_text(path: str | Path, *, field: str | None = None, chat: Chat | None =
         raise InputError(f"{path} has no file of text", expected=f"files that end in {', '.join(SUFFIXES)}")
     found = [_of_file(file, field, chat) for file in files]
     notes = [note for text in found for note in text.notes]
-    notes += [f"{path}: {len(files):,} files" + (f", {others:,} others passed over" if others else "")]
+    notes += [f"{path}: {len(files):,} files" + (f", {others:,} skipped" if others else "")]
     return _joined([document for text in found for document in text.documents], notes)
 
 

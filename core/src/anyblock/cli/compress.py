@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anyblock.cli.options import Data, Overwrite, home
+from anyblock.cli.options import Data, Overwrite, expanded_path
 from anyblock.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def compress(
     data: Data = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", metavar="FOLDER", help="The run folder; OUT.run when not given.", parser=home),
+        typer.Option("--run", metavar="FOLDER", help="The run folder; OUT.run when not given.", parser=expanded_path),
     ] = None,
     hook: Annotated[str | None, typer.Option(help="Importance hook that ranks ffn channels, by name.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = None,
@@ -93,7 +93,7 @@ def _places(places: list[str]) -> tuple[Path | None, dict[str, str]]:
     if len(places) == 2:
         return None, {"model": places[0], "output": places[1]}
     if len(places) == 1 and Path(places[0]).suffix in (".yaml", ".yml"):
-        return home(places[0]), {}
+        return expanded_path(places[0]), {}
     raise UsageError(
         f"compress got {len(places)} places: {' '.join(places) or 'none'}", expected="a .yaml file, or MODEL and OUT"
     )

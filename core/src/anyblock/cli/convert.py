@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from anyblock.cli.options import Model, Overwrite, Revision, TrustRemoteCode, home
+from anyblock.cli.options import Model, Overwrite, Revision, TrustRemoteCode, expanded_path
 
 
 def convert(
     model: Model,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the subblock checkpoint goes.", parser=home)],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Where the subblock checkpoint goes.", parser=expanded_path)
+    ],
     family: Annotated[str | None, typer.Option(help="The model_type; normally found in config.json.")] = None,
     revision: Revision = None,
     overwrite: Overwrite = False,

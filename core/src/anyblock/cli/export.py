@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from anyblock.cli.options import Overwrite, home
+from anyblock.cli.options import Overwrite, expanded_path
 
 
 def export(
     child: Annotated[
         str, typer.Argument(metavar="CHILD", help="A child, any subblock checkpoint, or a hub id of one.")
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write.", parser=home)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write.", parser=expanded_path)],
     format_name: Annotated[
         str,
         typer.Option(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 
-def home(text: str) -> Path:
+def expanded_path(text: str) -> Path:
     """Read a path; `~` is the home folder, also where no shell has put that in its place."""
     return Path(text).expanduser()
 

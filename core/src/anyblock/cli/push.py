@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from anyblock.cli.options import home
+from anyblock.cli.options import expanded_path
 
 
 def push(
-    child: Annotated[Path, typer.Argument(metavar="CHILD", help="A child, or any subblock checkpoint.", parser=home)],
+    child: Annotated[
+        Path, typer.Argument(metavar="CHILD", help="A child, or any subblock checkpoint.", parser=expanded_path)
+    ],
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository; made when it is missing.")],
     format_name: Annotated[
         str | None,
@@ -22,7 +24,7 @@ def push(
     message: Annotated[str | None, typer.Option("--message", "-m", help="The commit's message.")] = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", metavar="FOLDER", help="The run folder; CHILD.run when not given.", parser=home),
+        typer.Option("--run", metavar="FOLDER", help="The run folder; CHILD.run when not given.", parser=expanded_path),
     ] = None,
     base_model: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="The teacher on the hub; from the run when not given.")

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from anyblock.cli.options import Json, Overwrite, home
+from anyblock.cli.options import Json, Overwrite, expanded_path
 from anyblock.errors import UsageError
 
 
 def search(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="The run folder of a finished `anyblock compress`.", parser=home)
+        Path,
+        typer.Argument(metavar="RUN", help="The run folder of a finished `anyblock compress`.", parser=expanded_path),
     ],
     budget: Annotated[
         list[str] | None,
@@ -38,7 +39,7 @@ def search(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FOLDER", help="Folder for the sweep; RUN/sweep-COST when not given.", parser=home
+            "--out", metavar="FOLDER", help="Folder for the sweep; RUN/sweep-COST when not given.", parser=expanded_path
         ),
     ] = None,
     overwrite: Overwrite = False,
