@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from anyblock.calibration.containers import suffix_of
 from anyblock.calibration.file_format import refusal
@@ -99,9 +99,11 @@ def read_records(content: str, path: Path) -> Records | None:
             return Records(str(path), "JSON", "line", enumerate(values, 1))
         raise _broken_json(path)
     if start in ("[", "{"):
-        values, whole = _json_values(content)
-        if whole:
-            return _json_records(values, content, path)
+        values, end = _json_values(content)
+        if end == "breaks off":
+            raise _broken_json(path)
+        if end == "whole":
+            return _json_records(values, path)
     table = _table(content, named=suffix_of(path) in _NAMED_TABLES)
     if table is None:
         return None
@@ -115,9 +117,7 @@ def read_records(content: str, path: Path) -> Records | None:
     return table.records(rows, str(path))
 
 
-def _json_records(values: list[Any], content: str, path: Path) -> Records:
-    if not _is_complete(content):
-        raise _broken_json(path)
+def _json_records(values: list[Any], path: Path) -> Records:
     if len(values) > 1:
         return Records(str(path), "JSON", "record", enumerate(values, 1))
     data = values[0]
@@ -125,17 +125,6 @@ def _json_records(values: list[Any], content: str, path: Path) -> Records:
         lists = {key: value for key, value in data.items() if isinstance(value, list) and value and key not in CHATS}
         data = lists[max(lists, key=lambda name: len(lists[name]))] if lists else [data]
     return Records(str(path), "JSON", "record", enumerate(data if isinstance(data, list) else [data], 1))
-
-
-def _is_complete(content: str) -> bool:
-    """Return whether the JSON values of a text are all whole."""
-    decoder, place, end = json.JSONDecoder(parse_int=float), 0, len(content.rstrip())
-    try:
-        while (place := _next(content, place)) < end:
-            _, place = decoder.raw_decode(content, place)
-    except (json.JSONDecodeError, RecursionError):
-        return False
-    return True
 
 
 def _broken_json(path: Path) -> InputError:
@@ -155,20 +144,21 @@ def _value(line: str) -> Any:
         return None
 
 
-def _json_values(content: str) -> tuple[list[Any], bool]:
-    """Read JSON values one after the other; also return whether they are the whole text, or break off only where it ends."""
+def _json_values(content: str) -> tuple[list[Any], Literal["whole", "breaks off", "other text"]]:
+    """Read JSON values one after the other; also return whether they are the whole text, or break off where it ends."""
     decoder, values, place, end = json.JSONDecoder(parse_int=float), list[Any](), 0, len(content.rstrip())
     while (place := _next(content, place)) < end:
         if content[place] not in "[{":
-            return values, False
+            return values, "other text"
         try:
             value, place = decoder.raw_decode(content, place)
         except json.JSONDecodeError as error:
-            return values, error.msg.startswith("Unterminated string") or error.pos > max(end - 6, place + 1)
+            at_end = error.msg.startswith("Unterminated string") or error.pos > max(end - 6, place + 1)
+            return values, "breaks off" if at_end else "other text"
         except RecursionError:
-            return values, True
+            return values, "breaks off"
         values.append(value)
-    return values, any(values)
+    return values, "whole" if any(values) else "other text"
 
 
 def _next(content: str, place: int) -> int:
