@@ -24,7 +24,8 @@ class OptimalBrainSurgeonHook(ImportanceHook):
     The cheapest `R` go; with `K = H⁻¹[R,R]⁻¹ H⁻¹[R,:]` the re-fitted weight is `W - W_R K` and the new inverse
     `H⁻¹ - H⁻¹[:,R] K`. The order is nested: a narrower child keeps the first channels of a wider one.
 
-    The order is meant for children that are repaired by least squares afterwards: it counts on that. One matrix `[channels, channels]` in float32 is kept while a layer is calibrated, and a few in float64 after it.
+    The order counts on a repair by least squares afterwards. One matrix `[channels, channels]` in float32 is kept while a layer is
+    calibrated, and a few in float64 after it.
 
     Args:
         module: the linear module, for instance `mlp.down_proj`.
