@@ -36,3 +36,14 @@ def test_damaged_file(tmp_path, tokenizer, name, content):
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match="cannot be loaded"):
         load_tokenizer(tmp_path)
+
+
+def test_one_that_comes_as_code_needs_trust(tmp_path, tokenizer):
+    tokenizer.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": [None, "mine.Mine"]}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "mine.py").write_text("from transformers import PreTrainedTokenizerFast as Mine\n")
+    with pytest.raises(InputError) as caught:
+        load_tokenizer(tmp_path)
+    assert "--trust-remote-code" in str(caught.value)

@@ -232,6 +232,21 @@ def test_links_of_a_local_folder_into_a_cache(sharded: Path, tmp_path: Path, sha
     assert "leads outside of its folder" in refused(local)
 
 
+def test_links_into_another_models_folder(sharded: Path, tmp_path: Path) -> None:
+    local = tmp_path / "local"
+    local.mkdir()
+    for file in sharded.iterdir():
+        (local / file.name).symlink_to(file)
+    assert SourceCheckpoint.open(local).tensors.keys() == SourceCheckpoint.open(sharded).tensors.keys()
+    (local / FIRST).unlink()
+    (local / FIRST).symlink_to(sharded / "config.json")
+    assert "leads outside of its folder" in refused(local)
+    (local / FIRST).unlink()
+    (tmp_path / FIRST).write_bytes((sharded / FIRST).read_bytes())  # no model's folder
+    (local / FIRST).symlink_to(tmp_path / FIRST)
+    assert "leads outside of its folder" in refused(local)
+
+
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 1044992\n"
 
 

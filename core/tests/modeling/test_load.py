@@ -107,7 +107,16 @@ def test_a_config_that_does_not_belong_to_the_files_is_refused(teacher_dir: Path
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"num_hidden_layers": 9_999}, "9,999 layers"), ({"vocab_size": 0}, "cannot be loaded")]
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": 9_999}, "9,999 layers"),
+        ({"vocab_size": 0}, "cannot be loaded"),
+        ({"pad_token_id": 99_999}, "cannot be loaded.*[Pp]ad"),
+        (
+            {"architectures": ["LlamaForSequenceClassification"]},
+            "LlamaForSequenceClassification, which does not predict",
+        ),
+    ],
 )
 def test_values_of_which_no_model_can_be_built_are_refused_at_once(
     llama_dir: Path, tmp_path: Path, change: dict[str, int], message: str
@@ -115,9 +124,42 @@ def test_values_of_which_no_model_can_be_built_are_refused_at_once(
     folder = tmp_path / "model"
     shutil.copytree(llama_dir, folder)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **change, "pad_token_id": 0}))
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": 0, **change}))
     with pytest.raises(InputError, match=message):
         load_model(folder)
+
+
+def test_a_generation_config_that_cannot_be_read_is_refused(teacher_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(teacher_dir, folder)
+    (folder / "generation_config.json").write_text("{")
+    with pytest.raises(InputError, match=r"generation_config\.json"):
+        load_model(folder)
+
+
+def test_a_further_layer_that_predicts_further_tokens_is_left_out(
+    llama_dir: Path, tmp_path: Path, ids: torch.Tensor
+) -> None:
+    """Published files have it after the last layer; without a word of it in config.json, such a layer is a fault."""
+    folder = tmp_path / "model"
+    shutil.copytree(llama_dir, folder)
+    tensors = load_file(folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    last = config["num_hidden_layers"] - 1
+    further = {
+        name.replace(f"layers.{last}.", f"layers.{last + 1}."): tensor.clone()
+        for name, tensor in tensors.items()
+        if f"layers.{last}." in name
+    }
+    save_file(
+        tensors | further | {f"model.layers.{last + 1}.eh_proj.weight": torch.ones(3)},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(CheckpointError, match="no place for"):
+        load_model(folder)
+    (folder / "config.json").write_text(json.dumps({**config, "num_nextn_predict_layers": 1}))
+    assert torch.equal(load_model(folder)(ids).logits, load_model(llama_dir)(ids).logits)
 
 
 def test_what_a_model_wants_in_float32_stays_so_in_a_model_of_half_precision(

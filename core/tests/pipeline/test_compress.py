@@ -49,6 +49,15 @@ def test_the_child_keeps_the_budget_and_loads(settings: dict[str, Any]) -> None:
     assert (result.run / "run.yaml").is_file()
 
 
+def test_others_may_read_the_files_of_a_run(settings: dict[str, Any], tmp_path: Path) -> None:
+    """On a shared machine, as far as its umask says; safetensors alone would leave them to their owner."""
+    (tmp_path / "usual").touch()
+    result = compress(config_of(settings))
+    usual = (tmp_path / "usual").stat().st_mode
+    files = [path for path in (*result.run.rglob("*"), *result.child.path.rglob("*")) if path.is_file()]
+    assert not [path for path in files if path.stat().st_mode != usual and not path.name.startswith(".")]
+
+
 def test_nothing_runs_again_until_an_input_changes(settings: dict[str, Any]) -> None:
     compress(config_of(settings))
     before = tree_digest(Path(settings["output"]))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import torch
 
 from anyblock.calibration.batches import Batches
+from anyblock.checkpoint.atomic import write_tensors_atomic
 from anyblock.contract.importance_hook import ActivationStatistic, HookContext, ImportanceHook
 from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.errors import ExecutionError, UsageError
@@ -104,7 +105,7 @@ def sweep_importance(
         CheckpointError: a weight is not finite; names the tensor.
         ExecutionError: a layer's output, or an importance, is not finite; names the layer.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     if linear and len(batches) < 2:
         raise UsageError(
@@ -135,9 +136,7 @@ def sweep_importance(
                 found = {ScoreKey.parse(name): values for name, values in load_file(kept).items()}
             elif kept is not None and found:
                 kept.parent.mkdir(exist_ok=True)
-                whole = kept.with_suffix(".tmp")
-                save_file({str(key): values for key, values in found.items()}, whole)
-                whole.replace(kept)
+                write_tensors_atomic(kept, {str(key): values for key, values in found.items()})
             scores.update(found)
     return scores
 

@@ -31,7 +31,9 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> Any:
         raise InputError(
             f"the tokenizer in {path} cannot be loaded: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
             expected="the tokenizer files of a Hugging Face model (tokenizer.json, tokenizer_config.json)",
-            hint="copy them from the original model again",
+            hint="read its code, and pass --trust-remote-code (trust_remote_code=True)"
+            if "custom code" in str(error)
+            else "copy them from the original model again",
         ) from error
     # transformers builds an empty tokenizer when it knows the class and finds no vocabulary.
     files = set((tokenizer.vocab_files_names or {}).values())

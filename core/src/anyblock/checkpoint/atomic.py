@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyblock.checkpoint.jsonio import json_bytes
 from anyblock.checkpoint.sync import sync, sync_tree
 from anyblock.checkpoint.tempfiles import claim, lock, remove_leftovers, temporary_name, writer_of
 from anyblock.errors import ExecutionError, InputError, OutputExistsError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def check_target(
@@ -183,6 +186,24 @@ def write_json_atomic(path: str | os.PathLike[str], data: Any) -> None:
         TypeError, ValueError: the data is not JSON; nothing is written.
     """
     write_bytes_atomic(path, json_bytes(data))
+
+
+def write_tensors_atomic(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file that is whole or absent, and that others may read as any new file.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    whole = path.with_suffix(".tmp")
+    whole.touch()
+    mode = whole.stat().st_mode  # safetensors would leave 0600
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, whole, metadata)
+    whole.chmod(mode)
+    whole.replace(path)
 
 
 @contextmanager

@@ -34,8 +34,9 @@ def plain_directory(path: str | os.PathLike[str], *, error: type[AnyBlockError] 
 def inside(folder: Path, relative: str, *, named_by: str = "") -> Path:
     """Return the path of a file below `folder` that really is there.
 
-    A symbolic link may only lead to a place inside the folder or into the `blobs/` of a cache of huggingface_hub; from a folder
-    of that cache (`<cache>/models--<repo>/snapshots/<revision>/`), only into those of its repository or of the whole cache.
+    A symbolic link may only lead to a place inside the folder, to the file of the same name in another model's folder (one with
+    a `config.json`), or into the `blobs/` of a cache of huggingface_hub; from a folder of that cache
+    (`<cache>/models--<repo>/snapshots/<revision>/`), only into those of its repository or of the whole cache.
 
     Args:
         folder: the checkpoint's directory.
@@ -52,11 +53,12 @@ def inside(folder: Path, relative: str, *, named_by: str = "") -> Path:
         )
     path = folder / relative
     real, root = _real(path), _real(folder)
-    if any(real.is_relative_to(place) for place in (root, *_blob_stores(root, real))):
+    if any(real.is_relative_to(place) for place in (root, *_stores(root, path, real))):
         return path
     raise CheckpointError(
         f"{path}{origin} leads outside of its folder, to {real}",
-        expected="a file in the folder, or a link into the blobs of a huggingface_hub cache",
+        expected="a file in the folder, or a link to the file of that name in another model's folder, or into the blobs of a "
+        "huggingface_hub cache",
         hint="replace the link by a copy of the file",
     )
 
@@ -67,10 +69,12 @@ def _is_tame(relative: str) -> bool:
     return bool(parts) and short and not relative.startswith("/") and not {"..", "\\", "\0"} & {*parts, *relative}
 
 
-def _blob_stores(root: Path, real: Path) -> Iterator[Path]:
-    """Yield the folders outside of the checkpoint `root` into which its links may lead, as the link to `real` does."""
+def _stores(root: Path, path: Path, real: Path) -> Iterator[Path]:
+    """Yield the folders outside of the checkpoint `root` into which its links may lead, as `path` does to `real`."""
     snapshots, repository = root.parent, root.parent.parent
     if snapshots.name != "snapshots":
+        if path.name == real.name and (real.parent / "config.json").is_file():
+            yield real.parent
         # `--local-dir` of older versions of huggingface_hub made links into the cache, and people still do.
         store = next((place for place in real.parents if place.name == "blobs"), root)
         if store.parent.name.startswith("models--") or any(store.parent.glob("models--*/snapshots")):

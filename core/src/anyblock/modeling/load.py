@@ -145,7 +145,8 @@ def _from_pretrained(
             raise
         raise quantised(str(path), method, str(error.__cause__ or error)) from error
     names = WeightMap(model)
-    info["unexpected_keys"] = set(info["unexpected_keys"]) - {names.target(name)[0] for name in kept}
+    left_out = {names.target(name)[0] for name in kept}
+    info["unexpected_keys"] = {key for key in info["unexpected_keys"] if key not in left_out and not names.ignores(key)}
     faults = [f"{kind.replace('_', ' ')}: {_listed(info[kind])}" for kind in _LOADING_FAULTS if info.get(kind)]
     if faults:
         raise CheckpointError(
@@ -172,4 +173,5 @@ def _attach_generation_config(model: Any, path: Path) -> None:
     if (path / "generation_config.json").is_file() and model.can_generate():
         from transformers import GenerationConfig
 
-        model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
+        with refusing(path):
+            model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import (
@@ -43,12 +44,31 @@ def load_hf_config(path: Path | str, *, trust_remote_code: bool = False) -> Any:
             f"{Path(path) / 'config.json'}: transformers cannot read it: {error}",
             expected="the configuration of a model that this transformers version knows",
         ) from error
+    stated = _stated_class(config)
+    if stated is not None and not stated.can_generate():
+        raise UnsupportedModelError(
+            f"{Path(path) / 'config.json'}: architectures names {stated.__name__}, which does not predict the next token",
+            expected="a causal language model",
+            hint="use the model that it was made from, or correct that entry if the weights are a language model's",
+        )
     # An exported child says twice in what its layers differ. We go by its block configs, and transformers would refuse
     # to read the values of the other from the model's configuration, where stock code does.
     text = config.get_text_config(decoder=True)
     if text.is_heterogeneous and not differs_by_itself(text):
         text.per_layer_config = None
     return config
+
+
+def _stated_class(config: Any) -> Any:
+    """Return the class of transformers that `architectures` names; None where that is none, or one without a head."""
+    import transformers
+
+    headless = transformers.MODEL_MAPPING.get(type(config), None)  # what embedding models are saved as
+    for name in getattr(config, "architectures", None) or []:
+        found = getattr(transformers, name, None) if isinstance(name, str) else None
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel) and found is not headless:
+            return found
+    return None
 
 
 def differs_by_itself(config: Any) -> bool:
@@ -71,11 +91,8 @@ def model_class(config: Any) -> type[Any]:
     """
     import transformers
 
-    headless = transformers.MODEL_MAPPING.get(type(config), None)  # what embedding models are saved as
-    for name in getattr(config, "architectures", None) or []:
-        found = getattr(transformers, name, None) if isinstance(name, str) else None
-        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel) and found is not headless:
-            return found
+    if (stated := _stated_class(config)) is not None:
+        return stated  # type: ignore[no-any-return]
     for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText):
         found = auto._model_mapping.get(type(config), None)
         found = found[0] if isinstance(found, tuple) else found
@@ -117,10 +134,20 @@ def build_skeleton(
     layers = nullcontext() if family is None else heterogeneous(family, block_configs)
     # Some constructors draw their initial values themselves (DiffLlama), also on the meta device.
     drawing = torch.random.fork_rng(devices=[])
-    with drawing, refusing(where), layers, torch.device("meta"):
+    with drawing, refusing(where), layers, torch.device("meta"), _Uninitialised():
         model = model_class(own)._from_config(own, **({} if dtype is None else {"dtype": dtype}))
     keep_precision(model)
     return model.eval()
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leave the initial values of `torch.nn.init` out: on the meta device they take a third of a model's construction."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -139,7 +166,16 @@ def refusing(where: Path | str) -> Iterator[None]:
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    refusals = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+    refusals = (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    )
     try:
         yield
     except AnyBlockError:

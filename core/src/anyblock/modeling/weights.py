@@ -71,14 +71,23 @@ class WeightMap:
         return (owner, leaf) if leaf in owner._parameters else None
 
     def ignores(self, name: str) -> bool:
-        """Return whether transformers leaves a tensor (by module name) out that has no place in the model."""
+        """Return whether a tensor (by module name) that has no place in the model is left out of it.
+
+        That is what transformers ignores, and layers beyond the last that predict further tokens.
+        """
+        if name in self._state:
+            return False
         patterns = list(self._model._keys_to_ignore_on_load_unexpected or ())
+        text = self._model.config.get_text_config(decoder=True)
+        further = getattr(text, "num_nextn_predict_layers", None) or 0
+        last = getattr(text, "num_hidden_layers", 0)
+        patterns += [rf"(^|\.)layers\.{index}\." for index in range(last, last + further)]
         buffers = {buffer.rpartition(".")[2] for buffer, _ in self._model.named_buffers()}
         # Buffers that old files have in every layer, or that were stored once; see transformers'
         # `_adjust_missing_and_unexpected_keys`.
         patterns += [r"rotary_emb\.inv_freq"] if "inv_freq" in buffers else []
         patterns += [r"(^|\.)position_ids$"] if "position_ids" in buffers else []
-        return name not in self._state and any(re.search(pattern, name) for pattern in patterns)
+        return any(re.search(pattern, name) for pattern in patterns)
 
     def assign(self, tensors: Mapping[str, torch.Tensor], *, device: torch.device | str, where: str) -> None:
         """Put `tensors` (by checkpoint name) into the model, in the dtype in which the model was built.

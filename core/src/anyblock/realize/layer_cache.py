@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from anyblock.checkpoint.atomic import write_tensors_atomic
 from anyblock.checkpoint.tensor_files import TensorFiles
 from anyblock.modeling.finite import all_finite
 
@@ -35,12 +36,8 @@ def save_layer(
     """Keep a finished layer; nothing when there is no folder."""
     if folder is None:
         return
-    from safetensors.torch import save_file
-
     folder.mkdir(exist_ok=True)
-    whole = folder / f"{index}.tmp"
-    save_file(dict(tensors), whole, {"lines": json.dumps(lines)})
-    whole.replace(folder / f"{index}.safetensors")
+    write_tensors_atomic(folder / f"{index}.safetensors", tensors, {"lines": json.dumps(lines)})
 
 
 def layer_files(folder: Path) -> TensorFiles:

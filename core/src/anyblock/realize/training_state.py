@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from anyblock.checkpoint.atomic import write_tensors_atomic
 from anyblock.modeling.finite import all_finite
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -50,8 +51,6 @@ class TrainingState:
         """Replace the file; a killed run leaves the one before."""
         if self._path is None:
             return
-        from safetensors.torch import save_file
-
         tensors = {f"best|{name}": tensor for name, tensor in self.best.items()}
         for name, parameter in self._parameters.items():
             tensors[f"now|{name}"] = parameter.detach()
@@ -64,9 +63,7 @@ class TrainingState:
             "best_epoch": self.best_epoch,
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        whole = self._path.with_suffix(".tmp")
-        save_file({name: t.contiguous() for name, t in tensors.items()}, whole, {"numbers": json.dumps(numbers)})
-        whole.replace(self._path)
+        write_tensors_atomic(self._path, tensors, {"numbers": json.dumps(numbers)})
 
     @torch.no_grad()
     def load(self) -> bool:

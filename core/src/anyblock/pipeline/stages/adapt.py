@@ -21,7 +21,7 @@ import torch
 
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate, child_blocks
-from anyblock.checkpoint.atomic import write_json_atomic
+from anyblock.checkpoint.atomic import write_json_atomic, write_tensors_atomic
 from anyblock.checkpoint.tensor_files import TensorFiles
 from anyblock.contract.adaptation import Adaptation
 from anyblock.contract.blocks import BlockConfig, layer_of
@@ -292,9 +292,7 @@ def _write(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     if isinstance(tensors, TensorFiles):
         tensors.join(path)
     else:
-        from safetensors.torch import save_file
-
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        write_tensors_atomic(path, tensors)
 
 
 def read_adaptation(run: RunFolder, stage: str) -> AdaptationResult | None:

@@ -11,6 +11,7 @@ from anyblock.calibration.mixture import pack_mixture
 from anyblock.calibration.packing import IGNORED, Around, require_varied
 from anyblock.calibration.text import Text, calibration_split, read_text
 from anyblock.calibration.tokenizer import load_tokenizer, written
+from anyblock.checkpoint.atomic import write_tensors_atomic
 from anyblock.config.schema import DataConfig, RunConfig, TextSource
 from anyblock.errors import UsageError
 from anyblock.modeling.runner import check_tokens
@@ -139,11 +140,11 @@ class TokenData:
 
     def batches(self) -> dict[str, Batches]:
         """Return the batches of each part, kept in the run."""
-        from safetensors.torch import load_file, save_file
+        from safetensors.torch import load_file
 
         if self._packed:
             with self._stage.run() as folder:
-                save_file(self._packed, folder / _FILE)
+                write_tensors_atomic(folder / _FILE, self._packed)
         tokens = load_file(self._run.result(STAGE, _FILE))
         around = Around(*(tuple(tokens[name].tolist()) if name in tokens else () for name in _AROUND))
         return {part: Batches(tokens[part], self._batch_size, around) for part in PARTS}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from anyblock.calibration.batches import Batches
 from anyblock.calibration.sweep import LINEAR_MAP, HookPlan, ScoreKey, sweep_importance
 from anyblock.candidates.linear import LinearMaps
+from anyblock.checkpoint.atomic import write_tensors_atomic
 from anyblock.config.schema import RunConfig
 from anyblock.contract.residual_pruning import HIDDEN_SIZE
 from anyblock.errors import UsageError, nearest
@@ -36,8 +37,6 @@ def run_importance(
     Raises:
         UsageError: a hook that does not fit the pruning kind.
     """
-    from safetensors.torch import save_file
-
     sites = context.linear.sites
     if not plans and not sites:
         return {}
@@ -62,9 +61,9 @@ def run_importance(
                 progress=context.progress,
             )
             maps = {str(key): found[key] for key in found if key.hook == LINEAR_MAP}
-            save_file({str(key): found[key] for key in found if key.hook != LINEAR_MAP}, folder / _FILE)
+            write_tensors_atomic(folder / _FILE, {str(key): found[key] for key in found if key.hook != LINEAR_MAP})
             if maps:
-                save_file(maps, folder / _MAPS)
+                write_tensors_atomic(folder / _MAPS, maps)
     if not plans:
         return {}
     selecting = {plan.kind: plan.name for plan in reversed(plans) if plan.kind != HIDDEN_SIZE}
