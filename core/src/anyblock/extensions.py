@@ -63,9 +63,10 @@ class Extensions:
         return collect(self._relay, found.hook, check, strict=self._strict)
 
     def origins(self, kind: str) -> dict[str, Origin]:
-        """Return which distribution gives each name of one kind."""
-        self.named(kind)  # leaves out what is broken, and reports clashes
-        return owners(self._relay, _kind(kind).hook)
+        """Return which distribution gives each name of one kind; the outermost one where a wrapper adds it."""
+        names, hook = self.named(kind), _kind(kind).hook  # leaves out what is broken, and reports clashes
+        wrapped = dict.fromkeys(names, self._relay.wrappers(hook)[:1])
+        return {name: around[0].origin for name, around in wrapped.items() if around} | owners(self._relay, hook)
 
     def importance_hooks(self) -> dict[str, type[ImportanceHook]]:
         """See `FamilySpec.importance_hooks`."""

@@ -68,6 +68,14 @@ def get_family(model_type: str, *, registry: PluginRegistry | None = None) -> Mo
     )
 
 
+def register_classes(model_type: str) -> None:
+    """Let an installed adapter bring the classes of a model type that transformers lacks; see `FamilySpec.model_classes`."""
+    from transformers import CONFIG_MAPPING
+
+    if model_type not in CONFIG_MAPPING and model_type in _extensions.installed_plugins().model_types:
+        get_family(model_type)
+
+
 @contextmanager
 def inferring_families(note: Callable[[str], None]) -> Iterator[Inferring]:
     """Within this scope `get_family` infers a family that no installed adapter serves.
@@ -139,6 +147,21 @@ class ModelFamily(Extensions):
         self.version: Final = descriptor.origin.version
         self._descriptor: Final = descriptor
         super().__init__(extensions, descriptor=descriptor, strict=strict)
+        if classes := self.model_classes():
+            self._relay.check("model_classes", self._register, classes)
+
+    def _register(self, classes: dict[str, type[Any]]) -> None:
+        import transformers
+
+        config = classes.pop("AutoConfig")
+        try:
+            transformers.AutoConfig.register(self.model_type, config, exist_ok=True)
+            for name, cls in classes.items():
+                getattr(transformers, name).register(config, cls, exist_ok=True)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise results.BadResultError(
+                f"returned what transformers refuses: {error}", "classes of a model"
+            ) from error
 
     @classmethod
     def from_descriptor(cls, descriptor: object, *, model_type: str, extensions: Iterable[object] = ()) -> Self:
@@ -244,6 +267,10 @@ class ModelFamily(Extensions):
         return config if found is None else found
 
     # -- structure of a model ---------------------------------------------------------------------------------------
+
+    def model_classes(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.model_classes`; an empty dict where transformers has the classes."""
+        return self._relay.call("model_classes", results.auto_classes)
 
     def decoder_layer_cls(self) -> tuple[type[nn.Module], ...]:
         """See `FamilySpec.decoder_layer_cls`; always a tuple."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from anyblock import export_child, get_family
+from anyblock import export_child, extensions, get_family
 from anyblock.cli import app
 from anyblock.contract.export_format import ExportFormat
 from anyblock.contract.hookspecs import hookimpl
 from anyblock.contract.settings import Section
-from anyblock.errors import OutputExistsError, UnsupportedModelError, UsageError
+from anyblock.errors import OutputExistsError, PluginError, UnsupportedModelError, UsageError
 from anyblock.export.export import BROUGHT_BY
 from anyblock.family import ModelFamily
 from typer.testing import CliRunner
@@ -52,10 +52,21 @@ class Sized(ExportFormat):
         (directory / "width").write_text(str(self.settings_given.width))
 
 
+class Buggy(Sized):
+    def write(self, child, directory):
+        (directory / "half").write_text("a")
+        raise KeyError("rope")
+
+
+class Silent(Sized):
+    def obstacles(self, child):
+        return None
+
+
 class Extension:
     @hookimpl
     def export_formats(self):
-        return {"refusing": Refusing, "breaking": Breaking, "sized": Sized}
+        return {"refusing": Refusing, "breaking": Breaking, "sized": Sized, "buggy": Buggy, "silent": Silent}
 
 
 def extended() -> ModelFamily:
@@ -73,6 +84,17 @@ def test_a_child_that_cannot_be_expressed_is_refused_with_the_reason_and_the_for
 def test_a_failure_leaves_nothing_behind(trained_child, tmp_path):
     with pytest.raises(Exception, match="No space left"):
         export_child(trained_child, tmp_path / "out", "breaking", family=extended())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plugins_format_that_raises_is_named_with_the_place_and_one_that_says_nothing_is_refused(
+    trained_child, tmp_path
+):
+    with pytest.raises(PluginError, match=r"format 'buggy' of .*Extension.* failed: KeyError: 'rope' \(.*\.py:\d+\)"):
+        export_child(trained_child, tmp_path / "out", "buggy", family=extended())
+    with pytest.raises(PluginError, match=r"format 'silent' of .*Extension.* returned a NoneType") as caught:
+        export_child(trained_child, tmp_path / "out", "silent", family=extended())
+    assert caught.value.expected == "a list of reasons"
     assert not list(tmp_path.iterdir())
 
 
@@ -108,6 +130,13 @@ def test_settings_of_a_format_are_typed_and_reach_it(trained_child, tmp_path):
     assert "settings: width" in caught.value.expected
     export_child(trained_child, tmp_path / "out", "sized", family=extended(), settings={"width": 7})
     assert (tmp_path / "out" / "width").read_text() == "7"
+
+
+def test_the_commands_help_lists_every_format_with_what_reads_it(monkeypatch):
+    monkeypatch.setattr(extensions, "installed_extensions", extended)
+    shown = " ".join(CliRunner().invoke(app, ["export", "--help"]).output.split())
+    for name, form in extended().export_formats().items():
+        assert f"{name}: {form.summary}"[:40] in shown
 
 
 def test_the_command_writes(trained_child: Path, tmp_path):

@@ -35,6 +35,7 @@ CALLS = {
     "dequantize": {"names": ["a.weight", "b.weight"], "config": CONFIG},
     "dequantize_tensor": {"name": "a", "sources": {}, "config": CONFIG},
     "language_model_config": {"config": CONFIG},
+    "model_classes": {},
     "decoder_layer_cls": {},
     "input_embedding_name": {},
     "output_embedding_name": {},
@@ -61,6 +62,7 @@ DEFAULTS = {
     "language_model_config": CONFIG,
     "requires_trust_remote_code": False,
     "uses_autocast": True,
+    "model_classes": {},
     "pruning_mixins": {},
     "residual_stream": None,
     "importance_hooks": dict(sorted(HOOKS.items())),
@@ -216,9 +218,8 @@ def test_an_error_inside_a_hook_names_plugin_distribution_version_and_hook(hook,
         f"class Descriptor:\n    @hookimpl\n    def {hook}(self):\n        raise LookupError('no rope')\n",
     )
     site.distribution("anyblock-raising", "4.2", families={"m": "raising_plugin:Descriptor"})
-    family = get_family("m", registry=site.registry())
     with pytest.raises(PluginError, match=rf"anyblock-raising 4\.2: hook {hook}: LookupError: no rope") as caught:
-        call(family, hook)
+        call(get_family("m", registry=site.registry()), hook)
     assert isinstance(caught.value.__cause__, LookupError)
 
 

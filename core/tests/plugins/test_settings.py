@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from anyblock.errors import PluginError, UnsupportedModelError
+from anyblock.errors import PluginError, UnsupportedModelError, UsageError
 from anyblock.family import get_family
 from anyblock.plugins import PluginRegistry, PluginSettings, PluginStatus
 
@@ -158,12 +158,16 @@ def test_blocking_or_incompatibility_also_ends_a_conflict(rivals):
         ("=anyblock-pond", "expected model_type=distribution"),
         ("duck=anyblock-ponds", "did you mean 'anyblock-pond'?"),
         ("swan=anyblock-pond", "prefers anyblock-pond for swan, which it does not serve here"),
+        ("duk=anyblock-pond", "which it does not serve here; did you mean 'duck'?"),
     ],
 )
-def test_a_preference_that_decides_nothing_is_reported(rivals, value, notice):
+def test_a_preference_that_decides_nothing_is_reported_and_refused(rivals, value, notice):
     registry = rivals.registry(PluginSettings.from_env({"ANYBLOCK_PREFER": value}))
     assert notice in registry.notices[0]
     assert [record.status for record in registry] == [PluginStatus.CONFLICTING] * 2
+    with pytest.raises(UsageError) as caught:
+        get_family("goose", registry=registry)
+    assert notice in str(caught.value)
 
 
 def test_a_registry_can_be_made_of_plugins_at_hand(site):

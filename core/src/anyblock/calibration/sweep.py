@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -11,11 +12,14 @@ import torch
 
 from anyblock.calibration.batches import Batches
 from anyblock.checkpoint.atomic import write_tensors_atomic
-from anyblock.contract.importance_hook import ActivationStatistic, HookContext, ImportanceHook
+from anyblock.contract.importance_hook import HookContext, ImportanceHook
 from anyblock.contract.pruning_mixin import PruningMixIn
-from anyblock.errors import ExecutionError, UsageError
+from anyblock.errors import ExecutionError, PluginError, UsageError
 from anyblock.importance.statistics import LinearFitStatistic
 from anyblock.modeling.spool import IN_MEMORY, Spool
+from anyblock.plugins.blame import blaming, check_result
+from anyblock.plugins.loading import package_of
+from anyblock.plugins.status import Origin
 from anyblock.progress import SILENT, Progress
 from anyblock.pruning.least_squares import fit_linear
 
@@ -64,6 +68,7 @@ class HookPlan:
         units: the kind's mixin, or the residual stream's: it knows the module that the hook watches.
         target: a module inside the layer to watch instead; None takes that one.
         options: passed to the hook's constructor.
+        origin: the distribution that gives the hook; None takes its package.
     """
 
     kind: str
@@ -72,6 +77,16 @@ class HookPlan:
     units: PruningMixIn | ResidualPruning
     target: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
+
+    def blaming(self) -> AbstractContextManager[None]:
+        """See `anyblock.plugins.blame.blaming`: within this scope the hook is at work, and the teacher."""
+        return blaming(self.giver, f"the importance hook {self.name!r}", self.hook, inside=True)
+
+    @property
+    def giver(self) -> Origin:
+        """The distribution that gives the hook."""
+        return self.origin or Origin(package_of(self.hook), "")
 
 
 @torch.no_grad()
@@ -119,19 +134,23 @@ def sweep_importance(
     with progress.task("Calibrating", total=batches.tokens * engine.num_layers, unit="layer tokens") as advance:
         for index in range(engine.num_layers):
             kept = None if partial is None else partial / f"{index}.safetensors"
-            attached: dict[ScoreKey, ActivationStatistic] = {}
+            hooks: dict[ScoreKey, tuple[HookPlan, ImportanceHook]] = {}
+            fits: dict[ScoreKey, LinearFitStatistic] = {}
             if kept is None or not kept.is_file():
-                attached.update(_attach(engine, index, plans, len(batches)))
-                attached.update(_attach_fits(engine, index, linear or {}, len(batches)))
-            handles = [hook.attach() for hook in attached.values()]
-            try:
+                hooks = _attach(engine, index, plans, len(batches))
+                fits = _attach_fits(engine, index, linear or {}, len(batches))
+            with ExitStack() as stack:
+                for plan, hook in hooks.values():
+                    stack.enter_context(plan.blaming())
+                    stack.callback(hook.attach().remove)
+                for fit in fits.values():
+                    stack.callback(fit.attach().remove)
                 for position, batch in enumerate(prepared):
                     hidden[position] = engine.run(index, hidden[position], batch)
                     advance(batch.input_ids.numel())
-            finally:
-                for handle in handles:
-                    handle.remove()
-            found = {key: _result(key, statistic) for key, statistic in attached.items()}
+            found = {key: _scores(engine, index, *hook) for key, hook in hooks.items()}
+            for key, fit in fits.items():
+                found[key] = fit_linear(fit.fit, fit.held_out).weight.float().contiguous()
             if kept is not None and kept.is_file():
                 found = {ScoreKey.parse(name): values for name, values in load_file(kept).items()}
             elif kept is not None and found:
@@ -141,19 +160,25 @@ def sweep_importance(
     return scores
 
 
-def _result(key: ScoreKey, statistic: ActivationStatistic) -> torch.Tensor:
-    if isinstance(statistic, ImportanceHook):
-        scores = statistic.scores().contiguous()
-        if not scores.isfinite().all():
-            raise ExecutionError(
-                f"layer {key.layer}: {int((~scores.isfinite()).sum())} of {scores.numel()} scores of {key.hook} ({key.kind}) "
-                "are not finite",
-                expected="finite scores, from finite activations inside the layer",
-                hint="try dtype=bfloat16 or dtype=float32, whose numbers reach further",
-            )
-        return scores
-    assert isinstance(statistic, LinearFitStatistic)
-    return fit_linear(statistic.fit, statistic.held_out).weight.float().contiguous()
+def _scores(engine: LayerwiseModel, index: int, plan: HookPlan, hook: ImportanceHook) -> torch.Tensor:
+    with plan.blaming():
+        scores = hook.scores()
+    block = engine.block_configs[index]
+    units = plan.units.size(block) if isinstance(plan.units, PruningMixIn) else int(engine.config.hidden_size)
+    check_result(plan.giver, f"the importance hook {plan.name!r}", scores, torch.Tensor, f"one score per unit, {units}")
+    if scores.shape[-1:] != (units,):
+        raise PluginError(
+            f"the importance hook {plan.name!r} of {plan.giver} gives scores of shape {list(scores.shape)} in layer {index}",
+            expected=f"one per unit of {plan.kind}, of which the layer has {units}",
+        )
+    if not scores.isfinite().all():
+        raise ExecutionError(
+            f"layer {index}: {int((~scores.isfinite()).sum())} of {scores.numel()} scores of {plan.name} ({plan.kind}) "
+            "are not finite",
+            expected="finite scores, from finite activations inside the layer",
+            hint="try dtype=bfloat16 or dtype=float32, whose numbers reach further",
+        )
+    return scores.contiguous()
 
 
 def _attach_fits(
@@ -170,11 +195,11 @@ def _attach_fits(
 
 def _attach(
     engine: LayerwiseModel, index: int, plans: Sequence[HookPlan], num_batches: int
-) -> dict[ScoreKey, ImportanceHook]:
+) -> dict[ScoreKey, tuple[HookPlan, ImportanceHook]]:
     layer = engine.use(index)
     block = engine.block_configs[index]
     context = HookContext(engine.config, block, index, num_batches)
-    attached: dict[ScoreKey, ImportanceHook] = {}
+    attached: dict[ScoreKey, tuple[HookPlan, ImportanceHook]] = {}
     for plan in plans:
         if isinstance(plan.units, PruningMixIn) and not plan.units.applies_to(block):
             continue
@@ -187,7 +212,9 @@ def _attach(
                 expected=", ".join(name for name, _ in layer.named_modules() if name),
             ) from error
         try:
-            attached[ScoreKey(index, plan.kind, plan.name)] = plan.hook(module, context, **plan.options)
+            with plan.blaming():
+                hook = plan.hook(module, context, **plan.options)
         except TypeError as error:
             raise UsageError(f"{plan.name} refuses its options {plan.options}: {error}") from error
+        attached[ScoreKey(index, plan.kind, plan.name)] = plan, hook
     return attached

@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 
 from anyblock.checkpoint.config import read_config
 from anyblock.errors import ConfigError
+from anyblock.family import register_classes
 
 _PLAIN: Final = {"quantization_config", "compression_config", "generation_config"}
 _OF_LAYERS: Final = ("block_configs", "anyblock_layers", "anyblock_layer_classes", "per_layer_config")
@@ -130,6 +131,7 @@ class _Resolver:
         try:
             if self.trust_remote_code and "auto_map" in self.data and self.folder is not None:
                 return AutoConfig.from_pretrained(self.folder, trust_remote_code=True, local_files_only=True)
+            register_classes(str(model_type))
             if model_type not in CONFIG_MAPPING:
                 raise AttributeError(
                     f"config.json does not say it, and transformers knows no defaults of the model type {model_type!r}"

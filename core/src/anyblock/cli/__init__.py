@@ -18,7 +18,7 @@ from anyblock.cli.compress import compress
 from anyblock.cli.convert import convert
 from anyblock.cli.doctor import doctor
 from anyblock.cli.evaluate import evaluate
-from anyblock.cli.export import export
+from anyblock.cli.export import ExportCommand, export
 from anyblock.cli.external import CommandGroup
 from anyblock.cli.families import families
 from anyblock.cli.generate import generate
@@ -55,8 +55,9 @@ def _options(
         os.environ["ANYBLOCK_DEBUG"] = "1"
 
 
-for command in (families, inspect, convert, compress, search, evaluate, bench, export, push, generate, doctor):
+for command in (families, inspect, convert, compress, search, evaluate, bench, push, generate, doctor):
     app.command()(command)
+app.command(cls=ExportCommand)(export)
 app.command("list")(list_kind)
 
 
@@ -136,7 +137,7 @@ def _explain(error: BaseException) -> int:
         # The reader of our output went away (`anyblock families | head`): nothing is wrong here.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if isinstance(error, OSError | MemoryError) or is_out_of_memory(error):
+    if isinstance(error, OSError) or is_out_of_memory(error):
         what = error or type(error).__name__
         _say(f"error: {what}\nto do: free memory or disk space, or check the path; --debug shows where")
         return 1

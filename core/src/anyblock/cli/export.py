@@ -6,8 +6,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from anyblock.cli.options import Overwrite, expanded_path
+
+
+class ExportCommand(TyperCommand):
+    """Its help ends with the installed formats."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """See `click.Command.format_help`."""
+        from anyblock.extensions import installed_extensions
+
+        found = installed_extensions().export_formats().items()
+        self.epilog = "\n\n".join(["Formats:", *(f"{name}: {form.summary}" for name, form in found)])
+        super().format_help(ctx, formatter)
 
 
 def export(
@@ -17,9 +30,7 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write.", parser=expanded_path)],
     format_name: Annotated[
         str,
-        typer.Option(
-            "--format", metavar="NAME", help="`transformers`, or another one that `anyblock list formats` shows."
-        ),
+        typer.Option("--format", metavar="NAME", help="The format, see below."),
     ],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the format. May be repeated.")

@@ -109,6 +109,14 @@ class FamilySpec:
     # -- structure of a model ---------------------------------------------------------------------------------------
 
     @hookspec(firstresult=True)
+    def model_classes(self) -> Mapping[str, type[Any]]:  # type: ignore[empty-body]
+        """Return `{name of an Auto class: class}` of a model that transformers lacks, `AutoConfig` among them.
+
+        They are registered with transformers in this process when the family is asked for or a checkpoint of its model type is
+        opened, never by an import. Since 0.2.
+        """
+
+    @hookspec(firstresult=True)
     def decoder_layer_cls(self) -> type[nn.Module] | tuple[type[nn.Module], ...]:  # type: ignore[empty-body]
         """Return the decoder layer class, or the classes, whose constructors receive a layer's own configuration."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,10 +13,12 @@ from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.space import require_space
 from anyblock.contract.settings import read_settings
 from anyblock.conversion.convert import as_subblocks
-from anyblock.errors import UnsupportedModelError, UsageError
+from anyblock.errors import PluginError, UnsupportedModelError, UsageError
 from anyblock.export.exported_child import ExportedChild
+from anyblock.plugins.blame import blaming, check_result
 
 if TYPE_CHECKING:
+    from anyblock.contract.export_format import ExportFormat
     from anyblock.family import ModelFamily
 
 
@@ -76,14 +79,32 @@ def export_child(
     with as_subblocks(child, target.with_name(f"{target.name}.child"), family) as checkpoint:
         skeleton_of(checkpoint, family)  # every tensor of the child is there
         seen = ExportedChild(checkpoint, family)
-        if found := form.obstacles(seen):
-            able = [name for name, other in formats.items() if name != format_name and not other().obstacles(seen)]
+        if found := _obstacles(family, form, format_name, seen):
+            able = []
+            for name, other in formats.items():
+                with suppress(PluginError):  # a broken format is not recommended
+                    if name != format_name and not _obstacles(family, other(), name, seen):
+                        able.append(name)
             more = f"; and {len(found) - 5} more reasons" if len(found) > 5 else ""
             raise UnsupportedModelError(
                 f"{child} cannot be expressed as {format_name}: {'; '.join(found[:5])}{more}",
                 hint=f"formats that can: {', '.join(able)}" if able else "no installed format can express it",
             )
         require_space(target, sum(header.stamp.size for header in map(checkpoint.header, checkpoint.groups)))
-        with atomic_directory(target, overwrite=overwrite, sources=[child]) as work:
+        with (
+            atomic_directory(target, overwrite=overwrite, sources=[child]) as work,
+            _blaming(family, form, format_name),
+        ):
             form.write(seen, work)
     return target
+
+
+def _blaming(family: ModelFamily, form: ExportFormat, name: str) -> AbstractContextManager[None]:
+    return blaming(family.origins("formats")[name], f"the export format {name!r}", form)
+
+
+def _obstacles(family: ModelFamily, form: ExportFormat, name: str, child: ExportedChild) -> list[str]:
+    with _blaming(family, form, name):
+        found = form.obstacles(child)
+    check_result(family.origins("formats")[name], f"the export format {name!r}", found, list, "a list of reasons")
+    return found

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from anyblock.checkpoint.config import read_config
 from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import (
     AnyBlockError,
@@ -21,6 +22,7 @@ from anyblock.errors import (
     UnsupportedModelError,
     is_out_of_memory,
 )
+from anyblock.family import register_classes
 from anyblock.modeling.heterogeneous import heterogeneous
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def load_hf_config(path: Path | str, *, trust_remote_code: bool = False) -> Any:
     from transformers import AutoConfig
 
     refusals = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, StrictDataclassError)
+    register_classes(read_config(path)["model_type"])
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
     except refusals as error:

@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
-from anyblock.errors import AnyBlockError, PluginError
+from anyblock.errors import AnyBlockError, PluginError, is_out_of_memory
 from anyblock.plugins.collecting import CORE
-from anyblock.plugins.loading import describe, place_of
+from anyblock.plugins.loading import describe, package_of, place_of
 from anyblock.plugins.status import Origin
+
+_EXHAUSTED: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @contextmanager
-def blaming(origin: Origin, what: str, plugin: object) -> Iterator[None]:
+def blaming(origin: Origin, what: str, plugin: object, *, inside: bool = False) -> Iterator[None]:
     """Within this scope, whatever a plugin's object raises becomes a `PluginError` that names it and the place in its code.
 
-    An `AnyBlockError` passes through: it speaks about the input. So does everything from core's own objects.
+    An `AnyBlockError` passes through: it speaks about the input. So does everything from core's own objects, and a machine
+    that has no space or no memory left.
 
     Args:
         origin: the distribution that gave the object.
         what: what was at work, for instance `the export format 'x'`.
         plugin: the object, or its class.
+        inside: whether other code runs in the scope as well, so that only what passes through the plugin's package is its fault.
     """
     try:
         yield
     except AnyBlockError:
         raise
     except Exception as error:
-        if origin.distribution == CORE:
+        package = package_of(plugin)
+        exhausted = is_out_of_memory(error) or getattr(error, "errno", None) in _EXHAUSTED
+        if origin.distribution == CORE or exhausted or (inside and not place_of(error, package)):
             raise
-        module = (plugin if isinstance(plugin, type) else type(plugin)).__module__
-        place = place_of(error, module.partition(".")[0])
-        raise PluginError(
-            f"{what} of {origin} failed: {describe(error)}" + (f" ({place})" if place else ""),
-            hint=f"report this to the authors of {origin.distribution}, or do without it; --debug shows the whole traceback",
-        ) from error
+        raise PluginError(f"{what} of {origin} failed: {describe(error, package)}", hint=_advice(origin)) from error
+
+
+def _advice(origin: Origin) -> str:
+    return f"upgrade {origin.distribution}, or do without it; its authors need what --debug shows"
 
 
 def check_result(origin: Origin, what: str, result: object, wanted: type | tuple[type, ...], phrase: str) -> None:
@@ -47,5 +54,5 @@ def check_result(origin: Origin, what: str, result: object, wanted: type | tuple
         raise PluginError(
             f"{what} of {origin} returned a {type(result).__name__}",
             expected=phrase,
-            hint=f"report this to the authors of {origin.distribution}",
+            hint=_advice(origin),
         )

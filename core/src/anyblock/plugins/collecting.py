@@ -86,7 +86,7 @@ def _blame(relay: Relay, hook: str, check: Callable[[Any], object], bad: BadResu
 
 
 def owners(relay: Relay, hook: str) -> dict[str, Origin]:
-    """Return which plugin contributes each name to a collecting hook; the first one where a wrapper adds it."""
+    """Return which plugin contributes each name to a collecting hook; of a name that a wrapper adds, there is none."""
     found: dict[str, Origin] = {}
     for registered, function in reversed(relay.answers(hook)):
         found.update(dict.fromkeys(function() or {}, registered.origin))

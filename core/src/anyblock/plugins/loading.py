@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 from anyblock.errors import PluginError
 from anyblock.plugins.status import Origin
@@ -63,18 +63,24 @@ def isolated(origin: Origin, doing: str, package: str) -> Iterator[None]:
     except BaseException as error:
         if type(error) is KeyboardInterrupt:
             raise
-        location = place_of(error, package)
         raise PluginLoadError(
-            f"plugin {origin}: {doing} failed: {describe(error)}" + (f" ({location})" if location else ""),
+            f"plugin {origin}: {doing} failed: {describe(error, package)}",
             hint=_advice(error, package, origin),
-            location=location,
+            location=place_of(error, package),
         ) from error
 
 
-def describe(error: BaseException) -> str:
-    """Return `Class: first line of the message`."""
+def describe(error: BaseException, package: str = "") -> str:
+    """Return `Class: first line of the message`, and in brackets the place in a package where there is one."""
     message = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    place = place_of(error, package) if package else ""
+    return type(error).__name__ + (f": {message}" if message else "") + (f" ({place})" if place else "")
+
+
+def package_of(plugin: object) -> str:
+    """Return the top-level package that holds a plugin's object: an instance, a class or a module."""
+    holder = plugin if isinstance(plugin, type | ModuleType) else type(plugin)
+    return str(getattr(holder, "__module__", None) or getattr(holder, "__name__", "")).partition(".")[0]
 
 
 def place_of(error: BaseException, package: str) -> str:

@@ -10,14 +10,14 @@ from importlib.metadata import Distribution, distributions
 from typing import Final, Self
 
 from anyblock.contract.hookspecs import EXTENSIONS_GROUP, FAMILIES_GROUP
-from anyblock.errors import PluginError
+from anyblock.errors import PluginError, UsageError
 from anyblock.plugins.collecting import CORE, leave_out
 from anyblock.plugins.known import unsupported
 from anyblock.plugins.loading import PluginLoadError, instance_of, load_object
 from anyblock.plugins.metadata import read_records
 from anyblock.plugins.relay import Registered, admit
 from anyblock.plugins.resolve import Resolution, conflict_error, resolve
-from anyblock.plugins.settings import PluginSettings
+from anyblock.plugins.settings import PREFER_VARIABLE, PluginSettings
 from anyblock.plugins.status import Origin, PluginRecord, PluginStatus
 from anyblock.version import VERSION
 
@@ -123,11 +123,14 @@ class PluginRegistry:
         return tuple(sorted(self._resolution.providers))
 
     def check(self) -> None:
-        """Raise in strict mode when anything is wrong.
+        """Raise where the user's choice of adapters cannot be followed, and in strict mode when anything is wrong.
 
         Raises:
+            UsageError: a preference decides nothing, since it is misspelled or not installed.
             PluginError: strict mode, and a plugin has a fault or a setting names what is not there; lists them all.
         """
+        if unheeded := [notice for notice in self.notices if notice.startswith(PREFER_VARIABLE)]:
+            raise UsageError("; ".join(unheeded), hint="anyblock families shows what is installed")
         faults = [f"{record.origin()} ({record.status}): {record.reason}" for record in self.records if record.faulty]
         faults += self.notices
         if self.settings.strict and faults:

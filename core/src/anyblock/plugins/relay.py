@@ -12,7 +12,7 @@ import pluggy
 from anyblock.contract.hookspecs import PROJECT, FamilySpec
 from anyblock.errors import AnyBlockError, PluginError
 from anyblock.plugins.contract import Fault, find_faults, implemented
-from anyblock.plugins.loading import PluginLoadError, describe, isolated
+from anyblock.plugins.loading import PluginLoadError, describe, isolated, package_of
 from anyblock.plugins.status import Origin
 
 _T = TypeVar("_T")
@@ -55,7 +55,7 @@ class HookError(PluginError):
         super().__init__(
             f"plugin {culprit.origin}{wrapped}: hook {hook}: {fault}",
             expected=expected,
-            hint=f"upgrade {culprit.origin.distribution} or report this to its author (reference: FamilySpec.{hook})",
+            hint=f"FamilySpec.{hook} says what is right; mend it there, or upgrade {culprit.origin.distribution}",
         )
         self.hook = hook
         self.culprit = culprit
@@ -67,7 +67,7 @@ def admit(plugin: object, origin: Origin) -> Registered:
     Raises:
         PluginLoadError: it breaks the contract; the message lists every breach.
     """
-    with isolated(origin, "reading its hooks", type(plugin).__module__.partition(".")[0]):
+    with isolated(origin, "reading its hooks", package_of(plugin)):
         faults = find_faults(plugin)
         concerns = getattr(plugin, "model_types", None)
     names = None if concerns is None or isinstance(concerns, str) else _names(concerns)
@@ -76,7 +76,7 @@ def admit(plugin: object, origin: Origin) -> Registered:
     if faults:
         raise PluginLoadError(
             f"plugin {origin} breaks the contract: " + "; ".join(map(str, faults)),
-            hint=f"upgrade {origin.distribution}, or report this to its author",
+            hint=f"mend it there, or upgrade {origin.distribution}",
             location=next((fault.location for fault in faults if fault.location), ""),
         )
     return Registered(plugin, origin, names)
@@ -164,7 +164,8 @@ class Relay:
         except deliberate:
             raise
         except (Exception, SystemExit) as error:
-            raise HookError(hook, self._culprit(hook, error) or self._first(), describe(error)) from error
+            culprit = self._culprit(hook, error) or self._first()
+            raise HookError(hook, culprit, describe(error, package_of(culprit.plugin))) from error
 
     def call(self, hook: str, check: Callable[[Any], _T], /, **arguments: Any) -> _T:
         """Call a structural hook and return what `check` makes of its result.

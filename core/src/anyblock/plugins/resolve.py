@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from anyblock.contract.hookspecs import FAMILIES_GROUP
-from anyblock.errors import PluginError
+from anyblock.errors import PluginError, nearest
 from anyblock.plugins.requirements import accepts, core_is_too_old
 from anyblock.plugins.settings import ALLOW_VARIABLE, DENY_VARIABLE, PREFER_VARIABLE, PluginSettings, normalized
 from anyblock.plugins.status import PluginRecord, PluginStatus
@@ -129,6 +129,8 @@ def _notices(
         here = [normalized(records[index].distribution) for index in claims.get(model_type, ())]
         if name not in here:
             serving = f"; it is served by {', '.join(sorted(here)[:_SHOWN])}" if here else ""
+            if near := nearest(model_type, claims, count=1) if not here else "":
+                serving = f"; {near}"
             notices.append(
                 f"{PREFER_VARIABLE} prefers {name} for {model_type}, which it does not serve here"
                 f"{serving}{'' if name in installed else _suggestion(name, installed)}"

@@ -133,6 +133,14 @@ def layer_classes(result: Any) -> tuple[type[Any], ...]:
     return found
 
 
+def auto_classes(result: Any) -> dict[str, type[Any]]:
+    """Check `{name of an Auto class: class}`; an empty dict where there is no result."""
+    found = mapping_of(lambda value: isinstance(value, type), "a dict of classes by Auto class")(result or {})
+    if found and "AutoConfig" not in found:
+        raise BadResultError("returned no AutoConfig", "the configuration class under that name")
+    return found
+
+
 def tensor(result: Any) -> Any:
     """Check that a result is a tensor."""
     torch = sys.modules.get("torch")

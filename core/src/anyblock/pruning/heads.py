@@ -223,7 +223,7 @@ def pool_heads(
         UsageError: the mixin is of another kind, or the child's size is not legal.
         CheckpointError: a tensor is missing or has a shape that does not fit.
     """
-    if not isinstance(mixin, KVHeadsPruningMixIn):
+    if mixin.kind != KVHeadsPruningMixIn.kind:
         raise UsageError(f"the units of {mixin.kind} cannot be pooled", expected=f"the kind {KVHeadsPruningMixIn.kind}")
     units, size = mixin.size(block), mixin.size(child)
     mixin.check_size(block, size, config)

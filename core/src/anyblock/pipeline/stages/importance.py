@@ -125,7 +125,7 @@ def hook_plans(config: RunConfig, source: Source) -> list[HookPlan]:
     Raises:
         UsageError: there is no hook of that name.
     """
-    hooks = source.family.importance_hooks()
+    hooks, origins = source.family.importance_hooks(), source.family.origins("hooks")
     mixins, stream = source.family.pruning_mixins(), source.family.residual_stream()
     there = {kind: own for kind, own in mixins.items() if any(own.applies_to(block) for block in source.block_configs)}
     plans: list[HookPlan] = []
@@ -142,5 +142,5 @@ def hook_plans(config: RunConfig, source: Source) -> list[HookPlan]:
                     f"unknown importance hook {name!r}", expected=", ".join(sorted(known)), hint=nearest(name, known)
                 )
             options = dict(settings.hook_options) if name == selecting else {}
-            plans.append(HookPlan(kind, name, known[name], units, settings.target, options))
+            plans.append(HookPlan(kind, name, known[name], units, settings.target, options, origins.get(name)))
     return plans
