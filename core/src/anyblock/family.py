@@ -19,7 +19,7 @@ from anyblock.plugins import results
 from anyblock.plugins.contract import SPECS
 from anyblock.plugins.loading import instance_of
 from anyblock.plugins.registry import PluginRegistry, builtins
-from anyblock.plugins.relay import Registered, admit
+from anyblock.plugins.relay import BadResultError, Registered, admit
 from anyblock.plugins.status import Origin
 
 if TYPE_CHECKING:
@@ -159,9 +159,7 @@ class ModelFamily(Extensions):
             for name, cls in classes.items():
                 getattr(transformers, name).register(config, cls, exist_ok=True)
         except (AttributeError, TypeError, ValueError) as error:
-            raise results.BadResultError(
-                f"returned what transformers refuses: {error}", "classes of a model"
-            ) from error
+            raise BadResultError(f"returned what transformers refuses: {error}", "classes of a model") from error
 
     @classmethod
     def from_descriptor(cls, descriptor: object, *, model_type: str, extensions: Iterable[object] = ()) -> Self:

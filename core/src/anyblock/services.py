@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from anyblock.contract.services import LoadedModel
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
+    from anyblock.contract.cost import Call, Timing
     from anyblock.progress import Progress
 
 
@@ -21,7 +24,7 @@ class CoreServices:
         model: str | Path,
         *,
         revision: str | None = None,
-        tokenizer: str | Path | None = None,
+        tokenizer: str | Path | Literal[False] | None = None,
         device: str = "auto",
         dtype: str = "auto",
         trust_remote_code: bool = False,
@@ -34,15 +37,16 @@ class CoreServices:
         from anyblock.modeling.skeleton import load_hf_config
 
         folder = resolve_model(str(model), revision=revision)
-        place = resolve_device(device)
+        target = resolve_device(device)
         config = load_hf_config(folder, trust_remote_code=trust_remote_code)
         loaded = load_model(
             folder,
-            device=place,
-            dtype=compute_dtype(dtype, stored_dtype(config), place),
+            device=target,
+            dtype=compute_dtype(dtype, stored_dtype(config), target),
             trust_remote_code=trust_remote_code,
         )
-        own = load_tokenizer(tokenizer or folder, trust_remote_code=trust_remote_code)
+        place = folder if tokenizer is None else tokenizer
+        own = load_tokenizer(place, trust_remote_code=trust_remote_code) if place else None
         return LoadedModel(loaded, own, folder, recorded_origin(folder) or "")
 
     def rolling_windows(self, text: str, loaded: LoadedModel, length: int) -> list[tuple[list[int], list[int]]] | None:
@@ -65,6 +69,27 @@ class CoreServices:
         from anyblock.modeling.runner import Runner
 
         Runner(loaded.model, "model").check_ids(ids, loaded.tokenizer)
+
+    def time_calls(
+        self, calls: Mapping[str, Call], *, device: torch.device, repeats: int, warmup: int = 1
+    ) -> dict[str, Timing]:
+        """See `Services.time_calls`."""
+        from anyblock.latency.timing import measure
+
+        return measure(calls, device=device, warmup=warmup, repeats=repeats, progress=self.progress())
+
+    def new_cache(self, model: nn.Module) -> dict[str, Any]:
+        """See `Services.new_cache`."""
+        from anyblock.costs.probed_cache import cache_argument
+        from anyblock.latency.replay import new_cache_of
+
+        return cache_argument(model, new_cache_of(model.config))
+
+    def restorer(self, cache: Any) -> Callable[[], None]:
+        """See `Services.restorer`."""
+        from anyblock.latency.replay import restorer
+
+        return restorer(cache)
 
     def progress(self) -> Progress:
         """See `Services.progress`."""

@@ -112,7 +112,6 @@ def test_a_subblock_checkpoint_that_lacks_a_tensor(teacher_dir: Path, tmp_path: 
         ["compress", "MODEL", "OUT", "--budget", "params=0.8x", "--data", "TEXT"],
         ["evaluate", "MODEL", "--data", "TEXT"],
         ["generate", "MODEL", "a"],
-        ["bench", "MODEL"],
     ],
     ids=lambda arguments: arguments[0],
 )

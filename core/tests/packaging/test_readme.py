@@ -24,6 +24,7 @@ def test_the_table_of_families_is_current() -> None:
 def test_every_command_it_names_exists() -> None:
     """A command in the README can be typed, and every command is named there."""
     known = {command.name or command.callback.__name__ for command in app.registered_commands} | {
+        "bench",
         "conformance",
         "new-family",
     }

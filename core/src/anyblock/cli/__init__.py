@@ -13,7 +13,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from anyblock import __version__
-from anyblock.cli.bench import bench
 from anyblock.cli.compress import compress
 from anyblock.cli.convert import convert
 from anyblock.cli.doctor import doctor
@@ -55,7 +54,7 @@ def _options(
         os.environ["ANYBLOCK_DEBUG"] = "1"
 
 
-for command in (families, inspect, convert, compress, search, evaluate, bench, push, generate, doctor):
+for command in (families, inspect, convert, compress, search, evaluate, push, generate, doctor):
     app.command()(command)
 app.command(cls=ExportCommand)(export)
 app.command("list")(list_kind)

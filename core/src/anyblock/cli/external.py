@@ -17,6 +17,7 @@ from anyblock.plugins.commands import installed_commands
 KNOWN: Final = {
     "conformance": ("anyblock-conformance", "Run the conformance suite on an adapter or a checkpoint."),
     "new-family": ("anyblock-new-family", "Write the distribution of an adapter for a model that has none."),
+    "bench": ("anyblock-bench", "Measure how fast a model generates, and its teacher next to it."),
     "lm-eval": ("anyblock-lm-eval", "Run tasks of lm-evaluation-harness on a child and its teacher."),
 }
 """`{command: (the distribution that brings it, what it does)}`; shown and explained where it is not installed."""

@@ -98,6 +98,15 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """Times of one call, in ms: the median, the interquartile range, and how many samples there were. Since 0.2."""
+
+    median: float
+    spread: float
+    samples: int
+
+
+@dataclass(frozen=True)
 class LatencyScenario:
     """What is timed: one prefill of a batch, then so many decoding steps.
 

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from anyblock.contract.cost import Call, Timing
     from anyblock.progress import Progress
 
 
@@ -23,7 +25,7 @@ class LoadedModel:
 
     Attributes:
         model: the stock class of transformers, in evaluation mode, on its device.
-        tokenizer: the model's own, or the one that was asked for.
+        tokenizer: the model's own, or the one that was asked for; None without.
         folder: where its files are.
         origin: `hub id@commit` where the files came from the hub, else "".
     """
@@ -42,7 +44,7 @@ class Services(Protocol):
         model: str | Path,
         *,
         revision: str | None = None,
-        tokenizer: str | Path | None = None,
+        tokenizer: str | Path | Literal[False] | None = None,
         device: str = "auto",
         dtype: str = "auto",
         trust_remote_code: bool = False,
@@ -52,7 +54,7 @@ class Services(Protocol):
         Args:
             model: a folder or a hub id.
             revision: revision of a hub id.
-            tokenizer: a folder with a tokenizer; None takes the model's own.
+            tokenizer: a folder with a tokenizer; None takes the model's own; False goes without.
             device: `cpu`, `cuda`, ..., or `auto`.
             dtype: what is computed in; `auto` is the checkpoint's own where the device is fast in it.
             trust_remote_code: run the code that comes with the checkpoint.
@@ -83,6 +85,30 @@ class Services(Protocol):
         Raises:
             InputError: it has none for one of them; the message names the token.
         """
+        ...
+
+    def time_calls(
+        self, calls: Mapping[str, Call], *, device: torch.device, repeats: int, warmup: int = 1
+    ) -> dict[str, Timing]:
+        """Time calls against one another, in turns, so that a slow phase of the machine falls on all of them.
+
+        Args:
+            calls: what to time, by name.
+            device: where they run.
+            repeats: rounds that count.
+            warmup: rounds before them that do not.
+
+        Raises:
+            ExecutionError: a call failed; names it.
+        """
+        ...
+
+    def new_cache(self, model: nn.Module) -> dict[str, Any]:
+        """Return an empty key-value cache, as the argument that the model's forward pass has for it."""
+        ...
+
+    def restorer(self, cache: Any) -> Callable[[], None]:
+        """Return a function that puts a cache back into its present state."""
         ...
 
     def progress(self) -> Progress:

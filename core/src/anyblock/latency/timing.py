@@ -5,25 +5,15 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from anyblock.contract.cost import Call
+from anyblock.contract.cost import Call, Timing
 from anyblock.errors import ExecutionError, UsageError
 from anyblock.modeling.device import synchronize
 from anyblock.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Times of one call, in ms: the median, the interquartile range, and how many samples there were."""
-
-    median: float
-    spread: float
-    samples: int
 
 
 def measure(

@@ -18,8 +18,8 @@ def blocks_of(page: str | Path) -> list[tuple[str, str]]:
     return _BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
 
 
-def run_page(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Run every command and every piece of Python of a page of core/docs, in its order, in `folder` and in this process.
+def run_page(page: str | Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run every command and every piece of Python of a page of core/docs or any file, in its order, in `folder`, in this process.
 
     Lines of a console block that do not begin with `$` are output, and are not compared. Returns the commands.
     """
@@ -27,7 +27,7 @@ def run_page(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[s
     commands = []
     for language, text in blocks_of(page):
         if language == "python":
-            exec(compile(text, page, "exec"), {"__name__": page})
+            exec(compile(text, str(page), "exec"), {"__name__": str(page)})
             continue
         assert language == "console", f"{page} shows {language}, which cannot be run"
         for line in text.replace("\\\n", " ").splitlines():

@@ -1,30 +1,27 @@
-"""Speed side by side, and that a child with fewer operations does in fact run fewer; nothing here depends on time."""
+"""`anyblock bench`: what it counts is what the models are; nothing here depends on time."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
-from anyblock import convert_model
+from anyblock import convert_model, load_model
 from anyblock.checkpoint.atomic import atomic_directory
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.checkpoint.writer import SubblockWriter
-from anyblock.cli import app
+from anyblock.cli import app, main
 from anyblock.contract.cost import LatencyScenario
 from anyblock.errors import UsageError
-from anyblock.latency.bench import bench
-from anyblock.modeling.load import load_model
-from anyblock.report.speed import speed_table
+from anyblock_bench.bench import bench
+from anyblock_bench.table import speed_table
 from anyblock_tests.pages import run_page
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 SCENARIO = LatencyScenario(batch_size=2, prefill_length=16, generated=4)
-HIDDEN, WIDTH, HEADS, KV_HEADS, VOCABULARY = 32, 48, 4, 2, 96
+HIDDEN, HEADS, KV_HEADS = 32, 4, 2
+README = Path(__file__).parents[1] / "README.md"
+ASSET = Path(__file__).parents[4] / "core" / "tests" / "assets" / "tiny-llama"
 
 
 def child_without(teacher_dir: Path, target: Path, *, attention: set[int], ffn: set[int]) -> Path:
@@ -42,67 +39,6 @@ def child_without(teacher_dir: Path, target: Path, *, attention: set[int], ffn: 
                 writer.copy_group(teacher, group)
         writer.finish()
     return target
-
-
-class Operations(TorchDispatchMode):
-    """Counts every operation that reaches the kernels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.seen[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def operations(model: torch.nn.Module, ids: torch.Tensor) -> Counter[str]:
-    with torch.no_grad(), Operations() as counted:
-        model(ids, use_cache=False)
-    return counted.seen
-
-
-def flops(model: torch.nn.Module, ids: torch.Tensor) -> int:
-    model.set_attn_implementation("eager")  # torch does not count the fused attention of the CPU
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(ids, use_cache=False)
-    return counter.get_total_flops()
-
-
-def layer_flops(tokens: int) -> tuple[int, int]:
-    """Return the matrix products of one attention's projections and of one ffn, from their shapes."""
-    head = HIDDEN // HEADS
-    projections = HIDDEN * (HEADS + 2 * KV_HEADS) * head + HEADS * head * HIDDEN
-    return 2 * tokens * projections, 2 * tokens * 3 * HIDDEN * WIDTH
-
-
-def test_what_is_removed_is_not_computed(teacher_dir: Path, tmp_path: Path, ids: torch.Tensor) -> None:
-    teacher = load_model(teacher_dir)
-    child = load_model(child_without(teacher_dir, tmp_path / "child", attention={0}, ffn={0, 2}))
-    attention, ffn = layer_flops(ids.numel())
-    saved = flops(teacher, ids) - flops(child, ids)
-    scores = saved - attention - 2 * ffn  # what is left is the one attention's scores and their use
-    heads = 4 * ids.shape[0] * HEADS * ids.shape[1] ** 2 * (HIDDEN // HEADS)
-    assert scores == heads
-
-
-def test_a_removed_half_computes_no_norm_and_calls_no_kernel_of_the_half(
-    teacher_dir: Path, tmp_path: Path, ids: torch.Tensor
-) -> None:
-    """Of a whole layer without halves nothing remains, not even an addition to the residual stream."""
-    teacher = operations(load_model(teacher_dir), ids)
-    child = operations(
-        load_model(child_without(teacher_dir, tmp_path / "child", attention={0, 1, 2}, ffn={0, 1, 2})), ids
-    )
-    assert teacher["rsqrt"] == 7  # two norms a layer and the final one
-    assert child["rsqrt"] == 1
-    with Operations() as angles:
-        load_model(teacher_dir).model.rotary_emb(torch.zeros(1, 1), torch.arange(ids.shape[1])[None])
-    assert not {"silu", "softmax"} & set(child)
-    assert child["bmm"] == angles.seen["bmm"]  # older versions of transformers turn positions into angles by a product
-    assert child["mm"] + child["addmm"] == 1  # the head
-    assert teacher["zeros_like"] == child["zeros_like"] == 0
-    assert teacher["add"] - child["add"] >= 3 * 2
 
 
 def test_bench_counts_what_the_models_are(teacher_dir: Path, tmp_path: Path) -> None:
@@ -154,6 +90,17 @@ def test_the_command_shows_both_models(teacher_dir: Path, tmp_path: Path) -> Non
 
 
 def test_everything_on_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    teacher = convert_model(Path(__file__).parents[1] / "assets" / "tiny-llama", tmp_path / "teacher")
+    teacher = convert_model(ASSET, tmp_path / "teacher")
     child_without(teacher, tmp_path / "child", attention={0}, ffn={1, 2})
-    assert len(run_page("bench.md", tmp_path, monkeypatch)) == 3
+    assert len(run_page(README, tmp_path, monkeypatch)) == 3
+
+
+def test_a_missing_tensor_is_named_and_nothing_is_measured(
+    teacher_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    child = child_without(teacher_dir, tmp_path / "child", attention={0}, ffn={1})
+    next((child / "subblocks_safetensors").glob("block_1_attention*")).unlink()
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", str(child)])
+    assert ended.value.code == 2
+    assert "block_1_attention.safetensors is missing" in capsys.readouterr().err

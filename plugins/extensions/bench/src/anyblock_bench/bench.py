@@ -1,4 +1,4 @@
-"""`bench`: how fast models generate, beside one another on one device."""
+"""`bench`: how fast models generate, next to one another on one device."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ from inspect import signature
 from typing import Any
 
 import torch
-
-from anyblock.contract.cost import Call, LatencyScenario
-from anyblock.costs.probed_cache import cache_argument
+from anyblock.contract.cost import Call, LatencyScenario, Timing
+from anyblock.contract.services import services
 from anyblock.errors import ExecutionError, UsageError
-from anyblock.latency.replay import new_cache_of, restorer
-from anyblock.latency.timing import Timing, measure
-from anyblock.modeling.runner import Runner
-from anyblock.progress import SILENT, Progress
 
 _SEED = 0
 
@@ -50,7 +45,7 @@ class ModelSpeed:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """Models beside one another.
+    """Models next to one another.
 
     Attributes:
         models: figures by name, in the order they were given.
@@ -77,8 +72,6 @@ def bench(
     scenario: LatencyScenario,
     *,
     repeats: int = 5,
-    warmup: int = 1,
-    progress: Progress = SILENT,
 ) -> BenchResult:
     """Measure models against one another: first-token time, prefill and decoding speed, operations, memory.
 
@@ -89,22 +82,18 @@ def bench(
         models: loaded `PreTrainedModel`s by name, all on one device.
         scenario: batch size, tokens of each prompt, tokens to generate (at least 1; the prefill gives the first).
         repeats: runs that count.
-        warmup: runs before them that do not.
-        progress: where to report.
 
     Raises:
         UsageError: nothing is to be generated, the models are on different devices, or the prompts and what is
             generated exceed a model's context.
         ExecutionError: a forward pass failed, for instance for want of memory.
     """
-    runners = {name: Runner(model, name) for name, model in models.items()}
-    _check(runners, scenario)
-    device = next(iter(runners.values())).device
+    device = _check(models, scenario)
     calls: dict[str, Call] = {}
     flops: dict[str, int] = {}
     caches: dict[str, int] = {}
-    for name, runner in runners.items():
-        session = _Session(runner, scenario)
+    for name, model in models.items():
+        session = _Session(model, scenario)
         try:
             flops[name] = session.prefill_flops()
             calls[f"{name}: prefill"] = Call(session.prefill, _nothing)
@@ -115,12 +104,12 @@ def bench(
             raise ExecutionError(
                 f"{name} cannot run the scenario: {error}", hint="lower the batch size or the lengths"
             ) from error
-    times = measure(calls, device=device, warmup=warmup, repeats=repeats, progress=progress)
+    times = services().time_calls(calls, device=device, repeats=repeats)
     speeds = {
         name: _speed(
-            runner, scenario, times[f"{name}: prefill"], times.get(f"{name}: decode"), flops[name], caches[name]
+            model, scenario, times[f"{name}: prefill"], times.get(f"{name}: decode"), flops[name], caches[name]
         )
-        for name, runner in runners.items()
+        for name, model in models.items()
     }
     first: Any = next(iter(models.values()))
     return BenchResult(speeds, scenario, str(device), str(first.dtype).removeprefix("torch."), repeats)
@@ -129,23 +118,24 @@ def bench(
 class _Session:
     """One model in the scenario: its prompts, and a cache that holds them."""
 
-    def __init__(self, runner: Runner, scenario: LatencyScenario) -> None:
-        self.model: Any = runner.model
+    def __init__(self, model: Any, scenario: LatencyScenario) -> None:
+        self.model = model
         self.steps = scenario.generated - 1
         generator = torch.Generator().manual_seed(_SEED)  # the same prompts for every model of a vocabulary
         shape = (scenario.batch_size, scenario.prefill_length)
-        self.prompts = torch.randint(0, runner.vocabulary or 2, shape, generator=generator).to(runner.device)
+        self.prompts = torch.randint(0, model.get_input_embeddings().num_embeddings, shape, generator=generator)
+        self.prompts = self.prompts.to(model.device)
         self.last = {"logits_to_keep": 1} if "logits_to_keep" in signature(self.model.forward).parameters else {}
-        self.cache = new_cache_of(self.model.config)
+        self.cache = services().new_cache(model)
 
-    def forward(self, ids: torch.Tensor, cache: Any) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, cache: dict[str, Any]) -> torch.Tensor:
         """Return the most likely next tokens, [batch, 1], and let the cache grow."""
-        logits = self.model(input_ids=ids, use_cache=True, **cache_argument(self.model, cache), **self.last).logits
+        logits = self.model(input_ids=ids, use_cache=True, **cache, **self.last).logits
         return torch.as_tensor(logits[:, -1:].argmax(dim=-1))
 
     def prefill(self) -> torch.Tensor:
         """Run the prompts with an empty cache."""
-        return self.forward(self.prompts, new_cache_of(self.model.config))
+        return self.forward(self.prompts, services().new_cache(self.model))
 
     def prefill_flops(self) -> int:
         """Count the floating-point operations of a prefill; see `ModelSpeed.prefill_flops`."""
@@ -158,7 +148,7 @@ class _Session:
     def decode(self) -> Call:
         """Return the decoding steps after the prompts as a call that can be repeated."""
         first = self.forward(self.prompts, self.cache)
-        return Call(partial(self._generate, first), restorer(self.cache))
+        return Call(partial(self._generate, first), services().restorer(*self.cache.values()))
 
     def _generate(self, token: torch.Tensor) -> None:
         for _ in range(self.steps):
@@ -166,11 +156,12 @@ class _Session:
 
     def cache_bytes(self) -> int:
         """Fill the cache as a whole run does, and return what its tensors take."""
-        cache = new_cache_of(self.model.config)
+        cache = services().new_cache(self.model)
         token = self.forward(self.prompts, cache)
         for _ in range(self.steps):
             token = self.forward(token, cache)
-        held = {id(value): value for layer in cache.layers for value in vars(layer).values()}
+        layers = next(iter(cache.values())).layers
+        held = {id(value): value for layer in layers for value in vars(layer).values()}
         return sum(value.nbytes for value in held.values() if isinstance(value, torch.Tensor))
 
 
@@ -178,26 +169,29 @@ def _nothing() -> None:
     """A reset that changes nothing: a call with a reset is never repeated within a sample."""
 
 
-def _check(runners: Mapping[str, Runner], scenario: LatencyScenario) -> None:
-    if not runners:
+def _check(models: Mapping[str, Any], scenario: LatencyScenario) -> torch.device:
+    """Return the device of all models, once the scenario has proved to fit them."""
+    if not models:
         raise UsageError("no model to measure", expected="at least one")
     if scenario.generated < 1:
         raise UsageError("no token is to be generated", expected="at least 1")
-    places = {str(runner.device) for runner in runners.values()}
+    places = {model.device for model in models.values()}
     if len(places) > 1:
-        raise UsageError(f"the models are on {', '.join(sorted(places))}", expected="all on one device")
+        raise UsageError(f"the models are on {', '.join(sorted(map(str, places)))}", expected="all on one device")
     length = scenario.prefill_length + scenario.generated
-    for name, runner in runners.items():
-        if runner.context is not None and length > runner.context:
+    for name, model in models.items():
+        context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        if isinstance(context, int) and 0 < context < length:
             raise UsageError(
                 f"{scenario.prefill_length} prompt tokens and {scenario.generated} new ones exceed the context of {name}",
-                expected=f"at most {runner.context} together",
+                expected=f"at most {context} together",
                 hint="lower --prompt-length or --new-tokens",
             )
+    return torch.device(places.pop())
 
 
 def _speed(
-    runner: Runner, scenario: LatencyScenario, first: Timing, decode: Timing | None, flops: int, cache: int
+    model: Any, scenario: LatencyScenario, first: Timing, decode: Timing | None, flops: int, cache: int
 ) -> ModelSpeed:
     steps = scenario.generated - 1
     step = None if decode is None else Timing(decode.median / steps, decode.spread / steps, decode.samples)
@@ -208,7 +202,7 @@ def _speed(
         prefill_tokens_per_second=batch * scenario.prefill_length / first.median * 1000.0,
         decode_tokens_per_second=None if step is None else batch / step.median * 1000.0,
         prefill_flops=flops,
-        parameters=runner.parameters,
-        weight_bytes=runner.bytes,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        weight_bytes=sum(parameter.nbytes for parameter in model.parameters()),
         cache_bytes=cache,
     )

@@ -1,17 +1,17 @@
-"""Speeds of several models beside one another."""
+"""Speeds of several models next to one another."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from humanize import metric, naturalsize
 from rich.table import Table
 
-from anyblock.report import format as fmt
-
 if TYPE_CHECKING:
-    from anyblock.latency.bench import BenchResult, ModelSpeed
-    from anyblock.latency.timing import Timing
+    from anyblock.contract.cost import Timing
+
+    from anyblock_bench.bench import BenchResult, ModelSpeed
 
 
 def speed_table(result: BenchResult) -> Table:
@@ -38,8 +38,12 @@ def speed_table(result: BenchResult) -> Table:
     return table
 
 
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
 def _time(timing: Timing | None) -> str:
-    return "–" if timing is None else f"{fmt.number(timing.median, 3)} ± {timing.spread / 2:.2g} ms"
+    return "–" if timing is None else f"{_number(timing.median)} ± {timing.spread / 2:.2g} ms"
 
 
 _Row = tuple["Callable[[ModelSpeed], float | None]", "Callable[[ModelSpeed], str]"]
@@ -48,11 +52,11 @@ _ROWS: dict[str, _Row] = {
     "decoding step": (lambda s: None if s.decode is None else s.decode.median, lambda s: _time(s.decode)),
     "prefill tokens/s": (
         lambda s: s.prefill_tokens_per_second,
-        lambda s: fmt.number(s.prefill_tokens_per_second, 3),
+        lambda s: _number(s.prefill_tokens_per_second),
     ),
-    "decode tokens/s": (lambda s: s.decode_tokens_per_second, lambda s: fmt.number(s.decode_tokens_per_second, 3)),
-    "prefill operations": (lambda s: s.prefill_flops, lambda s: fmt.count(s.prefill_flops)),
-    "parameters": (lambda s: s.parameters, lambda s: fmt.count(s.parameters)),
-    "weights": (lambda s: s.weight_bytes, lambda s: fmt.size(s.weight_bytes)),
-    "key-value cache": (lambda s: s.cache_bytes, lambda s: fmt.size(s.cache_bytes)),
+    "decode tokens/s": (lambda s: s.decode_tokens_per_second, lambda s: _number(s.decode_tokens_per_second)),
+    "prefill operations": (lambda s: s.prefill_flops, lambda s: metric(s.prefill_flops)),
+    "parameters": (lambda s: s.parameters, lambda s: metric(s.parameters)),
+    "weights": (lambda s: s.weight_bytes, lambda s: naturalsize(s.weight_bytes, binary=True)),
+    "key-value cache": (lambda s: s.cache_bytes, lambda s: naturalsize(s.cache_bytes, binary=True)),
 }

@@ -1,0 +1,1 @@
+"""How fast models generate, next to one another on one device."""
