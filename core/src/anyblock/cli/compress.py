@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anyblock.cli.options import Data, Overwrite, expanded_path
+from anyblock.cli.options import Data, Overwrite, TrustRemoteCode, expanded_path
 from anyblock.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def compress(
     hook: Annotated[str | None, typer.Option(help="Importance hook that ranks ffn channels, by name.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = None,
     dtype: Annotated[str | None, typer.Option(help="What is computed in: float32, bfloat16, float16, or auto.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the checkpoint.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     infer_family: Annotated[
         bool,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from anyblock.cli.options import Device, Dtype, Json, Model
+from anyblock.cli.options import Device, Dtype, Json, Model, TrustRemoteCode
 
 
 def evaluate(
@@ -30,6 +30,7 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Measure a model on a text: perplexity, and with a teacher KL per token and top-1 and top-5 agreement.
@@ -53,7 +54,8 @@ def evaluate(
         stride=stride,
         max_tokens=max_tokens,
         device=place,
-        dtype=compute_dtype(dtype, stored_dtype(load_hf_config(path)), place),
+        dtype=compute_dtype(dtype, stored_dtype(load_hf_config(path, trust_remote_code=trust_remote_code)), place),
+        trust_remote_code=trust_remote_code,
         progress=terminal_progress(),
     )
     if as_json:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from anyblock.cli.options import Device, Dtype, Model
+from anyblock.cli.options import Device, Dtype, Model, TrustRemoteCode
 
 
 def generate(
@@ -18,26 +18,21 @@ def generate(
     chat: Annotated[bool, typer.Option("--chat", help="Put the prompt into the model's chat template.")] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Continue a text with a model or a child."""
     import torch
 
     from anyblock.calibration.records import require_characters
-    from anyblock.calibration.tokenizer import load_tokenizer
-    from anyblock.checkpoint.hub import resolve_model
+    from anyblock.contract.services import services
     from anyblock.errors import UsageError
-    from anyblock.modeling.device import compute_dtype, resolve_device, stored_dtype
-    from anyblock.modeling.load import load_model
-    from anyblock.modeling.runner import check_tokens
-    from anyblock.modeling.skeleton import load_hf_config
 
     require_characters(prompt, "the prompt")
-    path = resolve_model(model)
-    tokenizer = load_tokenizer(path)
+    found = services().load_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    loaded: Any = found.model
+    tokenizer = found.tokenizer
     if chat and not tokenizer.chat_template:
-        raise UsageError(f"{path} has no chat template", hint="leave out --chat")
-    place = resolve_device(device)
-    loaded = load_model(path, device=place, dtype=compute_dtype(dtype, stored_dtype(load_hf_config(path)), place))
+        raise UsageError(f"{found.folder} has no chat template", hint="leave out --chat")
     if chat:
         messages = [{"role": "user", "content": prompt}]
         inputs = tokenizer.apply_chat_template(
@@ -47,7 +42,7 @@ def generate(
         inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
     if inputs["input_ids"].shape[1] == 0:
         raise UsageError("the prompt is empty", expected="some text to continue")
-    check_tokens(inputs["input_ids"], loaded.get_input_embeddings().num_embeddings, tokenizer=tokenizer)
+    services().check_tokens(inputs["input_ids"], found)
     torch.manual_seed(seed)
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
     end = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

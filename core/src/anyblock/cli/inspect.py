@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anyblock.cli.options import Json, Model, Revision
+from anyblock.cli.options import Json, Model, Revision, TrustRemoteCode
 from anyblock.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def inspect(
     length: Annotated[int, typer.Option(min=1, help="Tokens of context.")] = 4096,
     cache_dtype: Annotated[str, typer.Option(help="Element type of the key-value cache.")] = "bfloat16",
     revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
     """Show family, blocks, parameters and memory of a model. Headers are read, weights are not."""
@@ -32,7 +33,7 @@ def inspect(
     folder = resolve_model(model, revision=revision)
     scenario = Scenario(batch, length, cache_dtype)
     try:
-        found = inspect_model(folder, scenario)
+        found = inspect_model(folder, scenario, trust_remote_code=trust_remote_code)
     except UnsupportedModelError as error:
         found = _inferred(folder, scenario, error)
     for note in found.notes:
