@@ -327,7 +327,7 @@ def lm_eval(session: nox.Session) -> None:
     """Run one task of lm-evaluation-harness on a tiny teacher and its child, with a text from the reference material."""
     text = ROOT.parent / "shared" / "text" / "wikitext2-valid.txt"
     if not text.is_file():
-        session.skip("the reference material (shared/text) is not beside the repository")
+        session.skip("the reference material (shared/text) is not next to the repository")
     extension = ROOT / "plugins" / "extensions" / "lm-eval"
     install_wheels(session, [ROOT / "core", ROOT / "plugins" / "families" / "llama", extension])
     session.run("python", str(extension / "scripts" / "compare_doors.py"), str(text), env=ONE_THREAD)

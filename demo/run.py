@@ -3,7 +3,7 @@
     nox -s demo            (or: python demo/run.py, where anyblock, anyblock-llama and gguf are installed)
 
 Every step is a command of `anyblock` that is printed before it runs. All files go to `demo-output/`; started again, the
-demonstration goes on from what is there.
+demonstration continues from what is there.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
-    """Run one variant; its peak is what it needs beside weights, inputs and outputs."""
+    """Run one variant; its peak is what it needs in addition to weights, inputs and outputs."""
     import torch
     from torch import nn
 

@@ -5,7 +5,7 @@
 Every method makes a child of MODEL (the demonstration's SmolLM2-135M-Instruct unless given) at every share of the parameters,
 calibrated on the same mixture of texts, and every child is compared with its teacher on text of every kind that nothing was
 calibrated on or chosen by. The reference's choice is also repaired and trained exactly as ours is. Finished rows are kept in the
-folder `--output`; started again, the benchmark goes on from there. `--page` writes the tables and the plot as a page.
+folder `--output`; started again, the benchmark continues from there. `--page` writes the tables and the plot as a page.
 Times are processor seconds of one thread, since a shared machine makes others meaningless.
 """
 
@@ -119,7 +119,7 @@ def main() -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="further settings of all recipes"
     )
     parser.add_argument("--output", type=Path, default=ROOT / "demo-output" / "quality")
-    parser.add_argument("--page", type=Path, help="write the tables here, and the plot beside it as .svg")
+    parser.add_argument("--page", type=Path, help="write the tables here, and the plot next to it as .svg")
     arguments = parser.parse_args()
     methods = [name.strip() for name in arguments.methods.split(";")]
     if unknown := set(methods) - set(METHODS):

@@ -34,7 +34,7 @@ def kinds() -> list[Kind]:
     """Return the kinds of text that are at hand: those of the mixture, then those that nothing is calibrated on.
 
     Code from Python's standard library and the demonstration's text are always there, the others where the reference material
-    lies beside the repository.
+    lies next to the repository.
     """
     modules = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
     code = "\n\n".join(path.read_text(encoding="utf-8", errors="ignore") for path in modules)[:_CODE]

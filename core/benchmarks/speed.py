@@ -2,7 +2,7 @@
 
     python core/benchmarks/speed.py [TEACHER CHILD]
 
-`anyblock bench` shows the time that passes, which beside other work says more about that work. Without arguments it runs
+`anyblock bench` shows the time that passes, which says more about other work where there is any. Without arguments it runs
 the tests' trained Llama and a child of it that lacks half of its halves.
 """
 

@@ -1,6 +1,6 @@
-"""transformers' `Auto` classes load children without remote code, exported or not, once they are told to.
+"""transformers' `Auto` classes load children without remote code, exported or not, after `register_auto_classes()`.
 
-They are told by `register_auto_classes`, which `anyblock.load_model` calls, and never by an import.
+`anyblock.load_model` calls that as well; an import never does.
 
 Everything that `AutoModelForCausalLM` and its like build goes through one function that picks the class for a configuration.
 """

@@ -51,8 +51,8 @@ class Text:
 def read_text(path: str | Path, *, field: str | None = None, chat: Chat | None = None) -> Text:
     """Return the text of a file, or of all files of a folder that hold text, one after the other.
 
-    A file's format is told by its content: UTF-8 text; JSON lines, JSON, CSV and its like, Parquet and Arrow tables, whose records
-    are documents; each of them also compressed with gzip, bzip2, xz or zstd.
+    A file's format is recognised by its content: UTF-8 text; JSON lines, JSON, CSV and its like, Parquet and Arrow tables, whose
+    records are documents; each of them also compressed with gzip, bzip2, xz or zstd.
 
     Args:
         path: a file or a folder; `-` is standard input, `hf://datasets/OWNER/NAME/PATH` a file or folder of a data set on the

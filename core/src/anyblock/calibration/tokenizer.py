@@ -58,6 +58,6 @@ def written(messages: list[dict[str, str]], tokenizer: Any) -> str:
 def _missing(path: Path) -> InputError:
     return InputError(
         f"{path} has no tokenizer",
-        expected="tokenizer.json (or tokenizer.model, vocab.json ...) beside config.json",
+        expected="tokenizer.json (or tokenizer.model, vocab.json ...) next to config.json",
         hint="copy the tokenizer files of the original model there, or name a tokenizer explicitly",
     )

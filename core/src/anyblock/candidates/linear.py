@@ -1,4 +1,4 @@
-"""Where a linear map goes that replaces a half of a layer, and which of the half's tensors stay beside it."""
+"""Where a linear map goes that replaces a half of a layer, and which of the half's tensors stay with it."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def atomic_directory(
 
 @contextmanager
 def scratch_directory(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield an empty directory beside `target`, named as its temporaries are, that is gone when the block ends.
+    """Yield an empty directory next to `target`, named as its temporaries are, that is gone when the block ends.
 
     What a killed process left of an earlier one is removed first.
 
@@ -140,7 +140,7 @@ def _install(work: Path, real: Path, overwrite: bool) -> None:
 
 
 def _move_aside(real: Path, stack: ExitStack) -> Path | None:
-    """Move an existing output away, locked so that nobody puts it back or removes it meanwhile."""
+    """Move an existing output away, locked so that no other process puts it back or removes it meanwhile."""
     try:
         stack.callback(os.close, lock(real))
         return real.rename(real.with_name(temporary_name(real.name, "old")))

@@ -1,4 +1,4 @@
-"""Which files beside the weights go along with a checkpoint."""
+"""Which files other than the weights go along with a checkpoint."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def _no_weights(folder: Path) -> CheckpointError:
             hint="if you trust them, convert them once:\n"
             '  python -c "from transformers import AutoModelForCausalLM as M; '
             f"M.from_pretrained('{folder}', dtype='auto').save_pretrained('{folder}-safetensors')\"\n"
-            "and copy the tokenizer files beside the result",
+            "and copy the tokenizer files next to the result",
         )
     if foreign:
         return CheckpointError(f"{folder} has its weights in {', '.join(foreign[:4])}", expected=expected)

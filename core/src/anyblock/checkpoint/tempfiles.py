@@ -19,12 +19,12 @@ from pathlib import Path
 
 
 def temporary_name(name: str, kind: str = "tmp") -> str:
-    """Return a fresh name for a temporary beside `name`: it says which process made it, and in which second."""
+    """Return a fresh name for a temporary next to `name`: it says which process made it, and in which second."""
     return f".{name}.{kind}-{os.getpid()}-{int(time.time()):08x}{os.urandom(4).hex()}"
 
 
 def claim(target: Path, make: Callable[[Path], object]) -> tuple[Path, int]:
-    """Create a temporary beside `target`, locked from the moment at which others see it.
+    """Create a temporary next to `target`, locked from the moment at which others see it.
 
     Args:
         target: what the temporary will become.
@@ -72,7 +72,7 @@ def remove_leftovers(target: Path) -> None:
 
 
 def writer_of(target: Path) -> str | None:
-    """Return who is writing `target` now, as `process 12, for 3.4 minutes`; None when nobody is."""
+    """Return who is writing `target` now, as `process 12, for 3.4 minutes`; None when no process is."""
     with suppress(OSError):  # a folder that cannot be listed is refused where it is written to
         for entry, match in _temporaries(target):
             if match[1] == "tmp" and not _is_dead(entry, match[1], int(match[2])):
@@ -81,7 +81,7 @@ def writer_of(target: Path) -> str | None:
 
 
 def _temporaries(target: Path) -> list[tuple[Path, re.Match[str]]]:
-    """Return the temporaries beside `target` with their names' parts: kind, process, second in hexadecimal digits."""
+    """Return the temporaries next to `target` with their names' parts: kind, process, second in hexadecimal digits."""
     pattern = re.compile(rf"\.{re.escape(target.name)}\.(new|tmp|old)-(\d+)-([0-9a-f]{{8}})[0-9a-f]{{8}}")
     found = [(entry, pattern.fullmatch(entry.name)) for entry in sorted(target.parent.iterdir())]
     return [(entry, match) for entry, match in found if match is not None]

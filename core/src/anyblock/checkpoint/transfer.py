@@ -188,5 +188,5 @@ class Copier:
         now = Stamp.of(os.fstat(descriptor))
         if self._stamps.setdefault(path, now) != now:
             raise CheckpointError(
-                f"{path} was changed while it was being copied", expected="a checkpoint that nobody writes to"
+                f"{path} was changed while it was being copied", expected="a checkpoint that no process writes to"
             )

@@ -24,7 +24,7 @@ class ModelDistillationConfig(Section):
     learning_rate: float = Field(default=1e-4, gt=0, description="Of AdamW, at its height; it falls to 0 by a cosine.")
     batch_size: Positive = Field(default=1, description="Sequences in one training step.")
     cosine_weight: float = Field(
-        default=1.0, ge=0, description="Weight of 1 - cosine of the final hidden states, beside the KL divergence."
+        default=1.0, ge=0, description="Weight of 1 - cosine of the final hidden states, added to the KL divergence."
     )
 
 

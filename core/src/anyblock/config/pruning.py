@@ -60,7 +60,7 @@ class FFNPruning(ChannelSettings):
     linear: bool = Field(default=False, description=_LINEAR)
     sizes: Annotated[tuple[Size, ...], Field(strict=False)] = Field(
         default=(0.25, 0.5, 0.75),
-        description="Widths beside the teacher's own: channels (2048), fractions (0.25), `0.25x` or `25%`. Empty: none.",
+        description="Widths in addition to the teacher's own: channels (2048), fractions (0.25), `0.25x` or `25%`. Empty: none.",
     )
     hook: str | None = Field(
         default=None,

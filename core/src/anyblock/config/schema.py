@@ -246,7 +246,8 @@ class RunConfig(Section):
     )
     output: UserPath = Field(min_length=1, description="The child's directory.")
     run_dir: UserPath | None = Field(
-        default=None, description="Folder for stages, scores, solutions and the report. `null`: `OUTPUT.run` beside it."
+        default=None,
+        description="Folder for stages, scores, solutions and the report. `null`: `OUTPUT.run` next to it.",
     )
     revision: str | None = Field(default=None, description="Revision of a hub id.")
     trust_remote_code: bool = Field(default=False, description="Run the Python code that comes with the checkpoint.")

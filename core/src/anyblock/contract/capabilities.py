@@ -10,7 +10,7 @@ class Support(StrEnum):
     """How far a capability is supported."""
 
     UNKNOWN = "unknown"
-    """Nobody has said; the suite reports what it sees."""
+    """Not stated; the suite reports what it sees."""
     UNSUPPORTED = "unsupported"
     """The architecture has no such thing (no experts in a dense model)."""
     NOT_IMPLEMENTED = "not implemented"

@@ -24,7 +24,7 @@ class Tree:
     origins: dict[KeyPath, str] = field(default_factory=dict)
 
     def origin(self, path: KeyPath) -> str:
-        """Return where the key, or the nearest key above it, was written; `""` when nobody wrote it."""
+        """Return where the key, or the nearest key above it, was written; `""` when no file gives it."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.origins:
                 return self.origins[path[:length]]

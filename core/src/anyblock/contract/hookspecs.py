@@ -182,7 +182,7 @@ class FamilySpec:
     def residual_stream(self) -> ResidualPruning | None:
         """Return how channels of the residual stream are removed from the whole model; None where they cannot be.
 
-        It stands behind the capability `hidden_size`. Since 0.2.
+        The capability `hidden_size` says whether there is one. Since 0.2.
         """
 
     @hookspec

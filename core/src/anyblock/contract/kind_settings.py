@@ -32,7 +32,7 @@ class KindSettings(Section):
 
     sizes: Annotated[tuple[Size, ...], Field(strict=False)] = Field(
         default=(),
-        description="Sizes to offer beside the teacher's own: units (2048), fractions (0.25), `0.25x` or `25%`. Empty: none.",
+        description="Sizes to offer besides the teacher's own: units (2048), fractions (0.25), `0.25x` or `25%`. Empty: none.",
     )
     multiple: Positive | None = Field(
         default=1,
@@ -60,7 +60,7 @@ class KindSettings(Section):
 
     @property
     def offers(self) -> bool:
-        """Whether any size is offered beside the teacher's own."""
+        """Whether any size is offered in addition to the teacher's own."""
         return bool(self.sizes)
 
     def absolute_sizes(self, teacher_size: int, *, query_heads: int | None = None) -> tuple[int, ...]:

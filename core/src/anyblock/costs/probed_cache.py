@@ -192,7 +192,7 @@ def _kept(model: Any, layers: Sequence[nn.Module], length: int) -> list[Kept]:
 
 
 def _elements(kept: Kept) -> tuple[int, int]:
-    """Return the elements that one layer keeps for a sequence: in the model's dtype, and in float32 beside it."""
+    """Return the elements that one layer keeps for a sequence: in the model's dtype, and in float32."""
     wide = sum(tensor.numel() for tensor in kept.tensors if tensor.dtype == torch.float32)
     whole = sum(tensor.numel() for tensor in kept.tensors)
     return (whole - wide) // _BATCH, wide // _BATCH

@@ -31,7 +31,7 @@ def record_answers(run: Callable[[], object], layer: nn.Module, before: Collecti
         run: runs the layer.
         layer: the layer.
         before: modules inside it. Where none of them is called, or the layer itself is among them, nothing is returned:
-            what had run before them cannot be told then.
+            what had run before them is unknown then.
     """
     outputs: dict[str, tuple[torch.Tensor, Form]] = {}
     versions: dict[str, int] = {}

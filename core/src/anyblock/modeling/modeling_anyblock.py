@@ -1,6 +1,6 @@
 """Stock transformers classes whose decoder layers differ in shape, built from what `config.json` says about each layer.
 
-AnyBlock's export puts this file, `layer_scope`, `layer_config`, `no_op`, `nothing` and `linear_half` beside the weights,
+AnyBlock's export puts this file, `layer_scope`, `layer_config`, `no_op`, `nothing` and `linear_half` next to the weights,
 where transformers runs them with `trust_remote_code=True`. They need torch and transformers, and not AnyBlock. Where
 AnyBlock is imported, its own copy of them is used, without `trust_remote_code`.
 

@@ -130,7 +130,7 @@ def _check_names(config: RunConfig, family: ModelFamily) -> None:
 
 
 def run_path(config: RunConfig) -> Path:
-    """Return the run folder: `run_dir`, or `OUTPUT.run` beside the output."""
+    """Return the run folder: `run_dir`, or `OUTPUT.run` next to the output."""
     output = Path(config.output)
     return Path(config.run_dir) if config.run_dir else output.with_name(output.name + ".run")
 

@@ -184,7 +184,7 @@ class RunContext:
         return self.config.pruning.pooled_kinds()
 
     def choices_key(self, orders: Orders) -> dict[str, str]:
-        """Return what identifies the content of all candidates' weights, beside the teacher."""
+        """Return what identifies the content of all candidates' weights, apart from the teacher."""
         found = {f"{layer}|{kind}": digest(order.tolist()) for (layer, kind), order in sorted(orders.items())}
         origins = self.family.origins("sources")
         added = {

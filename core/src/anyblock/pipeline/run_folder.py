@@ -177,7 +177,7 @@ class RunFolder:
         if not (path / "run.yaml").is_file():
             raise InputError(
                 f"{path} is not a run folder",
-                expected="a folder with run.yaml, as `anyblock compress` leaves it beside the child",
+                expected="a folder with run.yaml, as `anyblock compress` leaves it next to the child",
             )
         return cls(path)
 

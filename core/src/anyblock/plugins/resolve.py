@@ -32,7 +32,7 @@ class Resolution:
 
 
 def resolve(records: Sequence[PluginRecord], settings: PluginSettings, core_version: str) -> Resolution:
-    """Give every record its status; a plugin that is out for another reason clashes with nobody."""
+    """Give every record its status; a plugin that is out for another reason clashes with no other."""
     judged = [_judge(record, settings, core_version) for record in records]
     claims: dict[str, list[int]] = {}
     for index, record in enumerate(judged):

@@ -104,7 +104,7 @@ def push_child(
         child: a subblock checkpoint, or a child that `save_pretrained` wrote, which is pushed as a subblock checkpoint.
         repository: `owner/name`; made when it is missing.
         format_name: push what `anyblock export` writes in this format; None pushes the child as it is.
-        run: the run folder, for the card; None is `CHILD.run` beside the child, if it is there and is this child's.
+        run: the run folder, for the card; None is `CHILD.run` next to the child, if it is there and is this child's.
         private: make a new repository private.
         revision: a branch, made when it is missing; None is the main one.
         message: the commit's message.

@@ -81,7 +81,7 @@ def distill_model(
         batches: calibration text; a quarter of the batches is held out.
         changed: tensors by checkpoint name that replace those of the candidates.
         settings: see `TrainingSettings`.
-        cosine_weight: weight of the cosine beside the divergence; without effect where `reference` is another model.
+        cosine_weight: weight of the cosine, which is added to the divergence; without effect where `reference` is another model.
         partial: folder in which the state is kept; a later call continues there and gives the same tensors.
         progress: where to report; the unit is tokens.
 
@@ -129,7 +129,7 @@ def distill_model(
 
 
 class _Student:
-    """A child whose layers hold trainable weights, beside its teacher."""
+    """A child whose layers hold trainable weights, and its teacher."""
 
     def __init__(
         self, engine: LayerwiseModel, layers: Sequence[nn.Module], teacher: LayerwiseModel, cosine_weight: float

@@ -126,7 +126,7 @@ class _TeacherStream:
         self._mapped = {candidate.group for candidate in chosen if weights.output_map(candidate) is not None}
 
     def advance(self, index: int, batches: Sequence[Batch]) -> dict[str, SpooledTensors]:
-        """Run a layer, and return the hidden states after its halves by half, where they can be told and are needed."""
+        """Run a layer, and return the hidden states after its halves by half, where they can be had and are needed."""
         found: dict[str, SpooledTensors] = {}
         if group_name(index, "attention") in self._mapped and index in self._without_ffn:
             (without,) = self._without_ffn[index]

@@ -1,4 +1,4 @@
-"""Several evaluations beside one another."""
+"""Several evaluations next to one another."""
 
 from __future__ import annotations
 

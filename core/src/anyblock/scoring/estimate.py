@@ -131,9 +131,9 @@ def correct(
 ) -> dict[str, float]:
     """Bring estimates to the scale of exact scores; a candidate that was scored exactly keeps that score.
 
-    Large changes are underestimated, and without the interplay of tokens the removal of an attention looks too harmless beside that
-    of channels. So the logarithm of the exact score is taken as a line of that of the estimate, with one slope for all and a level
-    for each kind of change: the line with the least absolute deviations from the sample.
+    Large changes are underestimated, and without the interplay of tokens the removal of an attention looks too harmless against
+    that of channels. So the logarithm of the exact score is taken as a line of that of the estimate, with one slope for all and a
+    level for each kind of change: the line with the least absolute deviations from the sample.
 
     Args:
         estimates: by candidate key, not negative.

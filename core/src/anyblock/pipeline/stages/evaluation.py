@@ -1,4 +1,4 @@
-"""Stage `evaluation`: the child beside its teacher, on text that nothing was calibrated on."""
+"""Stage `evaluation`: the child and its teacher, on text that nothing was calibrated on."""
 
 from __future__ import annotations
 

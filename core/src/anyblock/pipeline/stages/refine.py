@@ -1,7 +1,7 @@
 """Stage `refine`: candidates are scored again around the solution, and the search repeated near it.
 
 Scores of single replacements do not add up, so the first solution is only where to start: each round predicts what every
-exchange would change in the child as it is, alone and beside others, and searches among children that differ in a limited
+exchange would change in the child as it is, alone and together with others, and searches among children that differ in a limited
 number of subblocks (the trust region). How far predictions are off on the whole is seen from some exchanges that are measured
 before the first round; every exchange that a search picks is measured as well, and the search repeated. A round searches in
 several regions, half as wide from one to the next, measures each result, and keeps the best one if the divergence falls. The
@@ -216,7 +216,7 @@ def _search(
 ) -> _Found | None:
     """Return the child within the region that is predicted best; None when none keeps the budgets.
 
-    What exchanges change together is not a sum, so the search is repeated with what each one changes beside those found before;
+    What exchanges change together is not a sum, so the search is repeated with what each one changes besides those found before;
     and what was found is measured one by one, so that no exchange is chosen because its prediction is too good.
     """
     settings = context.config.search

@@ -61,7 +61,7 @@ def evaluate_tasks(
 
     Args:
         models: directories or hub ids by the names under which they appear in the result.
-        tasks: YAML files of the harness's own form, whose relative `data_files` are looked for beside the file; anything
+        tasks: YAML files of the harness's own form, whose relative `data_files` are looked for next to the file; anything
             without that ending is a task that comes with lm_eval, whose data it downloads.
         limit: use at most so many documents of each task.
         few_shot: solved examples in front of each document; None is what the task says.

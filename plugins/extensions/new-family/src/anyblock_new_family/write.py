@@ -1,4 +1,4 @@
-"""Writing the distribution: everything is made beside its place first, and moved there when it is complete."""
+"""Writing the distribution: everything is made next to its place first, and moved there when it is complete."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def translate(tree: Tree, tools: DialectTools) -> Tree:
 
 
 def _refuse_unregistered(guide: Translation, path: KeyPath, name: str) -> None:
-    """Refuse a reference to an object that nobody registered, also in a key that has no effect."""
+    """Refuse a reference to an object that is not registered, also in a key that has no effect."""
     if not is_ignored_reference(name):
         guide.found(path, name, guide.names().any)
 

@@ -113,7 +113,7 @@ class _Work:
         ]
         by, names = self._told_by(own) if len(different) > 1 or None in own else (None, {})
         named: dict[str, HalfLayout] = {}
-        unmarked = False  # one kind may be told by what it lacks
+        unmarked = False  # one kind may be known by what it lacks
         for number, (layout, index) in enumerate(different):
             mark = None
             if len(different) > 1 or None in own:

@@ -105,7 +105,7 @@ def key_value_heads(
         ordered = [name for name in names if name in cut]
         outputs = [name for name in kept if shapes[layer + name][1] >= shapes[layer + name][0] or name == kept[-1]]
         for output in reversed(outputs):
-            # A gate as wide as the queries would do in their place, but nobody would call it that.
+            # A gate as wide as the queries would do in their place, but no one would call it that.
             queries = sorted((name for name in kept if name != output), key=lambda name: "gate" in name)
             if len(cut) == 2:
                 options = [[query, *ordered, output] for query in queries]

@@ -209,7 +209,7 @@ def text_part(config: Any) -> Any:
     """Return the language model's part of a configuration: one of its sub-configurations, or itself."""
     found = config.get_text_config(
         decoder=True
-    )  # of an encoder with a decoder this is a copy, which nobody builds from
+    )  # of an encoder with a decoder this is a copy, which no one builds from
     return found if any(getattr(config, key, None) is found for key in config.sub_configs) else config
 
 

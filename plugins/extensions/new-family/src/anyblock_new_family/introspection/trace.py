@@ -44,7 +44,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records every operation while it is active.
 
     Args:
-        module: whose parameters and buffers are told from other tensors.
+        module: whose parameters and buffers are distinguished from other tensors.
     """
 
     def __init__(self, module: nn.Module) -> None:
