@@ -117,6 +117,15 @@ def test_nothing_outside_the_main_files_folder_is_read(write, entry: str) -> Non
         compose(main)
 
 
+def test_what_is_not_below_the_main_file_is_looked_for_above_it(write) -> None:
+    """The reference's main files lie two levels below the folder that Hydra is given."""
+    write("p: 1\n", "configs/pruning/ffn.yaml")
+    write("near: 1\n", "configs/family/model/near.yaml")
+    write("near: 2\n", "configs/near.yaml")
+    main = write("defaults:\n  - /pruning: ffn\n  - near\n", "configs/family/model/main.yaml")
+    assert compose(main).data == {"pruning": {"p": 1}, "near": 1}
+
+
 def test_an_absolute_path_means_the_main_files_folder(write, tmp_path: Path) -> None:
     outside = write("secret: 1\n", "outside.yaml")
     main = write(f"defaults: ['{outside.with_suffix('')}']\n", "inside/main.yaml")

@@ -300,6 +300,15 @@ def test_lists_of_sizes_alone_are_enough(write, registry: NameRegistry) -> None:
     assert config.pruning.ffn.hook is None
 
 
+def test_a_list_that_the_mixin_does_not_read_has_no_effect(write, registry: NameRegistry) -> None:
+    """The reference's own files keep one for another mixin."""
+    text = "pruning_mixin: {_target_: KVHeadsPruningMixIn}\nn_heads_in_group_list: [4]\nintermediate_size_list: [8]\n"
+    config = pruning(write, registry, text)
+    assert config.pruning.kv_heads is not None
+    assert config.pruning.kv_heads.heads_per_group == (4,)
+    assert config.pruning.ffn.sizes == ()
+
+
 class OwnMixIn(FFNIntermediatePruningMixIn):
     """A kind that core does not have."""
 

@@ -1,4 +1,4 @@
-"""Composition: the `defaults` list of a configuration, read as Hydra does, from files below the main file's folder."""
+"""Composition: the `defaults` list of a configuration, read as Hydra does."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ MAX_FILES: Final = 64
 """Most files that one configuration is put together from."""
 Package = tuple[str, ...]
 """The keys below which a file's content goes."""
+LEVELS_ABOVE: Final = 3
+"""How far above the main file an included file may be; the reference's own main files lie two levels deep."""
 _HEADER: Final = re.compile(r"#\s*@package\s+(\S+)")
 _ENTRY: Final = re.compile(r"(?:(?P<modifier>optional|override)\s+)?(?P<path>[\w./-]+)(?:@(?P<package>[\w.]+))?")
 
@@ -26,7 +28,8 @@ def compose(path: Path, tools: DialectTools) -> Tree:
 
     The list has entries `NAME`, `GROUP: NAME` and `_self_` (last when it is not there), with or without `@PACKAGE`;
     later ones win. The content of `GROUP: NAME` goes below the key `GROUP`. Names are relative to the file they stand
-    in; a leading `/` means the main file's folder.
+    in; a leading `/` means the main file's folder. What is not there is looked for in the folders above, since the main file
+    may lie deep in the folder that Hydra is given.
 
     Raises:
         ConfigError: an entry has another form, includes itself, is missing, or lies outside the main file's folder.
@@ -106,15 +109,18 @@ class _Composer:
         return path.removesuffix(".yaml")
 
     def _include(self, entry: _Entry, whole: Tree, above: tuple[Path, ...]) -> None:
-        file = self.root / f"{entry.path}.yaml"
+        name = f"{entry.path}.yaml"
+        places = (self.root, *self.root.absolute().parents[:LEVELS_ABOVE])
+        root = next((place for place in places if (place / name).is_file()), self.root)
+        file = root / name
         if not file.is_file():
             if entry.is_optional:
                 return
             raise ConfigError(
                 f"{entry.place}: there is no {file}", expected="a file that the defaults entry can include"
             )
-        if not file.resolve().is_relative_to(self.root.resolve()):
-            raise ConfigError(f"{entry.place}: {file} leads outside {self.root}", expected="a file below that folder")
+        if not file.resolve().is_relative_to(root.resolve()):
+            raise ConfigError(f"{entry.place}: {file} leads outside {root}", expected="a file below that folder")
         package = entry.package
         header = _HEADER.match(file.read_text(encoding="utf-8", errors="replace")[:200])
         if header and not entry.is_package_given:

@@ -27,8 +27,12 @@ def translate_pruning(guide: Translation) -> None:
     """
     kind = _kind(guide)
     lists = [name for name in SIZE_LISTS if guide.get(f"pruning.{name}") is not None]
+    own = [name for name in lists if kind in SIZE_LISTS[name]]
     for name in lists:
-        _sizes(guide, name, kind)
+        if own and name not in own:  # the reference's files keep such lists, and its mixins do not read them
+            guide.tools.note(f"no effect, since the mixin is {kind}: {guide.place(f'pruning.{name}')}")
+        else:
+            _sizes(guide, name, kind)
     kind = kind or (SIZE_LISTS[lists[0]][0] if len(lists) == 1 else None)
     kinds = [kind] if kind else [SIZE_LISTS[name][0] for name in lists]
     for each in kinds:
