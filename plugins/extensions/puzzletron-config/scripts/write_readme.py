@@ -36,10 +36,10 @@ same thing are an error, unless one of them is an option or an override, which w
 
 ## Composition
 
-A list `defaults` names further files below the folder of the main file, as in Hydra: `name`, `group: name`, `/from/the/top`, `name@package`,
-`optional name`, and `_self_` for the file's own content, which comes last, and so wins, where it is not listed. What is not there is looked
-for below the three folders above, since a main file may lie deep in the folder that Hydra would be given. A path that leads out of its folder
-(`../..`) is refused.
+A list `defaults` names further files below the folder of the main file, as in Hydra: `name`, `group: name`, `/from/the/top`,
+`name@package`, `optional name`, and `_self_` for the file's own content, which comes last, and so wins, where it is not listed.
+What is not there is looked for below the three folders above, since a main file may lie deep in the folder that Hydra would be
+given. A path that leads out of its folder (`../..`) is refused.
 
 ## Names
 
