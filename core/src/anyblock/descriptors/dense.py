@@ -28,6 +28,7 @@ class DenseDescriptor(DescriptorBase, declares=True):
         attention_linears: query, key, value and output projection; two names where the first holds the other three.
         ffn_linears: the input projections and, last, the output projection.
         fused_gate_up: how one input projection holds gate and up; None where they are two.
+        stream_multiple: see `RMSNormStream.multiple`.
     """
 
     attention: ClassVar[str] = "self_attn"
@@ -42,6 +43,7 @@ class DenseDescriptor(DescriptorBase, declares=True):
     attention_linears: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "o_proj")
     ffn_linears: ClassVar[tuple[str, ...]] = ("gate_proj", "up_proj", "down_proj")
     fused_gate_up: ClassVar[Literal["halves", "interleaved"] | None] = None
+    stream_multiple: ClassVar[int] = 1
 
     @property
     def stored_ffn(self) -> str:
@@ -105,6 +107,7 @@ class DenseDescriptor(DescriptorBase, declares=True):
             norms=(*self.attention_norms, *self.ffn_norms),
             fused_readers=fused_readers,
             fused_writers=fused_writers,
+            multiple=self.stream_multiple,
         )
 
     def fused_stream_tensors(self) -> tuple[Mapping[str, int], Mapping[str, int]]:

@@ -47,6 +47,7 @@ class SparseDescriptor(DenseDescriptor, declares=True):
     transposed_experts: ClassVar[bool] = False
     correction_bias: ClassVar[bool] = False
     expert_groups: ClassVar[str | None] = None
+    stream_multiple: ClassVar[int] = 8  # grouped products of experts take rows of whole 16 bytes only
 
     def half_kinds(self, half: str) -> Mapping[str, HalfLayout]:
         """See `DescriptorBase.half_kinds`."""

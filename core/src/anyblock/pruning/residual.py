@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -30,6 +32,7 @@ class RMSNormStream(ResidualPruning):
         writers: linear modules that write to it.
         norms: the norms inside a layer; the hook watches what the first one returns.
         fused_readers, fused_writers: `{tensor below the ffn: dimension}` of those that all experts share.
+        multiple: of which number of channels a child has a multiple, as far as the model's own hidden size is one.
 
     Raises:
         PluginError: there is no norm to watch.
@@ -43,6 +46,7 @@ class RMSNormStream(ResidualPruning):
     norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
     fused_readers: Mapping[str, int] = field(default_factory=dict)
     fused_writers: Mapping[str, int] = field(default_factory=dict)
+    multiple: int = 1
 
     def __post_init__(self) -> None:
         if not self.norms:
@@ -79,6 +83,16 @@ class RMSNormStream(ResidualPruning):
             if pattern.fullmatch(name)
         )
 
+    def legal_sizes(self, config: Any) -> Sequence[int]:
+        """See `ResidualPruning.legal_sizes`: sizes that transformers reads back; of a Llama, multiples of its query heads."""
+        hidden = int(config.hidden_size)
+        step = math.gcd(hidden, self.multiple)
+        own = config.resolve() if hasattr(config, "resolve") else config
+        if not hasattr(type(own), "validate_architecture"):
+            return range(step, hidden + 1, step)
+        own = copy.copy(own)
+        return [size for size in range(step, hidden + 1, step) if _is_valid(own, own.validate_architecture, size)]
+
     def child_config(self, config: Any, size: int) -> dict[str, Any]:
         """See `ResidualPruning.child_config`."""
         return {HIDDEN_SIZE: size, "head_dim": head_width(config)}
@@ -90,6 +104,15 @@ class RMSNormStream(ResidualPruning):
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
         """Return the path of the norm in front of the attention."""
         return self.norms[0]
+
+
+def _is_valid(config: Any, validate: Callable[[], object], size: int) -> bool:
+    config.hidden_size = size
+    try:
+        validate()
+    except ValueError:
+        return False
+    return True
 
 
 def _any(names: tuple[str, ...]) -> str:
