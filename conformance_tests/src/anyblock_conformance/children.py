@@ -3,59 +3,117 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+import gc
+import json
+import os
+import shutil
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from anyblock.candidates.candidate import Candidate, child_blocks
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.sources import Orders
+from anyblock.checkpoint.config import CONFIG
+from anyblock.checkpoint.groups import FOLDER, group_file
+from anyblock.checkpoint.index import INDEX
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.contract.blocks import Half, group_name
+from anyblock.contract.blocks import BlockConfig, Half, group_name
 from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.load import load_model
-from anyblock.modeling.skeleton import build_skeleton, require_materialised
 from anyblock.modeling.weights import WeightMap, quiet_loading
 from anyblock.realize.realize import realize
+from safetensors.torch import save_file
 
-from anyblock_conformance.expect import close, equal, same
+from anyblock_conformance.expect import close, equal, identity
 from anyblock_conformance.kinds import no_op
-from anyblock_conformance.subject import Subject, logits, stock_model
+from anyblock_conformance.rounding import tolerance_of
+from anyblock_conformance.subject import RESIDENT, Subject, logits, stock_model
 
 Removed = tuple[tuple[int, Half], ...]
 """The halves that a child lacks: `((layer, half), ...)`."""
+Change: TypeAlias = Callable[[str], Mapping[str, torch.Tensor] | None]
+"""Gives the tensors of a group by checkpoint name; None where they are the converted checkpoint's own."""
 
 
 def write_child(subject: Subject, chosen: Sequence[Candidate], orders: Orders | None = None) -> Path:
     """Write the child that takes these candidates; the teacher's own subblocks stay where none is given."""
-    weights = CandidateWeights(subject.converted, subject.family, subject.text_config, orders or {})
-    return realize(subject.converted, chosen, weights, subject.place("child"))
+    teacher = SubblockCheckpoint.open(subject.converted.path)  # links to its files change what is known of them
+    weights = CandidateWeights(teacher, subject.family, subject.text_config, orders or {})
+    return realize(teacher, chosen, weights, subject.place("child"))
 
 
-def child_model(subject: Subject, chosen: Sequence[Candidate], orders: Orders | None = None) -> Any:
-    """Return the same child as a model; of a checkpoint that may be large it is made without writing it."""
+def child_model(
+    subject: Subject, chosen: Sequence[Candidate], orders: Orders | None = None, *, resident: int | None = RESIDENT
+) -> Any:
+    """Return the same child as a model; that of a whole checkpoint runs layer by layer."""
     if subject.scope == "tiny":
         return load_model(write_child(subject, chosen, orders), family=subject.family)
-    family, teacher = subject.family, subject.converted
-    model = build_skeleton(family, subject.config, child_blocks(subject.blocks, chosen))
-    target, own = WeightMap(model), {wanted.group: wanted for wanted in chosen}
-    weights = CandidateWeights(teacher, family, subject.text_config, orders or {})
-    for group in teacher.groups:
-        tensors = weights.subblock(own[group]) if group in own else teacher.load(group)
-        target.assign(tensors, device="cpu", where=f"group {group} of a child")
-    model.tie_weights()
-    family.init_rotary_embedding(model, torch.device("cpu"), model.dtype)
-    require_materialised(model, "a child")
+    weights = CandidateWeights(subject.converted, subject.family, subject.text_config, orders or {})
+    own = {wanted.group: wanted for wanted in chosen}
+
+    def change(group: str) -> Mapping[str, torch.Tensor] | None:
+        return weights.subblock(own[group]) if group in own else None
+
+    return layered_model(subject, change, blocks=child_blocks(subject.blocks, chosen), resident=resident)
+
+
+def layered_model(
+    subject: Subject,
+    change: Change,
+    *,
+    blocks: Sequence[BlockConfig] | None = None,
+    config: Mapping[str, Any] | None = None,
+    resident: int | None = RESIDENT,
+) -> Any:
+    """Return a model that differs in some groups from the converted checkpoint, and runs layer by layer.
+
+    Its checkpoint shares the files of all other groups, and is there as long as the model is.
+
+    Args:
+        subject: the subject.
+        change: gives the tensors of a group that differs; none of a half that is gone.
+        blocks: its block configs, where they differ.
+        config: its `config.json`, where that differs.
+        resident: see `Subject.layerwise`.
+    """
+    folder, base, places = subject.place("variant"), subject.converted, dict[str, str]()
+    (folder / FOLDER).mkdir(parents=True)
+    for group, names in base.groups.items():
+        file, tensors = group_file(group), change(group)
+        if tensors is None:
+            os.link(base.file(group), folder / file)
+        elif tensors:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / file, {"format": "pt"})
+        places |= dict.fromkeys(names if tensors is None else tensors, file)
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    written = {"block_configs": [block.to_dict() for block in blocks or base.block_configs]}
+    (folder / CONFIG).write_text(json.dumps({**(config or base.config), **written}))
+    model = subject.layerwise(SubblockCheckpoint.open(folder), resident=resident).model
+    weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
     return model
 
 
-def without_halves(subject: Subject, removed: Removed) -> Any:
-    """Return the child that lacks these halves as a model; it is made once and not to be changed."""
-    made: dict[Removed, Any] = subject.memo("children without halves", dict)
-    if removed not in made:
-        made[removed] = child_model(subject, candidates_without(subject, removed))
-    return made[removed]
+def changed_teacher(subject: Subject, change: Change) -> Any:
+    """Return the reference with other values of the tensors of some groups; the model is the caller's own."""
+    if subject.scope != "tiny":
+        return layered_model(subject, change)
+    model = stock_copy(subject)
+    for group in subject.converted.groups:
+        if (tensors := change(group)) is not None:
+            assign(model, tensors)
+    return model
+
+
+def without_halves(subject: Subject, removed: Removed, *, resident: int | None = RESIDENT) -> Any:
+    """Return the child that lacks these halves as a model; a tiny one is made once. It is not to be changed."""
+
+    def make() -> Any:
+        return child_model(subject, candidates_without(subject, removed), resident=resident)
+
+    return subject.memo(f"without {removed}", make) if subject.scope == "tiny" else make()
 
 
 def candidates_without(subject: Subject, removed: Iterable[tuple[int, Half]]) -> list[Candidate]:
@@ -74,13 +132,16 @@ def stock_copy(subject: Subject) -> Any:
     return copy.deepcopy(subject.stock)
 
 
-@torch.no_grad()
-def silence(model: Any, names: Iterable[str]) -> Any:
-    """Set these parameters and buffers of a model to zero, and return the model."""
-    state = model.state_dict(keep_vars=True)
-    for name in names:
-        state[name].zero_()
-    return model
+def silent_teacher(subject: Subject, names: Iterable[str]) -> Any:
+    """Return the reference in which these parameters and buffers, by module name, are zero."""
+    silent = set(names)
+
+    def change(group: str) -> Mapping[str, torch.Tensor] | None:
+        gone = {name for name in subject.converted.groups[group] if subject.module_names[name] in silent}
+        tensors = subject.load(group) if gone else {}
+        return {n: torch.zeros_like(t) if n in gone else t for n, t in tensors.items()} or None
+
+    return changed_teacher(subject, change)
 
 
 def assign(model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -89,23 +150,42 @@ def assign(model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
     model.tie_weights()
 
 
-def survives(subject: Subject, model: Any, path: Path) -> None:
-    """Fail unless a loaded child, saved and loaded in every way, has the same tensors and logits."""
-    expected, state = logits(model, subject.ids), model.state_dict()
+def survives(subject: Subject, path: Path) -> None:
+    """Fail unless a child, loaded, saved and loaded in every way, has the same tensors and logits."""
+    gc.collect()  # models are in cycles
+    model = load_model(path, family=subject.family)
+    expected, state = logits(model, subject.ids), _identities(model)
+    allowed = tolerance_of(model, subject.ids)  # what is computed by the same steps, or with eager attention
     saved = subject.place("saved")
     with quiet_loading():
         model.save_pretrained(saved)
-    again = {
-        "saved with save_pretrained and loaded with load_model": load_model(saved, family=subject.family),
-        "loaded with load_model(attn_implementation='eager')": load_model(
+    del model
+
+    def within() -> Any:
+        with heterogeneous(subject.family, SubblockCheckpoint.open(path).block_configs):
+            return stock_model(path)
+
+    again: dict[str, Callable[[], Any]] = {
+        "saved with save_pretrained and loaded with load_model": lambda: load_model(saved, family=subject.family),
+        "loaded with load_model(attn_implementation='eager')": lambda: load_model(
             path, family=subject.family, attn_implementation="eager"
         ),
+        "loaded with from_pretrained within heterogeneous()": within,
     }
-    with heterogeneous(subject.family, SubblockCheckpoint.open(path).block_configs):
-        again["loaded with from_pretrained within heterogeneous()"] = stock_model(path)
-    for how, other in again.items():
-        found = other.state_dict()
-        equal(sorted(found), sorted(state), f"the tensors of the child, {how},")
-        for name, tensor in state.items():
-            same(found[name], tensor, f"{name} of the child, {how},")
-        close(logits(other, subject.ids), expected, f"logits of the child, {how},")
+    for how, load in again.items():
+        gc.collect()  # models are in cycles
+        _require_same(subject, load(), state, expected, f"of the child, {how},", allowed)
+
+
+def _require_same(
+    subject: Subject, model: Any, state: Mapping[str, str], expected: torch.Tensor, what: str, allowed: float
+) -> None:
+    found = _identities(model)
+    equal(sorted(found), sorted(state), f"the tensors {what}")
+    for name, tensor in found.items():
+        equal(tensor, state[name], f"{name} {what}")
+    close(logits(model, subject.ids), expected, f"logits {what}", tolerance=allowed)
+
+
+def _identities(model: Any) -> dict[str, str]:
+    return {name: identity(tensor) for name, tensor in model.state_dict().items()}

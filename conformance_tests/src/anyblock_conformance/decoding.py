@@ -28,12 +28,17 @@ def cached_logits(model: Any, ids: torch.Tensor, steps: tuple[int, ...]) -> torc
 
 
 @torch.no_grad()
-def workable_steps(model: Any, ids: torch.Tensor) -> tuple[int, ...] | None:
+def workable_steps(model: Any, ids: torch.Tensor, tolerance: float) -> tuple[int, ...] | None:
     """Return in which steps a stock model decodes with a cache: one of several tokens among them if it takes such a one.
 
     Some take one token at a time after a prompt: others are refused (CPM-Ant, ProphetNet) or computed otherwise
     (RecurrentGemma). Where no steps give what the model computes without a cache, those that it takes are returned; None
     of a model that does not decode at all.
+
+    Args:
+        model: the model.
+        ids: tokens, [batch, length].
+        tolerance: how far logits may be apart, as a share of the largest.
     """
     taken, expected = None, model(input_ids=ids, use_cache=False).logits
     for steps in (_STEPS, _SINGLE_STEPS):
@@ -42,7 +47,7 @@ def workable_steps(model: Any, ids: torch.Tensor) -> tuple[int, ...] | None:
         except (RuntimeError, IndexError, ValueError, AssertionError):
             continue
         taken = taken or steps
-        if distance(found, expected) <= 1e-4:
+        if distance(found, expected) <= tolerance:
             return steps
     return taken
 

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final, NoReturn
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
 import torch
 
-_ROUNDING: Final = {torch.bfloat16: 0.05, torch.float16: 0.01}
-
 
 class CheckFailedError(AssertionError):
-    """The adapter does not do what a check asks for; the message says what was found and what was expected."""
+    """The adapter does not do what a check asks for; the message says what was found and what was expected.
+
+    Attributes:
+        raised: what was raised meanwhile, if that is all that the check found; empty where it found anything itself.
+    """
+
+    def __init__(self, message: str, raised: Sequence[Exception] = ()) -> None:
+        super().__init__(message)
+        self.raised = tuple(raised)
 
 
 class NotApplicableError(Exception):
     """A check has no meaning for this subject; the message says why."""
 
 
-def fail(message: str) -> NoReturn:
-    """Fail the check with a message that has the values in it."""
-    raise CheckFailedError(message)
+def fail(message: str, raised: Sequence[Exception] = ()) -> NoReturn:
+    """Fail the check with a message that has the values in it; see `CheckFailedError.raised`."""
+    raise CheckFailedError(message, raised)
 
 
 def that(condition: bool, message: str) -> None:
@@ -35,12 +42,18 @@ def equal(found: Any, expected: Any, what: str) -> None:
         fail(f"{what} is {_shown(found)}, expected {_shown(expected)}")
 
 
-def nothing(faults: Iterable[str], what: str) -> None:
-    """Fail if there are faults; the first of them are listed."""
+def nothing(faults: Iterable[str], what: str, raised: Sequence[Exception] = ()) -> None:
+    """Fail if there are faults; the first of them are listed.
+
+    Args:
+        faults: what was found.
+        what: what there should be none of.
+        raised: those of the faults that are errors.
+    """
     listed = list(faults)
     if listed:
         more = f"\n  and {len(listed) - 8} more" if len(listed) > 8 else ""
-        fail(f"{what}:\n  " + "\n  ".join(listed[:8]) + more)
+        fail(f"{what}:\n  " + "\n  ".join(listed[:8]) + more, raised if len(raised) == len(listed) else ())
 
 
 def same(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
@@ -53,13 +66,15 @@ def same(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
         fail(f"{what} differs: {_difference(found, expected)}")
 
 
-def close(found: torch.Tensor, expected: torch.Tensor, what: str, *, tolerance: float = 1e-4) -> None:
-    """Fail unless two tensors agree up to `tolerance` of the expected one's largest value.
+def identity(tensor: torch.Tensor) -> str:
+    """Return dtype, shape and a digest of the bits: what `same` compares, of a tensor that need not stay in memory."""
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return f"{tensor.dtype} {list(tensor.shape)} {hashlib.sha256(content).hexdigest()[:16]}"
 
-    Half types round in other places when shapes differ, so no less than `_ROUNDING` is allowed for them.
-    """
+
+def close(found: torch.Tensor, expected: torch.Tensor, what: str, *, tolerance: float) -> None:
+    """Fail unless two tensors agree up to `tolerance` of the expected one's largest value; see `tolerance_of`."""
     _same_form(found, expected, what)
-    tolerance = max(tolerance, _ROUNDING.get(expected.dtype, 0.0))
     if not distance(found, expected) <= tolerance:
         fail(f"{what} differs: {_difference(found, expected)}, allowed {tolerance:g} of the largest")
 

@@ -78,7 +78,10 @@ def run_checkpoint(
         UnsupportedModelError: no installed adapter serves it.
     """
     from anyblock.checkpoint.config import read_config
+    from anyblock.modeling.process_memory import return_freed_memory
 
+    if full:
+        return_freed_memory()
     own = family or get_family(read_config(path)["model_type"])
     with _folder() as folder:
         subject = Subject(own, folder, scope="weights" if full else "headers", source=path, shapes=shapes)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from weakref import WeakValueDictionary
 
 import torch
 from anyblock.checkpoint.config import read_config
@@ -21,7 +24,9 @@ from anyblock.modeling.load import load_model
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config, model_class, shapes_of
 from anyblock.modeling.weights import WeightMap, owners_of, quiet_loading
 
+from anyblock_conformance.expect import close
 from anyblock_conformance.headers import Shape, source_shapes
+from anyblock_conformance.rounding import tolerance_of
 from anyblock_conformance.tiny import random_tokens, save_tiny
 
 if TYPE_CHECKING:
@@ -32,11 +37,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Scope = Literal["tiny", "weights", "headers"]
 """What there is to check: the adapter on its tiny model, a whole checkpoint, or a checkpoint's config and headers."""
-_FEW_LAYERS = 4
+_FEW_LAYERS: Final = 4
+RESIDENT: Final = 2
+"""Layers of a whole checkpoint that hold weights at once."""
 
 
 class Subject:
-    """A family and a checkpoint. Models and files derived from it are made when first asked for, and kept.
+    """A family and a checkpoint. What is derived from it is made when first asked for, and kept.
+
+    Models of a whole checkpoint are not kept: of them one at a time is meant to be in memory. What they compute is compared in
+    float32, layer by layer, whatever the checkpoint's dtype: half types round so coarsely that faults would pass for rounding,
+    and rounding for faults.
 
     Whoever changes a model takes a copy of it.
 
@@ -63,12 +74,23 @@ class Subject:
         self._source = source
         self._shapes = shapes
         self._memo: dict[str, Any] = {}
+        self._living: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
     def memo(self, name: str, make: Callable[[], T]) -> T:
         """Return what `make` gave when this name was first asked for."""
         if name not in self._memo:
             self._memo[name] = make()
         return self._memo[name]  # type: ignore[no-any-return]
+
+    def _model(self, name: str, make: Callable[[], T]) -> T:
+        """Return what `make` gave: for good where it is tiny, and otherwise while somebody holds it."""
+        if self.scope == "tiny":
+            return self.memo(name, make)
+        found = self._living.get(name)
+        if found is None:
+            gc.collect()  # models are in cycles
+            found = self._living[name] = make()
+        return found
 
     # -- the checkpoint ---------------------------------------------------------------------------------------------
 
@@ -166,23 +188,57 @@ class Subject:
         """The checkpoint as a subblock checkpoint."""
         return SubblockCheckpoint.open(convert_with(self.family, self.source, self.folder / "converted"))
 
-    @cached_property
+    @property
     def stock(self) -> Any:
         """The model as transformers loads it, with no part of AnyBlock involved unless the layers differ."""
+        return self._model("stock", self._stock)
+
+    def _stock(self) -> Any:
         if "block_configs" in self.raw_config:
             with heterogeneous(self.family, self.blocks):
                 return stock_model(self.source)
         return stock_model(self.source)
 
-    @cached_property
+    @property
     def teacher(self) -> Any:
         """The converted checkpoint as AnyBlock loads it."""
-        return load_model(self.converted.path, family=self.family)
+        return self._model("teacher", lambda: load_model(self.converted.path, family=self.family))
+
+    @property
+    def engine(self) -> LayerwiseModel:
+        """The converted checkpoint, ready to run layer by layer; of a whole one in float32, with few layers in memory."""
+        return self._model("engine", lambda: self.layerwise(self.converted))
+
+    @property
+    def reference(self) -> Any:
+        """The model that children are compared with: the stock one, of a whole checkpoint as `engine` runs it.
+
+        That the latter is the stock model is shown by `convert.bit-for-bit` and `build.layerwise`.
+        """
+        return self.stock if self.scope == "tiny" else self.engine.model
+
+    def layerwise(self, checkpoint: SubblockCheckpoint, *, resident: int | None = RESIDENT) -> LayerwiseModel:
+        """Return a checkpoint of this family, ready to run layer by layer; see `engine`.
+
+        Args:
+            checkpoint: the checkpoint.
+            resident: how many layers of a whole one hold weights at once; None for all, where it runs many times.
+        """
+        if self.scope == "tiny":
+            return LayerwiseModel(checkpoint, self.family)
+        gc.collect()  # models are in cycles
+        return LayerwiseModel(checkpoint, self.family, dtype=torch.float32, max_resident=resident)
+
+    def load(self, group: str) -> dict[str, torch.Tensor]:
+        """Return the tensors of one group of the converted checkpoint, in the dtype in which children are compared."""
+        return self.converted.load(group, dtype=None if self.scope == "tiny" else torch.float32)
 
     @cached_property
-    def engine(self) -> LayerwiseModel:
-        """The converted checkpoint, ready to run layer by layer."""
-        return LayerwiseModel(self.converted, self.family)
+    def unloaded(self) -> Any:
+        """The stock model without weights, on the meta device."""
+        if "block_configs" in self.raw_config:
+            return build_skeleton(self.family, self.config, self.blocks)
+        return self._stock_shapes
 
     @cached_property
     def stock_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -228,8 +284,18 @@ class Subject:
 
     @cached_property
     def logits(self) -> torch.Tensor:
-        """The stock model's logits on `ids`."""
-        return logits(self.stock, self.ids)
+        """The reference's logits on `ids`."""
+        return logits(self.reference, self.ids)
+
+    @cached_property
+    def tolerance(self) -> float:
+        """How far logits may be from those of the reference, as a share of the largest; see `tolerance_of`."""
+        model = copy.deepcopy(self.stock) if self.scope == "tiny" else self.reference
+        return tolerance_of(model, self.ids)
+
+    def close(self, found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
+        """Fail unless two tensors of logits agree up to rounding."""
+        close(found, expected, what, tolerance=self.tolerance)
 
     # -- variants ---------------------------------------------------------------------------------------------------
 
@@ -247,8 +313,7 @@ class Subject:
 
     def place(self, name: str) -> Path:
         """Return a path inside the folder at which nothing is yet."""
-        number = sum(path.name.startswith(f"{name}-") for path in self.folder.iterdir())
-        return self.folder / f"{name}-{number}"
+        return next(path for path in (self.folder / f"{name}-{number}" for number in count()) if not path.exists())
 
 
 def stock_model(path: Path) -> Any:

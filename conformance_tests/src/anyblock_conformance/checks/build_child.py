@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from anyblock.modeling.load import load_model
-
 from anyblock_conformance.check import check
 from anyblock_conformance.children import candidates_without, child_model, survives, write_child
-from anyblock_conformance.expect import NotApplicableError, close, equal, that
+from anyblock_conformance.expect import NotApplicableError, equal, that
 from anyblock_conformance.kinds import removable
 from anyblock_conformance.subject import Subject, logits
 
@@ -28,8 +26,7 @@ def check_save_reload(subject: Subject) -> None:
     if not chosen:
         raise NotApplicableError("the adapter removes no half of any layer")
     path = write_child(subject, candidates_without(subject, chosen))
-    model = load_model(path, family=subject.family)
-    survives(subject, model, path)
+    survives(subject, path)
 
 
 @check("build.tied-embeddings", capability="build", needs="tiny", depends_on=["convert.bit-for-bit", "build.no-op"])
@@ -51,7 +48,7 @@ def check_tied_embeddings(subject: Subject) -> None:
     after = [name for name in stored if tied.module_names.get(name, name) in outer]
     equal(len(after), len(before), f"the number of stored copies of the embedding ({', '.join(after)})")
     _require_tied(tied.teacher, "the loaded model")
-    close(logits(tied.teacher, tied.ids), tied.logits, "logits of the loaded model")
+    tied.close(logits(tied.teacher, tied.ids), tied.logits, "logits of the loaded model")
     last = tied.num_layers - 1
     halves = removable(tied, last)
     if halves:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -11,11 +12,9 @@ from anyblock.modeling.skeleton import model_class
 from anyblock.modeling.weights import quiet_loading
 
 from anyblock_conformance.check import check
-from anyblock_conformance.children import stock_copy
 from anyblock_conformance.expect import close, equal, same
-from anyblock_conformance.subject import Subject, logits
-
-_TOLERANCE = 1e-5
+from anyblock_conformance.rounding import tolerance_of
+from anyblock_conformance.subject import RESIDENT, Subject, logits
 
 
 @check("build.buffers", capability="build", depends_on=["convert.bit-for-bit"])
@@ -27,7 +26,7 @@ def check_buffers(subject: Subject) -> None:
     How to fix: keep the base's `init_rotary_embedding`, which lets transformers compute them. They stay in float32 when
     the model is in bfloat16.
     """
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16) if subject.scope == "tiny" else (subject.stock.dtype,):
         model = load_model(subject.converted.path, family=subject.family, dtype=dtype)
         found, expected = _unstored(model), _unstored(_in_dtype(subject, dtype))
         equal(sorted(found), sorted(expected), f"the unstored buffers in {dtype}")
@@ -44,13 +43,15 @@ def check_call_order(subject: Subject) -> None:
 
     How to fix: give the path of the norm that runs after the last layer, and layer paths by index.
     """
-    model, family = stock_copy(subject), subject.family
+    model, family = subject.stock, subject.family
     paths = [family.input_embedding_name(), *(family.layer_block_name(i) for i in range(subject.num_layers))]
     paths += [path for path in (family.final_norm_name(), family.output_embedding_name()) if path]
     ran: list[str] = []
-    for path in paths:
-        model.get_submodule(path).register_forward_hook(lambda *_, path=path: ran.append(path))
-    logits(model, subject.ids)
+    with ExitStack() as hooks:
+        for path in paths:
+            hook = model.get_submodule(path).register_forward_hook(lambda *_, path=path: ran.append(path))
+            hooks.callback(hook.remove)
+        logits(model, subject.ids)
     norm, last = family.final_norm_name(), family.layer_block_name(subject.num_layers - 1)
     if norm and last in ran:  # the module may norm the embeddings as well (NanoChat)
         behind = ran.index(last)
@@ -68,17 +69,22 @@ def check_layerwise(subject: Subject) -> None:
     How to fix: `init_rotary_embedding` is called when the layers have no weights yet: it may compute buffers, but neither
     move nor read parameters.
     """
-    same_run = {"all layers": subject.engine}
+    stock = subject.stock
+    expected, allowed = logits(stock, subject.ids), tolerance_of(stock, subject.ids)
     if subject.scope == "tiny":
-        same_run["one layer at a time"] = LayerwiseModel(subject.converted, subject.family, max_resident=1)
-    for name, engine in same_run.items():
+        runs = {"all layers": None, "one layer at a time": 1}
+    else:
+        runs = {f"{RESIDENT} layers at a time": RESIDENT}
+    del stock
+    for name, resident in runs.items():
+        engine = LayerwiseModel(subject.converted, subject.family, max_resident=resident)
         batch = engine.prepare(subject.ids)
         hidden = batch.hidden
         for index in range(engine.num_layers):
             hidden = engine.run(index, hidden, batch)
-        close(engine.logits(hidden, batch), subject.logits, f"layer-wise logits ({name})", tolerance=_TOLERANCE)
+        close(engine.logits(hidden, batch), expected, f"layer-wise logits ({name})", tolerance=allowed)
         last = engine.logits(hidden, batch, keep=slice(-2, None))
-        close(last, subject.logits[:, -2:], f"layer-wise logits of the last two tokens ({name})", tolerance=_TOLERANCE)
+        close(last, expected[:, -2:], f"layer-wise logits of the last two tokens ({name})", tolerance=allowed)
 
 
 def _unstored(model: Any) -> dict[str, torch.Tensor]:

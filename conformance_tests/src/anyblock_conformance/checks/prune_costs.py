@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from anyblock.candidates.candidate import Candidate
+from anyblock.candidates.candidate import Candidate, child_blocks
 from anyblock.candidates.candidate_weights import candidate_shapes
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.contract.blocks import BlockConfig
 from anyblock.costs.cost_model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
 from anyblock.costs.probed_cache import Kept, kept_by_layers
 from anyblock.errors import UnsupportedModelError
@@ -35,7 +37,9 @@ def check_costs(subject: Subject, kind: str) -> None:
     mixin_for(subject, kind)
     teacher = model_costs(subject.family, subject.config, subject.blocks, meta_tensors(subject.converted), _SCENARIO)
     equal(
-        teacher.params, counted(subject.stock), "the predicted parameters of the teacher (counted in the stock model)"
+        teacher.params,
+        counted(subject.unloaded),
+        "the predicted parameters of the teacher (counted in the stock model)",
     )
     chosen = candidates(subject, kind)
     path = write_child(subject, chosen, random_orders(subject, kind))
@@ -57,26 +61,26 @@ def check_cache_costs(subject: Subject) -> None:
     How to fix: count in `cache_spec` keys and values of the block config's own key-value heads, the window of layers that
     have one, and the fixed state of Mamba and convolution layers (`attention_cache` does it for softmax attention).
     """
-    models: list[tuple[str, Any, list[Any]]] = [("the teacher", subject.stock, list(subject.blocks))]
+    _check_kept(subject, "the teacher", subject.reference, subject.blocks)
     for kind in claimed_kinds(subject):
         if subject.mixins[kind].half == "attention" and (chosen := candidates(subject, kind)):
-            blocks = list(subject.blocks)
-            for wanted in chosen:
-                blocks[wanted.layer] = wanted.block_config
-            models.append((f"a child with {kind} {[w.size for w in chosen]}", child_model(subject, chosen), blocks))
-    for name, model, blocks in models:
-        for length in (3, 12):
-            found = _kept(subject, model, length)
-            for layer in subject.layers:
-                if blocks[layer].attention.no_op:
-                    continue  # it writes two numbers a token, which no budget counts
-                kept = sum(tensor.numel() for tensor in found[layer].tensors)
-                spec = subject.family.cache_spec(subject.config, blocks[layer], layer)
-                equal(
-                    2 * spec.elements(length),
-                    kept,
-                    f"elements that layer {layer} of {name} keeps for 2 sequences of {length} tokens",
-                )
+            name = f"a child with {kind} {[wanted.size for wanted in chosen]}"
+            _check_kept(subject, name, child_model(subject, chosen), child_blocks(subject.blocks, chosen))
+
+
+def _check_kept(subject: Subject, name: str, model: Any, blocks: Sequence[BlockConfig]) -> None:
+    for length in (3, 12):
+        found = _kept(subject, model, length)
+        for layer in subject.layers:
+            if blocks[layer].attention.no_op:
+                continue  # it writes two numbers a token, which no budget counts
+            kept = sum(tensor.numel() for tensor in found[layer].tensors)
+            spec = subject.family.cache_spec(subject.config, blocks[layer], layer)
+            equal(
+                2 * spec.elements(length),
+                kept,
+                f"elements that layer {layer} of {name} keeps for 2 sequences of {length} tokens",
+            )
 
 
 def _predicted(subject: Subject, chosen: list[Candidate]) -> dict[str, float]:

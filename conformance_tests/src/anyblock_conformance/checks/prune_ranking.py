@@ -12,15 +12,14 @@ from anyblock.contract.blocks import group_name
 from anyblock.contract.importance_hook import ImportanceHook
 from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.contract.residual_pruning import ResidualPruning
-from anyblock.contract.tensor_axis import Silence
 from anyblock.importance.router import silenced_experts
 
 from anyblock_conformance.check import check
-from anyblock_conformance.children import child_model, stock_copy
-from anyblock_conformance.expect import NotApplicableError, close, equal, nothing, same, that
+from anyblock_conformance.children import child_model
+from anyblock_conformance.expect import NotApplicableError, equal, nothing, same, that
 from anyblock_conformance.kinds import pruning_cases, smaller_sizes, works_on
 from anyblock_conformance.planted import planted_subject
-from anyblock_conformance.pruned import Orders, candidate, masked_teacher, mixin_for, router_of
+from anyblock_conformance.pruned import Orders, candidate, masked_teacher, mixin_for, norms_over, router_of
 from anyblock_conformance.subject import Subject, logits
 
 
@@ -129,7 +128,7 @@ def _check_useless(
         chosen.append(candidate(subject, kind, layer, size))
     # On the tokens of the ranking: a unit that is silent on all of them is as good to remove as one that does nothing.
     ids = _tokens(subject)
-    child, expected = logits(child_model(subject, chosen, orders), ids), logits(subject.stock, ids)
+    child, expected = logits(child_model(subject, chosen, orders), ids), logits(subject.reference, ids)
     if any(_spanned_by_a_norm(subject, mixin, layer) for layer in useless):
         # A norm over all units sees those that are useless after it: without them it scales the others anew.
         with masked_teacher(subject, chosen, orders) as teacher:
@@ -139,7 +138,7 @@ def _check_useless(
             hook.__name__,
         )
     found = "\n  ".join(places)
-    close(child, expected, f"logits without the units of {kind} that {hook.__name__} ranks last\n  {found}\n")
+    subject.close(child, expected, f"logits without the units of {kind} that {hook.__name__} ranks last\n  {found}\n")
 
 
 def _ranked(orders: Orders, kind: str, useless: dict[int, Any]) -> list[bool]:
@@ -155,12 +154,8 @@ def _tokens(subject: Subject) -> torch.Tensor:
 
 def _spanned_by_a_norm(subject: Subject, mixin: PruningMixIn, layer: int) -> bool:
     """Say whether the units of a layer go through one norm together."""
-    block, tensors = subject.blocks[layer], subject.converted.load(group_name(layer, mixin.half))
-    return any(
-        axis.name in tensors and axis.covers(tensors[axis.name], mixin.size(block))
-        for axis in mixin.axes(layer, block, subject.text_config)
-        if any(segment.silence is Silence.NORM for segment in axis.segments)
-    )
+    block, tensors = subject.blocks[layer], subject.converted.meta(group_name(layer, mixin.half))
+    return bool(norms_over(mixin.axes(layer, block, subject.text_config), tensors, mixin.size(block)))
 
 
 def _check_experts(subject: Subject, mixin: PruningMixIn, kind: str) -> None:
@@ -172,8 +167,9 @@ def _check_experts(subject: Subject, mixin: PruningMixIn, kind: str) -> None:
     removed = order[mixin.removed(subject.blocks[layer], size, subject.text_config)]
     if removed.numel() == 0:
         raise NotApplicableError("no expert can be removed")
-    child, teacher = child_model(subject, [candidate(subject, kind, layer, size)], orders), stock_copy(subject)
+    found = logits(child_model(subject, [candidate(subject, kind, layer, size)], orders), subject.ids)
+    teacher = subject.reference
     router = router_of(subject, teacher, mixin, layer)
     with silenced_experts(router, removed.tolist(), mixin.size(subject.blocks[layer])):
         expected = logits(teacher, subject.ids)
-    close(logits(child, subject.ids), expected, f"logits without the experts {removed.tolist()} of layer {layer}")
+    subject.close(found, expected, f"logits without the experts {removed.tolist()} of layer {layer}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import ChainMap
 from typing import Any
 
 import torch
@@ -11,17 +12,17 @@ from anyblock.calibration.sweep import HookPlan, sweep_importance
 from anyblock.contract.residual_pruning import HIDDEN_SIZE, ResidualPruning
 from anyblock.costs.cost_model import Scenario, model_costs
 from anyblock.errors import CheckpointError, UsageError
+from anyblock.modeling.complete import require_complete
 from anyblock.modeling.skeleton import build_skeleton
 from anyblock.modeling.weights import WeightMap
 
 from anyblock_conformance.check import check
 from anyblock_conformance.checks.prune_costs import counted, meta_tensors
 from anyblock_conformance.checks.prune_ranking import usable_hooks
-from anyblock_conformance.children import assign, stock_copy
-from anyblock_conformance.expect import NotApplicableError, close, equal, fail, nothing, same, that
+from anyblock_conformance.children import changed_teacher, layered_model
+from anyblock_conformance.expect import NotApplicableError, equal, fail, nothing, same, that
+from anyblock_conformance.pruned import norms_over, scale_epsilons
 from anyblock_conformance.subject import Subject, logits
-
-_TOLERANCE = 1e-3  # the norm's epsilon weighs more where the mean is over fewer channels
 
 
 @check("prune.residual-sizes", capability=HIDDEN_SIZE, depends_on=["structure.language-config"])
@@ -62,11 +63,17 @@ def check_residual_shapes(subject: Subject) -> None:
     sizes = smaller_sizes(subject, stream)
     for size in sorted({sizes[0], sizes[-1]}):
         try:
-            model = _narrower(subject, stream, size, torch.arange(int(subject.text_config.hidden_size)))
+            if subject.scope == "tiny":
+                model = _narrower(subject, stream, size, torch.arange(int(subject.text_config.hidden_size)))
+                left = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
+                nothing(left, f"the model with a hidden size of {size}: narrow gives no tensor for")
+            else:
+                narrowed = [stream.narrow(tensors, size) for tensors in meta_tensors(subject.converted).values()]
+                require_complete(
+                    _unloaded(subject, stream, size), dict(ChainMap(*narrowed)), f"a hidden size of {size}"
+                )
         except CheckpointError as error:
             fail(str(error))
-        left = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
-        nothing(left, f"the model with a hidden size of {size}: narrow gives no tensor for")
 
 
 @check("prune.residual-sort", capability=HIDDEN_SIZE, depends_on=["prune.residual-shapes"])
@@ -79,14 +86,14 @@ def check_residual_sort(subject: Subject) -> None:
     How to fix: let `axes` find every tensor with an entry for each channel; `order[0]` is the index of the best channel, so
     `sort` puts channel `order[k]` into place `k`.
     """
-    stream, model, order = stream_of(subject), stock_copy(subject), _order(subject)
-    groups = _sorted(subject, stream, order)
-    for tensors in groups.values():
-        assign(model, tensors)
-    close(logits(model, subject.ids), subject.logits, "logits after sorting the channels, next to those before")
-    again = order.flip(0)
-    once = stream.sort(subject.converted.load("embeddings"), order[again])
-    for name, tensor in stream.sort(groups["embeddings"], again).items():
+    stream, order = stream_of(subject), _order(subject)
+    model = changed_teacher(subject, lambda group: stream.sort(subject.load(group), order))
+    found = logits(model, subject.ids)
+    del model
+    subject.close(found, subject.logits, "logits after sorting the channels, next to those before")
+    again, embeddings = order.flip(0), subject.converted.load("embeddings")
+    once = stream.sort(embeddings, order[again])
+    for name, tensor in stream.sort(stream.sort(embeddings, order), again).items():
         same(tensor, once[name], f"{name} sorted by p and then by q, next to p[q],")
 
 
@@ -99,13 +106,14 @@ def check_residual_masked_teacher(subject: Subject) -> None:
     How to fix: `narrow` keeps the first channels of every tensor that touches the stream, and `mask` silences exactly the
     others: it zeroes what writes them, and scales norms as their mean changes (`Silence.NORM`).
     """
-    stream, order = stream_of(subject), _order(subject)
+    stream, order, channels = stream_of(subject), _order(subject), int(subject.text_config.hidden_size)
     size = smaller_sizes(subject, stream)[-4:][0]
-    child, teacher = _narrower(subject, stream, size, order), stock_copy(subject)
-    for tensors in _sorted(subject, stream, order).values():
-        assign(teacher, stream.mask(tensors, size))
-    expected = logits(teacher, subject.ids)
-    close(logits(child, subject.ids), expected, f"logits with a hidden size of {size}", tolerance=_TOLERANCE)
+    found = logits(_narrower(subject, stream, size, order), subject.ids)
+    teacher = changed_teacher(subject, lambda group: stream.mask(stream.sort(subject.load(group), order), size))
+    for group in subject.converted.groups:
+        tensors = subject.converted.meta(group)
+        scale_epsilons(subject, teacher, norms_over(stream.axes(tensors), tensors, channels), size / channels)
+    subject.close(found, logits(teacher, subject.ids), f"logits with a hidden size of {size}")
 
 
 @check("prune.residual-hook-targets", capability=HIDDEN_SIZE, depends_on=["build.layerwise"])
@@ -143,7 +151,7 @@ def check_residual_costs(subject: Subject) -> None:
     size = smaller_sizes(subject, stream)[-1]
     narrowed = {group: stream.narrow(tensors, size) for group, tensors in meta_tensors(subject.converted).items()}
     found = model_costs(subject.family, _config(subject, stream, size), subject.blocks, narrowed, Scenario())
-    model = _narrower(subject, stream, size, torch.arange(int(subject.text_config.hidden_size)))
+    model = _unloaded(subject, stream, size)
     equal(found.params, counted(model), f"the predicted parameters with a hidden size of {size} (counted in the model)")
 
 
@@ -170,12 +178,6 @@ def _order(subject: Subject) -> torch.Tensor:
     return torch.randperm(int(subject.text_config.hidden_size), generator=torch.Generator().manual_seed(5))
 
 
-def _sorted(subject: Subject, stream: ResidualPruning, order: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
-    """Return all groups of the checkpoint with the channels in this order."""
-    checkpoint = subject.converted
-    return {group: stream.sort(checkpoint.load(group), order) for group in checkpoint.groups}
-
-
 def _config(subject: Subject, stream: ResidualPruning, size: int) -> Any:
     config = copy.deepcopy(subject.config)
     text = subject.family.language_model_config(config)
@@ -186,10 +188,32 @@ def _config(subject: Subject, stream: ResidualPruning, size: int) -> Any:
 
 def _narrower(subject: Subject, stream: ResidualPruning, size: int, order: torch.Tensor) -> Any:
     """Return the child with the first `size` channels in this order."""
-    model = build_skeleton(subject.family, _config(subject, stream, size), subject.blocks)
+
+    def narrowed(group: str) -> dict[str, torch.Tensor]:
+        return stream.narrow(stream.sort(subject.converted.load(group), order), size)
+
+    if subject.scope != "tiny":
+        return layered_model(subject, narrowed, config=_raw_config(subject, stream, size))
+    model = _unloaded(subject, stream, size)
     weights = WeightMap(model)
-    for group, tensors in _sorted(subject, stream, order).items():
-        weights.assign(stream.narrow(tensors, size), device="cpu", where=f"the narrower group {group}")
+    for group in subject.converted.groups:
+        weights.assign(narrowed(group), device="cpu", where=f"the narrower group {group}")
     model.tie_weights()
     subject.family.init_rotary_embedding(model, torch.device("cpu"), model.dtype)
     return model
+
+
+def _unloaded(subject: Subject, stream: ResidualPruning, size: int) -> Any:
+    """Return a child of this size without weights, on the meta device."""
+    return build_skeleton(subject.family, _config(subject, stream, size), subject.blocks)
+
+
+def _raw_config(subject: Subject, stream: ResidualPruning, size: int) -> dict[str, Any]:
+    """Return the content of the child's `config.json`."""
+    raw, changes = subject.converted.config, stream.child_config(subject.text_config, size)
+    parts = [
+        key
+        for key, value in raw.items()
+        if isinstance(value, dict) and getattr(subject.config, key, None) is subject.text_config
+    ]
+    return {**raw, **({key: {**raw[key], **changes} for key in parts} or changes)}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import HALVES
 from anyblock.modeling.load import load_model
 
 from anyblock_conformance.check import check
-from anyblock_conformance.children import assign, child_model, stock_copy, survives, write_child
+from anyblock_conformance.children import changed_teacher, child_model, survives, write_child
 from anyblock_conformance.decoding import cached_logits, workable_steps
-from anyblock_conformance.expect import NotApplicableError, close
+from anyblock_conformance.expect import NotApplicableError
 from anyblock_conformance.kinds import claimed_kinds, pruning_cases
 from anyblock_conformance.pruned import (
     candidates,
@@ -31,10 +32,9 @@ def check_sort(subject: Subject, kind: str) -> None:
     norms over all units, and a router's rows.
     """
     mixin_for(subject, kind)
-    model, orders = stock_copy(subject), random_orders(subject, kind)
-    for wanted in candidates(subject, kind):
-        assign(model, sorted_half(subject, wanted, orders))
-    close(logits(model, subject.ids), subject.logits, f"logits after sorting {kind}, beside those before")
+    own, orders = {wanted.group: wanted for wanted in candidates(subject, kind)}, random_orders(subject, kind)
+    model = changed_teacher(subject, lambda group: sorted_half(subject, own[group], orders) if group in own else None)
+    subject.close(logits(model, subject.ids), subject.logits, f"logits after sorting {kind}, beside those before")
 
 
 @check("prune.masked-teacher", capability="{case}", cases=pruning_cases, depends_on=["prune.sort", "build.buffers"])
@@ -50,11 +50,12 @@ def check_masked_teacher(subject: Subject, kind: str) -> None:
     orders = random_orders(subject, kind)
     for smallest in (False, True):
         chosen = candidates(subject, kind, smallest=smallest)
-        child = child_model(subject, chosen, orders)
+        found = logits(child_model(subject, chosen, orders), subject.ids)
         with masked_teacher(subject, chosen, orders) as teacher:
             expected = logits(teacher, subject.ids)
+        del teacher
         sizes = [wanted.size for wanted in chosen]
-        close(logits(child, subject.ids), expected, f"logits with {kind} {sizes}, beside the masked teacher's")
+        subject.close(found, expected, f"logits with {kind} {sizes}, beside the masked teacher's")
 
 
 @check(
@@ -79,19 +80,20 @@ def check_mixed_child(subject: Subject) -> None:
     if len({wanted.half for wanted in chosen}) < 2:
         raise NotApplicableError("the adapter declares no kind of pruning for one of the halves")
     path = write_child(subject, chosen, orders)
-    child = load_model(path, family=subject.family)
     with masked_teacher(subject, chosen, orders) as teacher:
         expected = logits(teacher, subject.ids)
         # Not every stock model decodes as it computes without a cache; the child has to do what the stock model does.
-        steps = workable_steps(teacher, subject.ids)
+        steps = workable_steps(teacher, subject.ids, subject.tolerance)
         stepwise = None if steps is None else (steps, cached_logits(teacher, subject.ids, steps))
+    del teacher
     what = ", ".join(f"{wanted.label} in layer {wanted.layer}" for wanted in chosen)
-    close(logits(child, subject.ids), expected, f"logits with {what}, beside the masked teacher's")
+    child = load_model(path, family=subject.family)
+    if subject.scope != "tiny":
+        child = subject.layerwise(SubblockCheckpoint.open(path)).model
+    subject.close(logits(child, subject.ids), expected, f"logits with {what}, beside the masked teacher's")
     if stepwise is not None:
         steps, expected_cached = stepwise
-        close(
-            cached_logits(child, subject.ids, steps),
-            expected_cached,
-            f"logits with a cache with {what}, beside the masked teacher's",
-        )
-    survives(subject, child, path)
+        found = cached_logits(child, subject.ids, steps)
+        subject.close(found, expected_cached, f"logits with a cache with {what}, beside the masked teacher's")
+    del child
+    survives(subject, path)
