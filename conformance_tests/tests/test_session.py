@@ -48,9 +48,10 @@ def make(identifier, behaviour, **options):
 def subject(scope="tiny", **declared):
     capabilities = {name: Capability(Support.UNKNOWN) for name in CAPABILITIES} | declared
     family = SimpleNamespace(
-        capabilities=lambda: capabilities, model_type="toy", distribution="anyblock-toy", version="1.2"
+        capabilities=lambda: capabilities, model_type="toy", distribution="anyblock-toy", version="1.2", descriptor=None
     )
-    return SimpleNamespace(scope=scope, family=family)
+    alone = None if scope == "tiny" else subject(**declared)
+    return SimpleNamespace(scope=scope, family=family, alone=alone)
 
 
 def session(*checks, scope="tiny", expected=None, levels=None, declared=None):
@@ -168,7 +169,7 @@ def test_a_check_is_skipped_when_one_that_it_depends_on_fails_directly_or_not():
     ]
     results = session(*checks).results()
     assert [result.outcome for result in results] == [Outcome.FAILED, Outcome.SKIPPED, Outcome.SKIPPED]
-    assert results[1].message == results[2].message == "it depends on build.a: failed"
+    assert results[1].message == results[2].message == "not run because of build.a: failed"
     assert [result.outcome for result in Session(subject(), checks=checks, blocking=False).results()[1:]] == [
         Outcome.PASSED
     ] * 2

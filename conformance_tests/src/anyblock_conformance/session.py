@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Final
 
 from anyblock.contract.capabilities import CAPABILITIES, Capability
@@ -16,6 +15,7 @@ from anyblock_conformance import __version__
 from anyblock_conformance.check import Check, base_id, result_id
 from anyblock_conformance.expect import CheckFailedError, NotApplicableError
 from anyblock_conformance.expected import check_expected_failures
+from anyblock_conformance.faults import advice_on, fault_of, message_of
 from anyblock_conformance.levels import Level
 from anyblock_conformance.outcome import Outcome, Result
 from anyblock_conformance.registry import all_checks
@@ -23,6 +23,7 @@ from anyblock_conformance.state import preserved
 from anyblock_conformance.subject import Subject
 
 _SCOPES: Final = {"tiny": {"headers", "weights", "tiny"}, "weights": {"headers", "weights"}, "headers": {"headers"}}
+_BECAUSE: Final = "not run because of "
 _OUT_OF_SCOPE: Final = {
     "weights": "it reads weights; --full runs it",
     "tiny": "it is about the adapter's own tiny model; run the suite on the family",
@@ -50,7 +51,8 @@ class Session:
         expected_failures: `{result id: reason}`.
         levels: the levels to run; all when not given.
         checks: the checks; all of the suite when not given.
-        blocking: skip checks whose dependencies failed. The kill matrix runs them all the same.
+        blocking: skip checks whose dependencies failed, or that meet a fault which is reported already. The kill matrix
+            runs them all the same.
 
     Raises:
         UsageError: an expected failure with an unknown id or without a reason.
@@ -77,6 +79,7 @@ class Session:
         self._blocking = blocking
         self._capabilities: dict[str, Capability] | AnyBlockError | None = None
         self._results: dict[str, Result] = {}
+        self._faults: dict[str, str] = {}
 
     def result(self, identifier: str) -> Result:
         """Return the result of a planned check, running it and what it depends on first if that has not been done.
@@ -87,9 +90,12 @@ class Session:
         if identifier not in self._results:
             planned = self.plan[identifier]
             begin = time.perf_counter()
-            outcome, message = self._outcome(planned)
+            outcome, message, raised = self._outcome(planned)
             seconds = time.perf_counter() - begin
-            check = planned.check
+            check, fix = planned.check, planned.check.fix
+            if outcome.is_failure:
+                self._faults = {fault_of(error): identifier for error in raised} | self._faults
+                fix = self._to_whom(planned, advice_on(raised) or fix)
             self._results[identifier] = Result(
                 id=identifier,
                 level=check.level,
@@ -97,7 +103,7 @@ class Session:
                 message=message,
                 summary=check.summary,
                 why=check.why,
-                fix=check.fix,
+                fix=fix,
                 capability=check.capability_for(planned.case),
                 seconds=seconds,
             )
@@ -113,13 +119,20 @@ class Session:
 
     # -- one check --------------------------------------------------------------------------------------------------
 
-    def _outcome(self, planned: Planned) -> tuple[Outcome, str]:
-        check = planned.check
+    def _outcome(self, planned: Planned) -> tuple[Outcome, str, Sequence[BaseException]]:
+        """Return how a check ended, the message, and what was raised if that is all that it found."""
         if not self.in_scope(planned):
-            return Outcome.SKIPPED, _OUT_OF_SCOPE[check.needs]
+            return Outcome.SKIPPED, _OUT_OF_SCOPE[planned.check.needs], ()
         if blocked := self._blocked_by(planned):
-            return Outcome.SKIPPED, blocked
-        passed, message = self._run(planned)
+            return Outcome.SKIPPED, blocked, ()
+        passed, message, raised = self._run(planned)
+        known = [self._faults.get(fault_of(error)) for error in raised]
+        if self._blocking and known and all(known):
+            return Outcome.SKIPPED, f"{_BECAUSE}{known[0]}, which failed of the same fault", ()
+        return *self._judged(planned, passed, message), raised
+
+    def _judged(self, planned: Planned, passed: bool | None, message: str) -> tuple[Outcome, str]:
+        check = planned.check
         reason = self.expected.get(planned.id)
         declared = self._declared(check.capability_for(planned.case))
         if declared is not None and not declared and reason is None:
@@ -142,20 +155,18 @@ class Session:
             return Outcome.FALSE_CLAIM, f"{message}\n{claim}"
         return Outcome.FAILED, message
 
-    def _run(self, planned: Planned) -> tuple[bool | None, str]:
-        """Return whether the check passed, None when it does not apply, and the message."""
+    def _run(self, planned: Planned) -> tuple[bool | None, str, Sequence[BaseException]]:
+        """Return whether the check passed, None when it does not apply, the message, and what was raised; see `_outcome`."""
         try:
             with preserved():
                 planned.check.run(self.subject, planned.case)
         except NotApplicableError as error:
-            return None, str(error)
+            return None, str(error), ()
         except CheckFailedError as error:
-            return False, str(error)
-        except AnyBlockError as error:
-            return False, f"{type(error).__name__}: {error}"
+            return False, str(error), error.raised
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an adapter raises is its result
-            return False, f"{type(error).__name__}: {error}\n{_places(error)}"
-        return True, ""
+            return False, message_of(error, self.subject.family.descriptor), (error,)
+        return True, "", ()
 
     def _blocked_by(self, planned: Planned) -> str:
         if not self._blocking:
@@ -166,10 +177,36 @@ class Session:
                     continue
                 outcome = self.result(identifier).outcome
                 if outcome.is_failure or outcome in (Outcome.XFAILED, Outcome.PROVISIONAL):
-                    return f"it depends on {identifier}: {outcome}"
-                if outcome is Outcome.SKIPPED and "depends on" in (message := self.result(identifier).message):
+                    return f"{_BECAUSE}{identifier}: {outcome}"
+                if outcome is Outcome.SKIPPED and (message := self.result(identifier).message).startswith(_BECAUSE):
                     return message
         return ""
+
+    # -- advice -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _alone(self) -> Session | None:
+        """The same checks on the adapter's own tiny model, where this session is about a checkpoint."""
+        return None if self.subject.scope == "tiny" else Session(self.subject.alone)
+
+    def _to_whom(self, planned: Planned, advice: str) -> str:
+        """Return advice on a failed check; of a checkpoint it says which is likelier wrong, that or the adapter."""
+        if self._alone is None:
+            return advice
+        family = self.subject.family
+        author = f"the author of {family.distribution} {family.version}"
+        own = self._alone.result(planned.id) if planned.id in self._alone.plan else None
+        if own is not None and own.outcome.is_failure:
+            return (
+                f"The adapter fails this check on its own tiny model, too: it is likelier wrong. For {author}: {advice}"
+            )
+        if own is not None and own.outcome.counts:
+            return (
+                "The adapter passes this check on its own tiny model, so the checkpoint is likelier wrong: damaged, incomplete, "
+                "edited, or of a variant that the adapter does not serve. For its owner: download or convert it again. "
+                f"If it is sound, for {author}: {advice}"
+            )
+        return f"Nothing says which is likelier wrong, the checkpoint or the adapter. For {author}: {advice}"
 
     def _declared(self, name: str | None) -> Capability | None:
         """Return the declared state of a capability; None for what every adapter has to do."""
@@ -189,17 +226,15 @@ def is_provisional(check: Check, version: str = __version__) -> bool:
 
 
 def _cases(check: Check, subject: Subject) -> Sequence[str | None]:
-    return [None] if check.cases is None else list(check.cases(subject))
+    """Return a check's cases; None alone where it has none, or where what gives them raises, which running it then shows."""
+    try:
+        return [None] if check.cases is None else list(check.cases(subject))
+    except Exception:  # noqa: BLE001 - see above
+        return [None]
 
 
 def _stale(reason: str) -> str:
     return f"it passes, although it was announced to fail: {reason}\nremove it from the expected failures"
-
-
-def _places(error: BaseException) -> str:
-    """Return where an error was raised, the innermost frames last."""
-    frames = traceback.extract_tb(error.__traceback__)[-4:]
-    return "\n".join(f"  {Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames)
 
 
 def level_of(identifier: str) -> Level:

@@ -297,6 +297,11 @@ class Subject:
         """Fail unless two tensors of logits agree up to rounding."""
         close(found, expected, what, tolerance=self.tolerance)
 
+    @cached_property
+    def alone(self) -> Subject:
+        """The family's own tiny model, which shows what the adapter does whatever the checkpoint is like."""
+        return Subject(self.family, self.folder / "alone")
+
     # -- variants ---------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -56,6 +56,7 @@ def check_hooks(subject: Subject) -> None:
     required += ["attn_no_op_post_init"] * family.supports("attention_no_op")
     required += ["mlp_no_op_post_init"] * family.supports("ffn_no_op")
     faults = [f"{hook} is not implemented" for hook in required if not family.implements(hook)]
+    raised: list[AnyBlockError] = []
     calls: dict[str, Callable[[], Any]] = {
         "language_model_config": lambda: subject.text_config,
         "create_block_configs": lambda: subject.blocks,
@@ -80,8 +81,9 @@ def check_hooks(subject: Subject) -> None:
         try:
             call()
         except AnyBlockError as error:
-            faults.append(f"{hook}: {error}")
-    nothing(faults, "hooks that do not answer")
+            faults.append(f"{hook}: {error.what}" + (f", expected: {error.expected}" if error.expected else ""))
+            raised.append(error)
+    nothing(faults, "hooks that do not answer", raised)
 
 
 @check("structure.named-objects", needs="headers")
