@@ -59,7 +59,7 @@ class Extensions:
         """
         found = _kind(kind)
         form = "subclasses" if found.classes else "objects"
-        check = results.mapping_of(found.accepts, f"a dict of {found.base.partition(':')[2]} {form} by name")
+        check = results.mapping_of(found.accepts, f"a dict of {found.base} {form} by name")
         return collect(self._relay, found.hook, check, strict=self._strict)
 
     def origins(self, kind: str) -> dict[str, Origin]:

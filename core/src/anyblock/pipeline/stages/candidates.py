@@ -190,4 +190,4 @@ def _list(
         # The hidden size is not a candidate of a subblock: it is cut before.
         if kind in mixins and any(mixins[kind].applies_to(block) for block in source.block_configs)
     }
-    return list_candidates(family, source.text_config, source.block_configs, sizes, (), linear, sources, source.shapes)
+    return list_candidates(family, source.text_config, source.block_configs, sizes, linear, sources, source.shapes)
