@@ -128,7 +128,7 @@ def _inferred(model_type: str, model: str | None) -> ModelFamily:
 
 
 class ModelFamily(Extensions):
-    """One family: every hook of `FamilySpec` as a method of the same name, with its result checked.
+    """One family: every hook of `FamilySpec` as a method of the same name, or as `named(KIND)`, with its result checked.
 
     A hook that raises becomes a `PluginError` naming the plugin, its distribution and version, and the hook; so does a
     result that is not what the spec says. An `AnyBlockError` that a plugin raises about its input passes through.
