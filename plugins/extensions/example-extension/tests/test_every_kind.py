@@ -29,10 +29,10 @@ from safetensors.torch import load_file
 HERE = Path(__file__).parents[1]
 TEXT = Path(__file__).parents[4] / "demo" / "text" / "calibration.txt"
 RENAMED = {"example": "copied", "Wanda": "Copied", "wanda": "copied", "FFNBlocks": "CopiedBlocks"}
-RENAMED |= {"ffn_blocks": "copied_blocks", "helium": "llama", "Helium": "Llama"}
+RENAMED |= {"ffn_blocks": "copied_blocks"}
 OFF = "anyblock-example-extension"
 RUN = f"""
-teacher: {TRAINED}
+teacher: teacher
 student: child
 data: {{path: {TEXT}, block_size: 64, calibration_tokens: 512, scoring_tokens: 128, evaluation_tokens: 512}}
 search:
@@ -75,7 +75,11 @@ def run(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of one finished run, of a model type that no installed adapter serves."""
     folder = tmp_path_factory.mktemp("every-kind")
     (folder / "run.yaml").write_text(RUN, encoding="utf-8")
-    off = f"{OFF},anyblock-llama,anyblock-new-family"
+    shutil.copytree(TRAINED, folder / "teacher")
+    config = json.loads((TRAINED / "config.json").read_text())
+    config |= {"model_type": "helium", "architectures": ["HeliumForCausalLM"]}
+    (folder / "teacher" / "config.json").write_text(json.dumps(config))
+    off = f"{OFF},anyblock-new-family"
     anyblock(site, folder, "compress", "run.yaml", *OPTIONS, ANYBLOCK_DISABLE_PLUGINS=off)
     return folder / "child.run"
 
@@ -184,14 +188,15 @@ def test_the_adaptation_runs_in_its_place_and_is_judged(run: Path) -> None:
     assert "| tune_norms |" in page
 
 
-def test_the_format_writes_the_child_with_its_setting(site: Path, run: Path) -> None:
-    export = ["export", "child", "table", "--format", "layer-table"]
-    anyblock(site, run.parent, *export, "--set", "separator=;", ANYBLOCK_DISABLE_PLUGINS=OFF)
-    heading, *lines = (run.parent / "table" / "layers.csv").read_text().splitlines()
+def test_the_format_writes_a_checkpoint_with_its_setting(site: Path, tmp_path: Path) -> None:
+    anyblock(site, tmp_path, "convert", str(TRAINED), "full", ANYBLOCK_DISABLE_PLUGINS=OFF)
+    export = ["export", "full", "table", "--format", "layer-table", "--set", "separator=;"]
+    anyblock(site, tmp_path, *export, ANYBLOCK_DISABLE_PLUGINS=OFF)
+    heading, *lines = (tmp_path / "table" / "layers.csv").read_text().splitlines()
     assert heading == "layer;attention;ffn"
-    stored = load_file(run.parent / "child" / "subblocks_safetensors" / "block_0_attention.safetensors")
+    stored = load_file(tmp_path / "full" / "subblocks_safetensors" / "block_0_attention.safetensors")
     assert lines[0].split(";")[1] == str(sum(tensor.numel() for tensor in stored.values()))
-    assert len(lines) == len(summary_of(run)["block_configs"])
+    assert len(lines) == len(json.loads((tmp_path / "full" / "config.json").read_text())["block_configs"])
 
 
 def test_the_command_takes_its_own_arguments(site: Path, run: Path) -> None:
@@ -202,6 +207,7 @@ def test_the_command_takes_its_own_arguments(site: Path, run: Path) -> None:
 
 def test_a_wrong_setting_is_refused_with_its_line(site: Path, tmp_path: Path) -> None:
     """Both files are read by one interpreter."""
+    shutil.copytree(TRAINED, tmp_path / "teacher")
     (tmp_path / "wrong.yaml").write_text(RUN.replace("temperature: 4.0", "temperature: warm"))
     (tmp_path / "unknown.yaml").write_text(RUN.replace("also: [rep", "also: [ref"))
     said = read(site, tmp_path, "wrong.yaml", "unknown.yaml")
