@@ -120,6 +120,15 @@ def test_the_page_needs_nothing_else_and_escapes_what_an_adapter_says():
     assert all(f"message of {outcome}" in text for outcome in Outcome)
 
 
+def test_the_page_begins_with_the_versions_and_the_failures_and_shows_code_as_code():
+    made = report(*ALL, result("build.last", Outcome.FAILED, "call `a<b` first"))
+    text = html_report(made)
+    order = [text.index(part) for part in ("0.1.0", "<h2>Levels", 'id="build.last"', 'id="build.passed"')]
+    assert order == sorted(order)
+    assert "call <code>a&lt;b</code> first" in text
+    assert "`" not in text
+
+
 def test_a_badge_has_the_form_that_shields_reads():
     good = badge(report(result("build.a"), result("build.b", Outcome.SKIPPED, "why")))
     assert good == {
@@ -130,6 +139,9 @@ def test_a_badge_has_the_form_that_shields_reads():
         "isError": False,
     }
     assert badge(report(result("build.a", Outcome.XFAILED, "why")))["color"] == "yellowgreen"
+    headers = badge(report(result("build.a"), scope="headers"))
+    assert headers["color"] == "yellowgreen"
+    assert headers["message"].endswith("(headers alone)")
     assert badge(report(result("build.a", Outcome.FALSE_CLAIM, "why")))["color"] == "red"
 
 

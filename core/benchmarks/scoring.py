@@ -31,6 +31,7 @@ from anyblock.calibration.tokenizer import load_tokenizer
 from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
+from anyblock.candidates.no_op import NoOp
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.family import get_family
 from anyblock.modeling.device import compute_dtype, stored_dtype
@@ -99,7 +100,7 @@ class Case:
         blocks = self.teacher.block_configs
         count = min(arguments.layers or len(blocks), len(blocks))
         layers = {round(place * (len(blocks) - 1) / max(count - 1, 1)) for place in range(count)}
-        listed = list_candidates(family, self.engine.config, blocks, sizes, ["attention", "ffn"])
+        listed = list_candidates(family, self.engine.config, blocks, sizes, sources={"no_op": NoOp()})
         self.all = [candidate for candidate in listed if candidate.layer in layers]
         self.candidates = [candidate for candidate in self.all if candidate.kind != TEACHER]
 

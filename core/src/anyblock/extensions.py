@@ -17,16 +17,9 @@ from anyblock.plugins.settings import PluginSettings
 from anyblock.plugins.status import Origin
 
 if TYPE_CHECKING:
-    from anyblock.contract.adaptation import Adaptation
-    from anyblock.contract.candidate_source import CandidateSource
-    from anyblock.contract.config_dialect import ConfigDialect
-    from anyblock.contract.cost import Cost
-    from anyblock.contract.evaluation import Evaluation
     from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
     from anyblock.contract.pruning_mixin import PruningMixIn
-    from anyblock.contract.report_section import ReportSection
-    from anyblock.contract.scoring_metric import ScoringMetric
 
 
 class Extensions:
@@ -59,7 +52,7 @@ class Extensions:
         """
         found = _kind(kind)
         form = "subclasses" if found.classes else "objects"
-        check = results.mapping_of(found.accepts, f"a dict of {found.base.partition(':')[2]} {form} by name")
+        check = results.mapping_of(found.accepts, f"a dict of {found.base} {form} by name")
         return collect(self._relay, found.hook, check, strict=self._strict)
 
     def origins(self, kind: str) -> dict[str, Origin]:
@@ -79,34 +72,6 @@ class Extensions:
     def export_formats(self) -> dict[str, type[ExportFormat]]:
         """See `FamilySpec.export_formats`."""
         return self.named("formats")
-
-    def scoring_metrics(self) -> dict[str, type[ScoringMetric]]:
-        """See `FamilySpec.scoring_metrics`."""
-        return self.named("metrics")
-
-    def candidate_sources(self) -> dict[str, type[CandidateSource]]:
-        """See `FamilySpec.candidate_sources`."""
-        return self.named("sources")
-
-    def config_dialects(self) -> dict[str, type[ConfigDialect]]:
-        """See `FamilySpec.config_dialects`."""
-        return self.named("dialects")
-
-    def costs(self) -> dict[str, type[Cost]]:
-        """See `FamilySpec.costs`."""
-        return self.named("costs")
-
-    def adaptations(self) -> dict[str, type[Adaptation]]:
-        """See `FamilySpec.adaptations`."""
-        return self.named("adaptations")
-
-    def evaluations(self) -> dict[str, type[Evaluation]]:
-        """See `FamilySpec.evaluations`."""
-        return self.named("evaluations")
-
-    def report_sections(self) -> dict[str, type[ReportSection]]:
-        """See `FamilySpec.report_sections`."""
-        return self.named("sections")
 
     def infer_family(self, model_type: str, model: str | None) -> object | None:
         """See `FamilySpec.infer_family`; None where no extension infers families."""

@@ -117,6 +117,7 @@ _INFERRING: ContextVar[Inferring | None] = ContextVar("anyblock_infer", default=
 @lru_cache(maxsize=16)
 def _inferred(model_type: str, model: str | None) -> ModelFamily:
     """Return the family that the first installed extension which infers families finds; kept, for it takes seconds."""
+    installed = _extensions.installed_plugins()
     descriptor = _extensions.installed_extensions().infer_family(model_type, model)
     if descriptor is None:
         raise UnsupportedModelError(
@@ -124,11 +125,19 @@ def _inferred(model_type: str, model: str | None) -> ModelFamily:
             expected="one with the hook infer_family",
             hint="python -m pip install anyblock-new-family",
         )
-    return ModelFamily.from_descriptor(descriptor, model_type=getattr(descriptor, "model_type", model_type))
+    own = getattr(descriptor, "model_type", model_type)
+    around = installed.extensions(own)
+    return ModelFamily(_given(descriptor, own), around, model_type=own, strict=installed.settings.strict)
+
+
+def _given(plugin: object, name: str) -> Registered:
+    cls = plugin if isinstance(plugin, type) else type(plugin)
+    origin = Origin(f"{cls.__module__}.{cls.__qualname__}", "(given)", name)
+    return admit(instance_of(plugin, origin), origin)
 
 
 class ModelFamily(Extensions):
-    """One family: every hook of `FamilySpec` as a method of the same name, with its result checked.
+    """One family: every hook of `FamilySpec` as a method of the same name, or as `named(KIND)`, with its result checked.
 
     A hook that raises becomes a `PluginError` naming the plugin, its distribution and version, and the hook; so does a
     result that is not what the spec says. An `AnyBlockError` that a plugin raises about its input passes through.
@@ -168,15 +177,9 @@ class ModelFamily(Extensions):
         Raises:
             PluginError: the descriptor or an extension breaks the contract.
         """
-
-        def given(plugin: object, name: str) -> Registered:
-            cls_ = plugin if isinstance(plugin, type) else type(plugin)
-            origin = Origin(f"{cls_.__module__}.{cls_.__qualname__}", "(given)", name)
-            return admit(instance_of(plugin, origin), origin)
-
-        around = [given(extension, str(index)) for index, extension in enumerate(extensions)]
+        around = [_given(extension, str(index)) for index, extension in enumerate(extensions)]
         around = [extension for extension in around if extension.concerns is None or model_type in extension.concerns]
-        return cls(given(descriptor, model_type), [builtins(), *around], model_type=model_type, strict=True)
+        return cls(_given(descriptor, model_type), [builtins(), *around], model_type=model_type, strict=True)
 
     def __repr__(self) -> str:
         return f"ModelFamily({self.model_type!r}, {self.distribution} {self.version})"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.library import list_candidates
+from anyblock.candidates.no_op import NoOp
 from anyblock.errors import UnsupportedModelError, UsageError
 from anyblock.family import get_family
 from anyblock.modeling.skeleton import load_hf_config
@@ -19,7 +20,10 @@ def listed(llama_dir: Path, wanted: list[int], widths: tuple[int, ...] = (48, 48
     teacher = FAMILY.create_block_configs(config)
     blocks = [block.with_ffn(intermediate_size=width) for block, width in zip(teacher, widths, strict=True)]
     sizes = {"ffn_intermediate": lambda full: [size for size in wanted if size != full]}
-    return [candidate.key for candidate in list_candidates(FAMILY, config, blocks, sizes, ["ffn"])]
+    return [
+        candidate.key
+        for candidate in list_candidates(FAMILY, config, blocks, sizes, sources={"no_op": NoOp(halves=["ffn"])})
+    ]
 
 
 def test_the_teachers_own_subblock_leads_each_group(llama_dir: Path) -> None:
@@ -55,4 +59,4 @@ def test_a_kind_that_changes_every_layer_at_once_is_refused(llama_dir: Path) -> 
     config = load_hf_config(llama_dir)
     blocks = FAMILY.create_block_configs(config)
     with pytest.raises(UnsupportedModelError, match="llama has no pruning kind 'hidden_size'"):
-        list_candidates(FAMILY, config, blocks, {"hidden_size": lambda full: [16]}, [])
+        list_candidates(FAMILY, config, blocks, {"hidden_size": lambda full: [16]})

@@ -110,6 +110,7 @@ def test_a_folder(tmp_path: Path) -> None:
         ("a: &a [*a]\n", "alias that contains itself"),
         ("a: &a {b: *a}\n", "alias that contains itself"),
         ("a: \x00\n", "not YAML"),
+        ("a: {<<: 3}\n", ":1: << merges a scalar"),
     ],
 )
 def test_faulty_text_is_refused(write, text: str, message: str) -> None:
@@ -167,6 +168,19 @@ def test_a_billion_laughs_of_mappings(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("\n".join(lines))
     refused(path, "aliases expand|itself")
+
+
+def test_a_billion_laughs_of_merges(tmp_path: Path) -> None:
+    lines = ["a0: &a0 {x: ha}"]
+    lines += [f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 10)}]}}" for level in range(1, 25)]
+    path = tmp_path / "run.yaml"
+    path.write_text("\n".join(lines))
+    refused(path, "aliases expand")
+
+
+def test_of_several_merged_mappings_the_first_counts_most(write) -> None:
+    tree = read_yaml(write("a: &a {x: 1}\nb: &b {x: 2, y: 3}\nc:\n  <<: [*a, *b]\n"))
+    assert tree.data["c"] == {"x": 1, "y": 3}
 
 
 PARTS = st.from_regex(r"[a-z_][a-z0-9_-]*", fullmatch=True)

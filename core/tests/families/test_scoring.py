@@ -10,6 +10,7 @@ from anyblock import convert_model, get_family
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
+from anyblock.candidates.no_op import NoOp
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import HALVES
 from anyblock.extensions import installed_plugins
@@ -40,8 +41,7 @@ def test_outputs_and_logits_are_those_of_the_stock_model(model_type: str, tmp_pa
             legal = [size for size in mixin.legal_sizes(block, engine.config) if size < mixin.size(block)]
             few = sorted({legal[0], legal[len(legal) // 2], legal[-1]}) if legal else []
             sizes[kind] = lambda _, few=few: few
-    no_ops = [half for half in HALVES if family.supports(f"{half}_no_op")]
-    listed = list_candidates(family, engine.config, blocks, sizes, no_ops)
+    listed = list_candidates(family, engine.config, blocks, sizes, sources={"no_op": NoOp()})
     candidates = [candidate for candidate in listed if candidate.kind != "teacher"]
     by_layer = [[c.block_config for c in candidates if c.layer == index] for index in range(engine.num_layers)]
     weights = CandidateWeights(engine.checkpoint, family, engine.config, {})

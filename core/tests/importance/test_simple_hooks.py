@@ -16,6 +16,7 @@ from anyblock.importance import (
     IndependentChannelContributionHook,
     IndependentKvHeadContributionHook,
     L2NormHook,
+    LayerNormContributionHook,
     LinearFitStatistic,
     MambaHeadContributionHook,
 )
@@ -82,8 +83,11 @@ def test_equals_the_reference(case: str, shared_dir: Path, tools: Any) -> None:
             options["batch_first"] = False
         hook = hook_class(module, tools.context(), **options)
         tools.feed(hook, [data[key] for key in sorted(data) if key.startswith("in.")])
-    found = hook.details()
-    assert found
+    found = {"score": hook.scores()}
+    if isinstance(hook, IndependentChannelContributionHook):
+        found |= {"weight_norm": hook.weight_norms(), "agg_channel_activations": hook.activations}
+    if isinstance(hook, LayerNormContributionHook):
+        found["channels_importance_ascending"] = hook.scores().argsort(stable=True)
     for key, value in found.items():
         torch.testing.assert_close(value.double(), data[f"out.{key}"].double(), rtol=1e-5, atol=1e-6)
 

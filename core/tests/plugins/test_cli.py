@@ -152,6 +152,31 @@ def test_with_nothing_installed_it_says_what_to_install(monkeypatch):
     assert "pip install anyblock-llama" in result.stdout
 
 
+def test_a_plugin_that_fails_where_nothing_else_speaks_for_it_is_named_with_the_place(site, tmp_path):
+    site.module(
+        "own_words",
+        "from anyblock.contract.config_dialect import ConfigDialect\n"
+        "from anyblock.contract.hookspecs import hookimpl\n"
+        "class Words(ConfigDialect):\n"
+        "    summary = 'words'\n"
+        "    def matches(self, tree, tools):\n"
+        "        raise LookupError('no such word')\n"
+        "    def translate(self, tree, tools):\n"
+        "        return tree\n"
+        "class Extension:\n"
+        "    @hookimpl\n"
+        "    def config_dialects(self):\n"
+        "        return {'words': Words}\n",
+    )
+    site.distribution("anyblock-words", "3.1", extensions={"words": "own_words:Extension"})
+    (tmp_path / "run.yaml").write_text("model: a\noutput: b\n")
+    done = site.python("-m", "anyblock", "compress", str(tmp_path / "run.yaml"))
+    assert done.returncode == 1
+    assert "plugin anyblock-words 3.1 failed: LookupError: no such word" in done.stderr
+    assert "own_words.py:6)" in done.stderr
+    assert "internal error" not in done.stderr
+
+
 def test_an_unreadable_distribution_elsewhere_does_not_stop_the_conformance_command(site):
     """`importlib.metadata.entry_points` raises for everybody over one file that is not text."""
     (site.distribution("unrelated") / "entry_points.txt").write_bytes(b"\xff\xfe\x00[console_scripts]")

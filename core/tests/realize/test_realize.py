@@ -10,6 +10,7 @@ import torch
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
+from anyblock.candidates.no_op import NoOp
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import ExecutionError, OutputExistsError
 from anyblock.family import get_family
@@ -28,7 +29,7 @@ def teacher(teacher_dir: Path) -> SubblockCheckpoint:
 def candidates(teacher: SubblockCheckpoint) -> list[Candidate]:
     config = load_hf_config(teacher.path)
     sizes = {"ffn_intermediate": lambda full: [12, 24], "query_groups": lambda full: [1]}
-    return list_candidates(FAMILY, config, teacher.block_configs, sizes, ["attention", "ffn"])
+    return list_candidates(FAMILY, config, teacher.block_configs, sizes, sources={"no_op": NoOp()})
 
 
 def pick(teacher: SubblockCheckpoint, *keys: str) -> list[Candidate]:

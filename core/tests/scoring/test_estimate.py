@@ -13,6 +13,7 @@ from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
+from anyblock.candidates.no_op import NoOp
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
@@ -71,7 +72,7 @@ def test_one_token_whose_gradients_explode_does_not_decide(
 ) -> None:
     last = engine.num_layers - 1
     sizes = {"ffn_intermediate": lambda full: [8, 16, 24, 32, 40]}
-    listed = list_candidates(FAMILY, engine.config, engine.checkpoint.block_configs, sizes, ["attention", "ffn"])
+    listed = list_candidates(FAMILY, engine.config, engine.checkpoint.block_configs, sizes, sources={"no_op": NoOp()})
     candidates = [candidate for candidate in listed if candidate.kind != "teacher" and candidate.layer == last]
     weights = CandidateWeights(engine.checkpoint, FAMILY, engine.config, {})
 
@@ -97,7 +98,9 @@ def test_one_token_whose_gradients_explode_does_not_decide(
 
 def test_estimates_order_real_candidates_nearly_as_exact_scores_do(engine: LayerwiseModel) -> None:
     sizes = {"ffn_intermediate": lambda full: [8, 16, 24, 32, 40], "query_groups": lambda full: [1]}
-    candidates = list_candidates(FAMILY, engine.config, engine.checkpoint.block_configs, sizes, ["attention", "ffn"])
+    candidates = list_candidates(
+        FAMILY, engine.config, engine.checkpoint.block_configs, sizes, sources={"no_op": NoOp()}
+    )
     candidates = [candidate for candidate in candidates if candidate.kind != "teacher"]
     weights = CandidateWeights(engine.checkpoint, FAMILY, engine.config, {})
     text = Batches(torch.randint(0, 96, (6, 20), generator=torch.Generator().manual_seed(5)), 4)

@@ -13,6 +13,7 @@ from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
+from anyblock.candidates.no_op import NoOp
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
@@ -34,7 +35,7 @@ class Setup:
     def __init__(self, path: Path, weights: type[CandidateWeights] = CandidateWeights) -> None:
         self.engine = LayerwiseModel(SubblockCheckpoint.open(path), FAMILY, dtype=torch.float32, max_resident=2)
         blocks = self.engine.block_configs
-        listed = list_candidates(FAMILY, self.engine.config, blocks, SIZES, ["attention", "ffn"])
+        listed = list_candidates(FAMILY, self.engine.config, blocks, SIZES, sources={"no_op": NoOp()})
         self.candidates = [candidate for candidate in listed if candidate.kind != "teacher"]
         generator = torch.Generator().manual_seed(1)
         orders = {

@@ -10,6 +10,7 @@ from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate, child_blocks
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
+from anyblock.candidates.no_op import NoOp
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import ExecutionError, UnsupportedModelError, UsageError
 from anyblock.family import get_family
@@ -36,7 +37,7 @@ class Setup:
             "kv_heads": lambda full: [1],
         }
         self.candidates = list_candidates(
-            FAMILY, self.engine.config, self.teacher.block_configs, sizes, ["attention", "ffn"]
+            FAMILY, self.engine.config, self.teacher.block_configs, sizes, sources={"no_op": NoOp()}
         )
         generator = torch.Generator().manual_seed(3)
         mixins = FAMILY.pruning_mixins()
@@ -151,9 +152,9 @@ def test_a_number_that_is_not_finite_names_the_candidate(setup: Setup) -> None:
 def test_an_unknown_kind_and_an_impossible_size_are_refused(setup: Setup) -> None:
     config, blocks = setup.engine.config, setup.teacher.block_configs
     with pytest.raises(UnsupportedModelError, match="no pruning kind 'experts_removal'"):
-        list_candidates(FAMILY, config, blocks, {"experts_removal": lambda full: [1]}, [])
+        list_candidates(FAMILY, config, blocks, {"experts_removal": lambda full: [1]})
     with pytest.raises(UsageError, match="64"):
-        list_candidates(FAMILY, config, blocks, {"ffn_intermediate": lambda full: [64]}, [])
+        list_candidates(FAMILY, config, blocks, {"ffn_intermediate": lambda full: [64]})
 
 
 def test_child_blocks_take_each_half_from_its_own_candidate(setup: Setup) -> None:

@@ -12,6 +12,7 @@ from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
+from anyblock.candidates.no_op import NoOp
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.family import get_family
@@ -29,7 +30,7 @@ class Setup:
         self.teacher = SubblockCheckpoint.open(teacher_dir)
         self.engine = LayerwiseModel(self.teacher, FAMILY, max_resident=1, dtype=dtype)
         blocks = self.teacher.block_configs
-        self.candidates = list_candidates(FAMILY, self.engine.config, blocks, SIZES, ["attention", "ffn"])
+        self.candidates = list_candidates(FAMILY, self.engine.config, blocks, SIZES, sources={"no_op": NoOp()})
         self.weights = CandidateWeights(self.teacher, FAMILY, self.engine.config, {})
         self.batches = Batches(torch.randint(0, 96, (6, 20), generator=torch.Generator().manual_seed(5)), 4)
         self.scorer = ChildScorer(self.engine, self.engine, self.weights, self.batches, probes=16, seed=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from anyblock.candidates.candidate import LINEAR, NO_OP, TEACHER, Candidate
+from anyblock.candidates.candidate import LINEAR, TEACHER, Candidate
 from anyblock.contract.blocks import HALVES, BlockConfig, group_name
 from anyblock.contract.candidate_source import CandidateSource, HalfSite, Offer
 from anyblock.errors import UnsupportedModelError
@@ -23,7 +23,6 @@ def list_candidates(
     config: Any,
     block_configs: Sequence[BlockConfig],
     sizes: Mapping[str, Callable[[int], Sequence[int]]],
-    no_op_halves: Sequence[str],
     linear_halves: Collection[tuple[int, str]] = (),
     sources: Mapping[str, CandidateSource] | None = None,
     tensors: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
@@ -35,9 +34,8 @@ def list_candidates(
         config: the language model's config.
         block_configs: the teacher's blocks.
         sizes: `{pruning kind: function}` that turns the teacher's number of units into the sizes to offer.
-        no_op_halves: the halves that may be removed as a whole.
         linear_halves: the halves, by layer, that one linear map may replace.
-        sources: further sources by name.
+        sources: what else offers candidates, by name.
         tensors: `{group: the teacher's tensors}` that these may look at, on the meta device.
 
     Raises:
@@ -75,8 +73,6 @@ def list_candidates(
                     found.append(Candidate(layer, half, kind, size, mixin.resize(block, size, config)))
             if (layer, half) in linear_halves:
                 found.append(Candidate(layer, half, LINEAR, 0, block.with_half(half, replace_with_linear=True)))
-            if half in no_op_halves:
-                found.append(Candidate(layer, half, NO_OP, 0, block.with_half(half, no_op=True)))
             site = HalfSite(layer, half, block, config, shapes.get(group_name(layer, half), {}), mixins, supports)
             for name, source in (sources or {}).items():
                 found += _offered(origins[name], name, source, site)

@@ -26,6 +26,8 @@ from anyblock.cli.list import list_kind
 from anyblock.cli.push import push
 from anyblock.cli.search import search
 from anyblock.errors import AnyBlockError, InputError, is_out_of_memory
+from anyblock.extensions import installed_plugins
+from anyblock.plugins.blame import plugin_error
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -141,9 +143,12 @@ def _explain(error: BaseException) -> int:
         _say(f"error: {what}\nto do: free memory or disk space, or check the path; --debug shows where")
         return 1
     if isinstance(error, Exception):
-        # The last resort: a defect of ours must not look like a stack dump.
-        what = f"internal error: {type(error).__name__}: {error}"
-        _say(f"{what}\nto do: run again with --debug and report what it prints")
+        # The last resort: a defect, ours or a plugin's, must not look like a stack dump.
+        what = (
+            f"internal error: {type(error).__name__}: {error}\nto do: run again with --debug and report what it prints"
+        )
+        blamed = plugin_error(error, installed_plugins())
+        _say(what if blamed is None else f"error: {blamed}")
         return 1
     raise error
 

@@ -21,20 +21,11 @@ from anyblock.errors import ConfigError
 from anyblock.extensions import installed_extensions
 from anyblock.progress import Progress
 
-_FOREIGN: Final[Mapping[str, frozenset[str]]] = {
-    "anyblock-puzzletron-config": frozenset(
-        (
-            *("defaults", "pruning_mixin", "hook_class", "activation_hooks_kwargs", "descriptor", "puzzle_dir", "mip"),
-            *(
-                "input_hf_model_path",
-                "dataset_path",
-                "build_replacement_library",
-                "calc_subblock_stats",
-                "realize_model",
-            ),
-        )
-    )
-}
+_GUIDE: Final = """
+    defaults pruning_mixin hook_class activation_hooks_kwargs descriptor puzzle_dir mip input_hf_model_path dataset_path
+    build_replacement_library calc_subblock_stats realize_model
+"""
+_FOREIGN: Final[Mapping[str, frozenset[str]]] = {"anyblock-puzzletron-config": frozenset(_GUIDE.split())}
 """`{distribution: keys by which a file of its dialect is known}`."""
 
 

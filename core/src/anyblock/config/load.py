@@ -66,7 +66,7 @@ def load_config(
     names = tools.names
     foreign = [dialect for dialect in tools.dialects if dialect.matches(tree, tools)]
     for dialect in foreign:
-        tree = dialect.translate(tree, tools)
+        tree = tools.tree = dialect.translate(tree, tools)
     if not foreign:
         tree = Tree(resolve(tree, resolvers={"get_object": lambda name: names().any(str(name))}), tree.origins)
     _shorten_hooks(tree, names)

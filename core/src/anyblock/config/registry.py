@@ -146,7 +146,7 @@ def registry_for(data: Mapping[str, Any]) -> NameRegistry:
 
 def dialects(extensions: Extensions) -> list[ConfigDialect]:
     """Return an object of every installed dialect, sorted by name."""
-    return [dialect() for dialect in extensions.config_dialects().values()]
+    return [dialect() for dialect in extensions.named("dialects").values()]
 
 
 def local_model_type(*models: Any) -> str | None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
+import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import yaml  # type: ignore[import-untyped]
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from anyblock.contract.config_tree import KeyPath, Tree, dotted
 from anyblock.errors import ConfigError
@@ -19,7 +17,6 @@ MAX_DEPTH: Final = 32
 """Deepest nesting of mappings and lists."""
 MAX_NODES: Final = 10_000
 """Most values in one file, counted after its aliases are expanded."""
-_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAGS: Final = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))
 _TEXT: Final = "tag:yaml.org,2002:str"
 _MERGE: Final = "tag:yaml.org,2002:merge"
@@ -49,7 +46,8 @@ def read_yaml(path: Path) -> Tree:
     if value is None:
         return Tree()
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: the top level is a {_kind(value)}", expected="a mapping, `key: value`")
+        kind = "list" if isinstance(value, list) else "single value"
+        raise ConfigError(f"{path}: the top level is a {kind}", expected="a mapping, `key: value`")
     return Tree(value, {key: f"{path}:{line}" for key, line in lines.items()})
 
 
@@ -66,99 +64,90 @@ def parse_yaml(text: str, name: str) -> tuple[Any, dict[KeyPath, int]]:
     Raises:
         ConfigError: as for `read_yaml`, apart from the top level's type.
     """
+    lines: dict[KeyPath, int] = {}
     try:
-        _refuse_excess(text, name)
-        root = yaml.compose(text, Loader=_LOADER)
-        lines: dict[KeyPath, int] = {}
-        if root is not None:
-            _note_lines(root, (), lines, name)
-        # A list around the document lets OmegaConf read a scalar too.
-        loaded = OmegaConf.load(io.StringIO(text), max_yaml_expanded_nodes=MAX_NODES) if _is_container(root) else None
-    except yaml.YAMLError as error:
-        raise _not_yaml(error, name) from error
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
-    if loaded is not None:
-        return OmegaConf.to_container(loaded, resolve=False), lines
-    scalar = OmegaConf.from_dotlist([f"value={text}"])
-    return OmegaConf.to_container(scalar, resolve=False)["value"], lines  # type: ignore[call-overload,index]
+        reader = _Reader(text, name)
+        root = reader.get_single_node()
+        return None if root is None else reader.value_of(root, (), lines), lines
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
+        raise ConfigError(f"{where}: not YAML: {problem}", expected="one YAML document") from error
 
 
-def _is_container(node: yaml.Node | None) -> bool:
-    return isinstance(node, yaml.CollectionNode)
+class _Reader(yaml.SafeLoader):  # type: ignore[misc]
+    """Reads numbers as OmegaConf does and dates as text, and refuses what no configuration has while it reads."""
 
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
+        first: [(tag, form) for tag, form in known if tag in (*_TAGS, _MERGE)]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
-def _refuse_excess(text: str, name: str) -> None:
-    """Look at the stream of events, which needs no recursion, before anything is built from it."""
-    depth = count = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        where = f"{name}:{event.start_mark.line + 1}"
-        count += isinstance(event, yaml.NodeEvent)
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH:
-            raise _too_deep(where)
-        if count > MAX_NODES:
-            raise ConfigError(f"{where}: more than {MAX_NODES} values", expected="a configuration, which is small")
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self._name = name
+        self._depth = self._count = self._expanded = 0
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        """See `yaml.composer.Composer.compose_node`: bounded, and without tags that build objects."""
+        event = self.peek_event()
+        self._count += 1
+        if self._count > MAX_NODES:
+            raise self._fault(event, f"more than {MAX_NODES} values", "a configuration, which is small")
         tag = getattr(event, "tag", None)
         if tag is not None and tag not in _TAGS:
-            raise ConfigError(f"{where}: the tag {tag!r}", expected="plain values; a configuration builds no objects")
+            raise self._fault(event, f"the tag {tag!r}", "plain values; a configuration builds no objects")
+        self._depth += 1
+        if self._depth > MAX_DEPTH + 1:
+            raise self._fault(event, f"nested more than {MAX_DEPTH} deep", "a configuration, which is shallow")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
-
-def _note_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], name: str) -> None:
-    """Fill `lines` with every key path below `node`, following aliases; refuse duplicates and runaway expansion."""
-    if len(path) > MAX_DEPTH:
-        raise ConfigError(f"{name}:{node.start_mark.line + 1}: an alias that contains itself", expected="finite values")
-    if len(lines) > MAX_NODES:
-        raise ConfigError(
-            f"{name}:{node.start_mark.line + 1}: aliases expand to more than {MAX_NODES} values",
-            expected="a configuration, which is small",
-        )
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            lines[(*path, index)] = item.start_mark.line + 1
-            _note_lines(item, (*path, index), lines, name)
-    elif isinstance(node, yaml.MappingNode):
-        own: dict[str, int] = {}
+    def value_of(self, node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
+        """Return a node's value, and fill `lines` with every key path below it; follows aliases, refuses duplicates."""
+        self._expanded += 1
+        if len(path) > MAX_DEPTH:
+            raise self._fault(node, "an alias that contains itself", "finite values")
+        if self._expanded > MAX_NODES:
+            raise self._fault(
+                node, f"aliases expand to more than {MAX_NODES} values", "a configuration, which is small"
+            )
+        if isinstance(node, yaml.SequenceNode):
+            lines.update({(*path, index): item.start_mark.line + 1 for index, item in enumerate(node.value)})
+            return [self.value_of(item, (*path, index), lines) for index, item in enumerate(node.value)]
+        if not isinstance(node, yaml.MappingNode):
+            return self.construct_object(node)
+        found: dict[str, Any] = {}
+        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in node.value:
-            line = key.start_mark.line + 1
             if key.tag == _MERGE:
-                for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                    _note_lines(merged, path, lines, name)
-                continue
-            if key.tag != _TEXT:
+                # Of several mappings the first counts most.
+                for other in reversed(value.value) if isinstance(value, yaml.SequenceNode) else [value]:
+                    if not isinstance(other, yaml.MappingNode):
+                        raise self._fault(key, f"<< merges a {other.id}", "a mapping, or a list of mappings")
+                    found.update(self.value_of(other, path, lines))
+            elif key.tag != _TEXT:
                 shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
-                raise ConfigError(
-                    f"{name}:{line}: the key is {shown}, which is not a name", expected="a name, or quotes"
-                )
-            if key.value in own:
-                raise ConfigError(
-                    f"{name}:{line}: duplicate key {dotted((*path, key.value))!r}, first on line {own[key.value]}",
-                    expected="every key once",
-                )
-            own[key.value] = line
-        # Own keys come last, since they win over merged ones.
-        for key, value in node.value:
-            if key.tag != _MERGE:
-                lines[(*path, key.value)] = own[key.value]
-                _note_lines(value, (*path, key.value), lines, name)
+                raise self._fault(key, f"the key is {shown}, which is not a name", "a name, or quotes")
+            elif key.value in own:
+                first = own[key.value][0].start_mark.line + 1
+                what = f"duplicate key {dotted((*path, key.value))!r}, first on line {first}"
+                raise self._fault(key, what, "every key once")
+            else:
+                own[key.value] = key, value
+        for name, (key, value) in own.items():  # after merged ones, over which they win
+            lines[(*path, name)] = key.start_mark.line + 1
+            found[name] = self.value_of(value, (*path, name), lines)
+        return found
+
+    def _fault(self, place: Any, what: str, expected: str) -> ConfigError:
+        return ConfigError(f"{self._name}:{place.start_mark.line + 1}: {what}", expected=expected)
 
 
-def _not_yaml(error: yaml.YAMLError, name: str) -> ConfigError:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
-    if "maximum nesting depth" in problem:
-        # libyaml reads ahead, and from PyYAML 6.0.4 on it has a limit of its own, which it may reach before we see an event.
-        return _too_deep(f"{name}:{mark.line + 1}" if mark else name)
-    return ConfigError(f"{where}: not YAML: {problem}", expected="one YAML document")
-
-
-def _too_deep(where: str) -> ConfigError:
-    return ConfigError(f"{where}: nested more than {MAX_DEPTH} deep", expected="a configuration, which is shallow")
-
-
-def _kind(value: Any) -> str:
-    return "list" if isinstance(value, list) else "single value"
+_Reader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)

@@ -90,7 +90,3 @@ class ImportanceHook(ActivationStatistic):
     @abstractmethod
     def scores(self) -> torch.Tensor:
         """Return the importance of every unit, float32 `[units]`; higher means more important."""
-
-    def details(self) -> dict[str, Any]:
-        """Return the scores as `score`, and whatever else tells how they came about."""
-        return {"score": self.scores()}

@@ -13,31 +13,34 @@ class Kind:
 
     Attributes:
         name: as `anyblock list` takes it, in the plural.
-        hook: the collecting hook of `FamilySpec` that returns `{name: object}`.
-        base: the class that such an object derives from, as `module:class`; imported only when an object is checked.
-        classes: whether the hook returns classes; instances otherwise.
-        settings: where the settings of one object stand in the YAML file, with `{name}`; empty where it has none there.
+        module: the module of `anyblock.contract` with its class; the hook of `FamilySpec` that returns `{name: object}` is the
+            module's plural.
+        base: the class that such an object derives from; imported only when an object is checked.
         summary: what such an object is for.
+        settings: where the settings of one object stand in the YAML file, with `{name}`; empty where it has none there.
+        classes: whether the hook returns classes; instances otherwise.
     """
 
     name: str
-    hook: str
+    module: str
     base: str
     summary: str
     settings: str = ""
-    classes: bool = False
+    classes: bool = True
+
+    @property
+    def hook(self) -> str:
+        """The collecting hook of `FamilySpec`."""
+        return f"{self.module}s"
 
     @property
     def singular(self) -> str:
         """What one of them is called in a message."""
-        return {"hooks": "importance hook", "kinds": "pruning kind", "formats": "export format"}.get(
-            self.name, self.hook.removesuffix("s").replace("_", " ")
-        )
+        return "pruning kind" if self.name == "kinds" else self.module.replace("_", " ")
 
     def base_class(self) -> type[Any]:
         """Import and return the class that an object of this kind derives from."""
-        module, _, name = self.base.partition(":")
-        found: type[Any] = getattr(importlib.import_module(module), name)
+        found: type[Any] = getattr(importlib.import_module(f"anyblock.contract.{self.module}"), self.base)
         return found
 
     def accepts(self, value: object) -> bool:
@@ -46,85 +49,19 @@ class Kind:
         return isinstance(value, type) and issubclass(value, base) if self.classes else isinstance(value, base)
 
 
-KINDS: Final[dict[str, Kind]] = {
-    kind.name: kind
-    for kind in (
-        Kind(
-            "hooks",
-            "importance_hooks",
-            "anyblock.contract.importance_hook:ImportanceHook",
-            "ranks the units of a subblock from activations",
-            classes=True,
-        ),
-        Kind(
-            "kinds",
-            "pruning_mixins",
-            "anyblock.contract.pruning_mixin:PruningMixIn",
-            "makes a subblock smaller along one axis",
-            settings="pruning.{name}",
-        ),
-        Kind(
-            "sources",
-            "candidate_sources",
-            "anyblock.contract.candidate_source:CandidateSource",
-            "makes candidates for a half from its weights alone",
-            settings="pruning.{name}",
-            classes=True,
-        ),
-        Kind(
-            "formats",
-            "export_formats",
-            "anyblock.contract.export_format:ExportFormat",
-            "writes a child in a form that other tools read",
-            classes=True,
-        ),
-        Kind(
-            "metrics",
-            "scoring_metrics",
-            "anyblock.contract.scoring_metric:ScoringMetric",
-            "says how far a child is from its teacher",
-            settings="scoring.{name}",
-            classes=True,
-        ),
-        Kind(
-            "costs",
-            "costs",
-            "anyblock.contract.cost:Cost",
-            "is what a budget can bound: counted from shapes, or measured on a device",
-            settings="costs.{name}",
-            classes=True,
-        ),
-        Kind(
-            "adaptations",
-            "adaptations",
-            "anyblock.contract.adaptation:Adaptation",
-            "adapts the weights of a chosen child before it is written",
-            settings="adaptation.{name}",
-            classes=True,
-        ),
-        Kind(
-            "dialects",
-            "config_dialects",
-            "anyblock.contract.config_dialect:ConfigDialect",
-            "reads the configuration files of another tool",
-            classes=True,
-        ),
-        Kind(
-            "evaluations",
-            "evaluations",
-            "anyblock.contract.evaluation:Evaluation",
-            "measures something on the finished child",
-            settings="evaluation.{name}",
-            classes=True,
-        ),
-        Kind(
-            "sections",
-            "report_sections",
-            "anyblock.contract.report_section:ReportSection",
-            "adds a section to a run's report",
-            settings="report.{name}",
-            classes=True,
-        ),
-    )
-}
+_KINDS: Final = (
+    Kind("hooks", "importance_hook", "ImportanceHook", "ranks the units of a subblock from activations"),
+    Kind("kinds", "pruning_mixin", "PruningMixIn", "makes a subblock smaller along one axis", "pruning.{name}", False),
+    Kind(
+        "sources", "candidate_source", "CandidateSource", "makes candidates for a half from weights", "pruning.{name}"
+    ),
+    Kind("formats", "export_format", "ExportFormat", "writes a child in a form that other tools read"),
+    Kind("metrics", "scoring_metric", "ScoringMetric", "says how far a child is from its teacher", "scoring.{name}"),
+    Kind("costs", "cost", "Cost", "is what a budget can bound, counted or measured", "costs.{name}"),
+    Kind("adaptations", "adaptation", "Adaptation", "adapts the weights of a chosen child", "adaptation.{name}"),
+    Kind("dialects", "config_dialect", "ConfigDialect", "reads the configuration files of another tool"),
+    Kind("evaluations", "evaluation", "Evaluation", "measures something on the finished child", "evaluation.{name}"),
+    Kind("sections", "report_section", "ReportSection", "adds a section to a run's report", "report.{name}"),
+)
+KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in _KINDS}
 """Every kind by name."""

@@ -41,6 +41,6 @@ def counted_costs(extensions: Extensions, settings: tuple[tuple[str, Section], .
 def _ordered(extensions: Extensions) -> dict[str, type[Cost]]:
     from anyblock.costs.counted import COUNTED
 
-    found = extensions.costs()
+    found = extensions.named("costs")
     first = [*COUNTED, LATENCY]
     return {name: found[name] for name in [*first, *(name for name in found if name not in first)] if name in found}

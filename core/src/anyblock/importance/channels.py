@@ -33,11 +33,3 @@ class IndependentChannelContributionHook(ImportanceHook):
     def scores(self) -> torch.Tensor:
         """See `ImportanceHook.scores`; float32 `[channels]`."""
         return (self.weight_norms() * self.activations).float()
-
-    def details(self) -> dict[str, Any]:
-        """See `ImportanceHook.details`."""
-        return {
-            "score": self.scores(),
-            "weight_norm": self.weight_norms().float(),
-            "agg_channel_activations": self.activations.float(),
-        }

@@ -81,17 +81,6 @@ class RemoveExpertsIndependentHook(ImportanceHook):
         """Return the mean difference that each expert makes, float32 `[experts]`."""
         return (getattr(self, self.metric) / max(self.batches, 1)).float()  # type: ignore[no-any-return]
 
-    def details(self) -> dict[str, Any]:
-        """See `ImportanceHook.details`; a rank counts from 0, the least important expert."""
-        calls = max(self.batches, 1)
-        return {
-            "score": self.scores(),
-            "expert_ranks_mse": ranks(self.mse),
-            "expert_ranks_cosine": ranks(self.cosine),
-            "mse_diffs": (self.mse / calls).float(),
-            "cosine_diffs": (self.cosine / calls).float(),
-        }
-
 
 class MoERemoveExpertsHook(RemoveExpertsIndependentHook):
     """The removal of experts from any sparse module with a router below it: the module's own code runs every time.
@@ -127,8 +116,3 @@ class MoERemoveExpertsHook(RemoveExpertsIndependentHook):
     def get_chosen_experts(self, router_logits: torch.Tensor) -> torch.Tensor:
         """Return the experts that the router chose in the last run."""
         return super().get_chosen_experts(router_logits) if self._chosen is None else self._chosen
-
-
-def ranks(values: torch.Tensor) -> torch.Tensor:
-    """Return every value's rank from 0, the smallest, int64 `[units]`; equal values keep their order."""
-    return values.argsort(stable=True).argsort(stable=True)

@@ -93,10 +93,6 @@ class IterativeChannelContributionHook(ImportanceHook):
         """Return the channels from the least to the most important, int64 `[channels]`."""
         return torch.cat([self.removed, self._worst_first(self._left())])
 
-    def details(self) -> dict[str, Any]:
-        """See `ImportanceHook.details`."""
-        return {"score": self.scores().long(), "channels_importance_ascending": self.ascending()}
-
     def _worst_first(self, left: torch.Tensor) -> torch.Tensor:
         """Sort by contribution; of equal ones the last goes first, so that the lower index is kept, as everywhere."""
         last_first = left.flip(0)

@@ -75,10 +75,6 @@ class IndependentKvHeadContributionHook(ImportanceHook):
         """See `ImportanceHook.scores`; float32 `[heads]`."""
         return self.contribution.float()
 
-    def details(self) -> dict[str, Any]:
-        """See `ImportanceHook.details`."""
-        return {"score": self.scores()}
-
 
 class MambaHeadContributionHook(IndependentKvHeadContributionHook):
     """Score the heads of a Mamba mixer in the same way, by what each adds to the mixer's output projection."""

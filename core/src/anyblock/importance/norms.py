@@ -28,13 +28,6 @@ class LayerNormContributionHook(ImportanceHook):
         """See `ImportanceHook.scores`; float32 `[hidden]`."""
         return self.activations.float()
 
-    def details(self) -> dict[str, Any]:
-        """See `ImportanceHook.details`."""
-        return {
-            "score": self.scores(),
-            "channels_importance_ascending": self.activations.argsort(stable=True),
-        }
-
 
 class L2NormHook(ImportanceHook):
     """Score an input channel of a linear module by `sqrt(Σ_sequences (mean_positions |x|)²)`, as Minitron does.
@@ -62,7 +55,3 @@ class L2NormHook(ImportanceHook):
     def scores(self) -> torch.Tensor:
         """See `ImportanceHook.scores`; float32 `[channels]`."""
         return self.squares.sqrt().float()
-
-    def details(self) -> dict[str, Any]:
-        """See `ImportanceHook.details`."""
-        return {"score": self.scores()}

@@ -60,28 +60,6 @@ class RankedChoiceVotingHook(ImportanceHook):
 
     def scores(self) -> torch.Tensor:
         """Return the round in which each expert went, float32 `[experts]`."""
-        result = torch.empty(self.num_experts)
-        result[self._vote()[0]] = torch.arange(self.num_experts, dtype=torch.float32)
-        return result
-
-    def details(self) -> dict[str, Any]:
-        """See `ImportanceHook.details`."""
-        order, counts = self._vote()
-        rank = torch.empty(self.num_experts, dtype=torch.int64)
-        rank[order] = torch.arange(self.num_experts)
-        zero_shot = torch.empty_like(rank)
-        zero_shot[counts[0].argsort(stable=True)] = torch.arange(self.num_experts)
-        return {
-            "score": self.scores(),
-            "expert_ranks": rank,
-            "zero_shot_expert_ranks": zero_shot,
-            "expert_counts_at_pruning_time": counts[rank, torch.arange(self.num_experts)],
-            "expert_counts_per_iteration": counts,
-            "top_k": self.top_k,
-        }
-
-    def _vote(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the experts in the order in which they go, and every round's counts `[rounds, experts]`."""
         rankings = self.rankings.long()
         tokens, experts = rankings.shape
         place = torch.empty_like(rankings).scatter_(1, rankings, torch.arange(experts).expand(tokens, -1))
@@ -90,13 +68,12 @@ class RankedChoiceVotingHook(ImportanceHook):
         reach = torch.full((tokens,), min(self.top_k, experts))
         standing = torch.ones(experts, dtype=torch.bool)
         counts = torch.bincount(rankings[:, : self.top_k].reshape(-1), minlength=experts)
-        order, history = [], []
-        for _ in range(experts):
-            history.append(counts.clone())
+        result = torch.empty(experts)
+        for index in range(experts):
             left = standing.nonzero().squeeze(1).tolist()
             # Of equal ones the last goes first, so that the lower index is kept, as everywhere.
             loser = min(left, key=lambda expert: (int(counts[expert]), -int(dislike[expert]), -expert))
-            order.append(loser)
+            result[loser] = index
             standing[loser] = False
             counts[loser] = 0
             moving = (place[:, loser] < reach).nonzero().squeeze(1)
@@ -107,4 +84,4 @@ class RankedChoiceVotingHook(ImportanceHook):
                 found = standing[chosen]
                 counts += torch.bincount(chosen[found], minlength=experts)
                 moving = moving[~found]
-        return torch.tensor(order), torch.stack(history)
+        return result

@@ -176,7 +176,7 @@ def _write_report(context: RunContext, summary: RunSummary) -> None:
     write_json_atomic(run.path / "summary.json", data)
     page = markdown_report(summary)
     for name in context.config.report.sections:
-        chosen = context.family.report_sections()[name]
+        chosen = context.family.named("sections")[name]
         section = chosen(context.config.section(f"report.{name}", chosen.settings))
         page += added_section(section, context.family.origins("sections")[name], name, data, run.path)
     write_bytes_atomic(run.path / "report.md", page.encode())

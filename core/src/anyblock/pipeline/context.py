@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from anyblock.contract.scoring_metric import ScoringMetric
     from anyblock.family import ModelFamily
     from anyblock.modeling.layerwise import LayerwiseModel
-    from anyblock.modeling.memory import MemoryPlan
     from anyblock.modeling.spool import Spool
+    from anyblock.pipeline.memory import MemoryPlan
 
 
 @dataclass
@@ -84,9 +84,9 @@ class RunModel:
     @cached_property
     def memory(self) -> MemoryPlan:
         """How much may be held at once: what the run's `memory` settings say, or what there is room for at the start."""
-        from anyblock.modeling.memory import plan_memory, weight_sizes
         from anyblock.modeling.process_memory import return_freed_memory
         from anyblock.modeling.skeleton import model_class
+        from anyblock.pipeline.memory import plan_memory, weight_sizes
 
         settings = self.config.memory
         model_class(self.hf_config)  # so that what the process takes already includes transformers

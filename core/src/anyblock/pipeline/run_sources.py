@@ -10,7 +10,7 @@ from anyblock.family import ModelFamily
 def run_sources(config: RunConfig, family: ModelFamily) -> dict[str, CandidateSource]:
     """Return the sources that a run uses, by name, with their settings."""
     found = {}
-    for name, source in family.candidate_sources().items():
+    for name, source in family.named("sources").items():
         made = source.of_run(config.section(f"pruning.{name}", source.settings), config.pruning)
         if made is not None:
             found[name] = made

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from anyblock.errors import AnyBlockError, PluginError, is_out_of_memory
 from anyblock.plugins.collecting import CORE
 from anyblock.plugins.loading import describe, package_of, place_of
-from anyblock.plugins.status import Origin
+from anyblock.plugins.status import Origin, PluginRecord
 
 _EXHAUSTED: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -38,6 +38,19 @@ def blaming(origin: Origin, what: str, plugin: object, *, inside: bool = False) 
         if origin.distribution == CORE or exhausted or (inside and not place_of(error, package)):
             raise
         raise PluginError(f"{what} of {origin} failed: {describe(error, package)}", hint=_advice(origin)) from error
+
+
+def plugin_error(error: BaseException, records: Iterable[PluginRecord]) -> PluginError | None:
+    """Return what to say of an error that passed through a plugin's code, the innermost one's; None where it did not."""
+    packages = {entry.partition(".")[0].partition(":")[0]: own for own in records for entry in own.entries.values()}
+    culprit, trace = "", error.__traceback__
+    while trace is not None:
+        package = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        culprit, trace = package if package in packages else culprit, trace.tb_next
+    if not culprit:
+        return None
+    origin = packages[culprit].origin()
+    return PluginError(f"plugin {origin} failed: {describe(error, culprit)}", hint=_advice(origin))
 
 
 def _advice(origin: Origin) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import Distribution, distributions
@@ -202,14 +203,8 @@ class PluginRegistry:
         for record in self.records:
             if record.status in (PluginStatus.READY, PluginStatus.CONFLICTING):
                 for name in record.names:
-                    self._try(record, name)
-
-    def _try(self, record: PluginRecord, name: str) -> None:
-        try:
-            self._load(record, name)
-        except PluginLoadError:
-            # The record now says so; that is what the caller asked for.
-            return
+                    with suppress(PluginLoadError):  # the record says so then
+                        self._load(record, name)
 
     def _load(self, record: PluginRecord, name: str) -> Registered:
         key = (record.group, record.distribution, name)

@@ -70,10 +70,13 @@ def test_the_extension_adds_the_hook_to_a_family_by_name():
 
 def test_the_installed_distribution_registers_it():
     entries = distribution("anyblock-example-extension").entry_points
-    assert {(entry.group, entry.name) for entry in entries} == {("anyblock.extensions", "wanda")}
+    assert {(entry.group, entry.name) for entry in entries} == {
+        ("anyblock.extensions", "wanda"),
+        ("anyblock.commands", "removed"),
+    }
     found = [record for record in PluginRegistry.discover() if record.distribution == "anyblock-example-extension"]
     assert [record.status for record in found] == [PluginStatus.READY]
-    (loaded,) = [entry.load() for entry in entries]
+    (loaded,) = [entry.load() for entry in entries if entry.name == "wanda"]
     assert loaded is WandaExtension
 
 

@@ -248,7 +248,7 @@ class Adapting:
 def adaptations(config: RunConfig, family: ModelFamily) -> list[tuple[str, Adaptation]]:
     """Return the adaptations that a run makes, by name, in their order."""
     found = []
-    for name, adaptation in sorted(family.adaptations().items(), key=lambda item: (item[1].order, item[0])):
+    for name, adaptation in sorted(family.named("adaptations").items(), key=lambda item: (item[1].order, item[0])):
         path = adaptation.settings_path or f"adaptation.{name}"
         made = adaptation(config.section(path, adaptation.settings))
         if made.enabled:

@@ -148,7 +148,7 @@ def scenario_of(config: RunConfig, source: Source) -> Scenario:
             stated = next(tensor.dtype for tensor in source.shapes["embeddings"].values() if tensor.is_floating_point())
         cache_dtype = str(stated).removeprefix("torch.")
     settings = tuple(
-        (name, config.section(f"costs.{name}", cost.settings)) for name, cost in source.family.costs().items()
+        (name, config.section(f"costs.{name}", cost.settings)) for name, cost in source.family.named("costs").items()
     )
     return Scenario(config.search.batch, config.search.length, cache_dtype, settings=settings)
 
@@ -190,4 +190,4 @@ def _list(
         # The hidden size is not a candidate of a subblock: it is cut before.
         if kind in mixins and any(mixins[kind].applies_to(block) for block in source.block_configs)
     }
-    return list_candidates(family, source.text_config, source.block_configs, sizes, (), linear, sources, source.shapes)
+    return list_candidates(family, source.text_config, source.block_configs, sizes, linear, sources, source.shapes)

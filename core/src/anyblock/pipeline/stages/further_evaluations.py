@@ -31,7 +31,7 @@ def run_further_evaluations(
     found: dict[str, list[Figure]] = {}
     origins = context.family.origins("evaluations") if context.config.evaluation.also else {}
     for name in context.config.evaluation.also:
-        chosen = context.family.evaluations()[name]
+        chosen = context.family.named("evaluations")[name]
         settings = context.config.section(f"evaluation.{name}", chosen.settings)
         stage = context.run.stage(
             _STAGE.format(name=name),

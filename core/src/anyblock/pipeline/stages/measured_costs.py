@@ -138,7 +138,7 @@ def _total(context: RunContext, model: RunModel, cost: MeasuredCost, name: str) 
 
 
 def _cost(context: RunContext, name: str) -> MeasuredCost:
-    chosen = context.family.costs()[name]
+    chosen = context.family.named("costs")[name]
     made = chosen(context.config.section(f"costs.{name}", chosen.settings))
     assert isinstance(made, MeasuredCost)
     return made

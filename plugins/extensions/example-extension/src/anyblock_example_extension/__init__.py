@@ -10,8 +10,10 @@ from anyblock.contract.hookspecs import hookimpl
 if TYPE_CHECKING:
     from anyblock.contract.adaptation import Adaptation
     from anyblock.contract.candidate_source import CandidateSource
+    from anyblock.contract.config_dialect import ConfigDialect
     from anyblock.contract.cost import Cost
     from anyblock.contract.evaluation import Evaluation
+    from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
     from anyblock.contract.pruning_mixin import PruningMixIn
     from anyblock.contract.report_section import ReportSection
@@ -85,3 +87,24 @@ class WandaExtension:
         from anyblock_example_extension.source import Magnitude
 
         return {"magnitude": Magnitude}
+
+    @hookimpl
+    def export_formats(self) -> dict[str, type[ExportFormat]]:
+        """See `FamilySpec.export_formats`."""
+        from anyblock_example_extension.layer_table import LayerTable
+
+        return {"layer-table": LayerTable}
+
+    @hookimpl
+    def config_dialects(self) -> dict[str, type[ConfigDialect]]:
+        """See `FamilySpec.config_dialects`."""
+        from anyblock_example_extension.dialect import TeacherStudent
+
+        return {"teacher-student": TeacherStudent}
+
+    @hookimpl
+    def infer_family(self, model_type: str) -> object | None:
+        """See `FamilySpec.infer_family`."""
+        from anyblock_example_extension.inference import inferred
+
+        return inferred(model_type)
