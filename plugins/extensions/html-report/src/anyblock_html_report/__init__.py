@@ -1,0 +1,1 @@
+"""Runs of AnyBlock as one HTML page that needs nothing but a browser."""
