@@ -80,7 +80,10 @@ def invented_run(folder: Path, layers: int, candidates: int) -> Path:
     per_half = candidates // 2
     rows, scores, choices = [], {}, {}
     for layer in range(layers):
-        for half, kind, most, size in (("attention", "kv_heads", 32, head * 8192), ("ffn", "ffn_intermediate", width, 3 * 8192)):
+        for half, kind, most, size in (
+            ("attention", "kv_heads", 32, head * 8192),
+            ("ffn", "ffn_intermediate", width, 3 * 8192),
+        ):
             key = "num_key_value_heads" if half == "attention" else "intermediate_size"
             for index in range(per_half):
                 kept = most - index if half == "attention" else most * (per_half - 1 - index) // (per_half - 1)
@@ -105,7 +108,9 @@ def invented_run(folder: Path, layers: int, candidates: int) -> Path:
                 )
                 if index:
                     depth = math.exp(-(((layer - layers * 0.7) / (layers * 0.3)) ** 2))
-                    scores[f"block_{layer}_{half}:{label}"] = (1 - share) ** 2 * (1.2 - depth) * chance.uniform(0.01, 0.2)
+                    scores[f"block_{layer}_{half}:{label}"] = (
+                        (1 - share) ** 2 * (1.2 - depth) * chance.uniform(0.01, 0.2)
+                    )
             mine = [r["candidate"] for r in rows[-per_half:]]
             chosen = chance.choice([mine[0], mine[0], *mine])
             kind = chosen["kind"]
@@ -133,8 +138,16 @@ def invented_run(folder: Path, layers: int, candidates: int) -> Path:
         label = f"{c['kind']}={c['size']}" if c["size"] else c["kind"]
         if choices[f"block_{c['layer']}_{c['half']}"] == label:
             child[c["layer"]] = {**child[c["layer"]], c["half"]: c["block_config"][c["half"]]}
-    stages = [{"name": n, "seconds": 9.0, "reused": False, "memory": 2**33, "quality": ""} for n in ("scores", "search")]
-    quality = {"teacher": {"perplexity": 5.0}, "child": {"perplexity": 5.6}, "kl_per_token": 0.12, "top1": 0.9, "top5": 0.99}
+    stages = [
+        {"name": n, "seconds": 9.0, "reused": False, "memory": 2**33, "quality": ""} for n in ("scores", "search")
+    ]
+    quality = {
+        "teacher": {"perplexity": 5.0},
+        "child": {"perplexity": 5.6},
+        "kl_per_token": 0.12,
+        "top1": 0.9,
+        "top5": 0.99,
+    }
     summary = {
         "command": "anyblock compress invented child",
         "teacher": "invented",

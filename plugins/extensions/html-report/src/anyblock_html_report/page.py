@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -48,8 +49,17 @@ def render(runs: Sequence[Run]) -> str:
 
 def embedded(data: Any) -> Markup:
     """Return JSON that can stand in a script element: whatever a name or a text holds, nothing ends the element."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_finite(data), separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _finite(data: Any) -> Any:
+    """Return the data with None for numbers that JSON does not have."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _shown(run: Run) -> dict[str, Any]:
@@ -84,11 +94,17 @@ def _compared(run: Run) -> list[tuple[str, float | None]]:
     return [
         ("–" if "params" not in costs else quantity(costs["params"]), costs.get("params")),
         ("–" if share is None else f"{share:.1%}", share),
-        ("–" if "weight_memory" not in costs else quantity(costs["weight_memory"], "bytes"), costs.get("weight_memory")),
+        (
+            "–" if "weight_memory" not in costs else quantity(costs["weight_memory"], "bytes"),
+            costs.get("weight_memory"),
+        ),
         (number(quality.get("kl_per_token")), quality.get("kl_per_token")),
         (number(child.get("perplexity")), child.get("perplexity")),
         ("–" if quality.get("top1") is None else f"{quality['top1']:.1%}", quality.get("top1")),
-        (number(sum(stage["seconds"] for stage in run.stages.values())), sum(s["seconds"] for s in run.stages.values())),
+        (
+            number(sum(stage["seconds"] for stage in run.stages.values())),
+            sum(s["seconds"] for s in run.stages.values()),
+        ),
     ]
 
 

@@ -37,7 +37,9 @@ def write_texts(run: Run, count: int, *, trust_remote_code: bool = False) -> Non
     """
     ids = _evaluation_ids(run)
     if not run.finished:
-        raise InputError(f"{run.path} has no child yet, so no texts of it", hint="run `anyblock compress` to its end first")
+        raise InputError(
+            f"{run.path} has no child yet, so no texts of it", hint="run `anyblock compress` to its end first"
+        )
     written: dict[str, tuple[list[list[int]], torch.Tensor]] = {}
     loaded: LoadedModel | None = None
     prompts, text = ids[:count, :_PROMPT_TOKENS], ids[:1, :_MEASURED_TOKENS]
@@ -138,9 +140,7 @@ def shown_texts(run: Run) -> Json | None:
     if run.texts is None:
         return None
     try:
-        rows = [
-            {**row, "same": _same(row["teacher"], row["child"])} for row in run.texts["texts"]
-        ]
+        rows = [{**row, "same": _same(row["teacher"], row["child"])} for row in run.texts["texts"]]
         tokens, kl = run.texts["divergence"]["tokens"], run.texts["divergence"]["kl"]
         known = [(value, index) for index, value in enumerate(kl) if value is not None]
         most = max((value for value, _ in known), default=0.0) or 1.0

@@ -47,7 +47,11 @@ def verdict(run: Run) -> list[tuple[str, bool]]:
     """Return one sentence about the child as pieces of text, each with whether it is a number that matters."""
     if not run.finished:
         done = list(run.stages)
-        return [("This run is not finished; ", False), (f"{len(done)} stages", True), (f" are: {', '.join(done)}.", False)]
+        return [
+            ("This run is not finished; ", False),
+            (f"{len(done)} stages", True),
+            (f" are: {', '.join(done)}.", False),
+        ]
     own, teacher = run.summary.get("costs") or {}, run.summary.get("teacher_costs") or {}
     parts: list[tuple[str, bool]] = [("The child has ", False)]
     if teacher.get("params"):
@@ -312,7 +316,9 @@ def training(run: Run) -> list[Json]:
     for name, stage in run.adaptations.items():
         rows = []
         for line in stage["lines"]:
-            before, after = (line.get(key) for key in (("plain_error", "error") if "group" in line else ("before", "after")))
+            before, after = (
+                line.get(key) for key in (("plain_error", "error") if "group" in line else ("before", "after"))
+            )
             if isinstance(before, int | float) and isinstance(after, int | float):
                 where = line.get("group", f"layer {line['layer']}" if "layer" in line else "whole model")
                 rows.append({"where": where.replace("block_", "").replace("_", " "), "before": before, "after": after})
