@@ -34,6 +34,7 @@ def make_run(folder: Path, model: Path, text: Path, **pruning: Any) -> Path:
         "pruning": pruning,
         "search": {"budget": {"params": "0.8x"}, "refine_rounds": 1},
         "distillation": {"blocks": {"enabled": True, "epochs": 1}},
+        "report": {"sections": ["html"]},
         "device": "cpu",
     }
     path = folder / "given.yaml"

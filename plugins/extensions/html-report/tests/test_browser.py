@@ -15,7 +15,7 @@ from anyblock_html_report.command import main
 from anyblock_html_report.page import render
 from anyblock_html_report.run import read_run
 
-selenium = pytest.importorskip("selenium", reason="selenium is not installed; `nox -s browser` brings it")
+pytest.importorskip("selenium", reason="selenium is not installed; `nox -s browser` brings it")
 if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
     pytest.skip("no Chromium and chromedriver on this machine; `nox -s browser` says more", allow_module_level=True)
 
@@ -39,7 +39,8 @@ for (const svg of document.querySelectorAll(".chart svg")) {
     .map(t => [t.textContent, t.getBoundingClientRect(), t]).filter(([, b]) => b.width && b.height);
   for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
     const [a, p, text] = boxes[i], [b, q] = boxes[j];
-    const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left), high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+    const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+    const high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
     const turned = text.closest("[transform*=rotate]");
     if (!turned && wide > 1.5 && high > 4.5) found.push(`${a} | ${b}`);
   }

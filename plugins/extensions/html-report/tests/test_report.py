@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -98,7 +98,7 @@ def test_uniform_children_have_one_label_per_half() -> None:
 def test_each_step_of_the_waterfall_begins_where_the_one_before_ended(runs: dict[str, Path]) -> None:
     bars = waterfall(read_run(runs["dense"]))
     assert {bar["text"] for bar in bars} == {"scoring text", "held-out text", "evaluation text"}
-    for before, bar in zip(bars, bars[1:], strict=False):
+    for before, bar in pairwise(bars):
         if "from" in bar:
             assert bar["text"] == before["text"]
             assert bar["from"] == pytest.approx(before["to"])
@@ -165,7 +165,7 @@ def test_a_run_folder_that_has_just_been_made(tmp_path: Path) -> None:
         ("summary.json", '{"block_configs": 3, "teacher_block_configs": []}'),
         ("summary.json", '{"block_configs": [], "stages": 4, "versions": {"anyblock": "9.9"}}'),
         ("stages/00-candidates/candidates.json", '{"blocks": [], "candidates": [{"candidate": {}}]}'),
-        ("stages/06-scores/scores.json", '{"a": "b"}'),
+        ("stages/06-scores/agreement.json", "{}"),
         ("stages/07-search/solutions.json", '[{"chosen": {}}]'),
         ("stages/08-refine/refinement.json", "{}"),
         ("stages/09-repair/adapted.json", "{}"),
@@ -176,11 +176,26 @@ def test_a_run_folder_that_has_just_been_made(tmp_path: Path) -> None:
     ],
 )
 def test_files_of_another_form_are_one_message(file: str, content: str, dense: Path) -> None:
+    (dense / "report.html").unlink()
     (dense / file).parent.mkdir(exist_ok=True)
     (dense / file).write_text(content)
     with pytest.raises(InputError, match=dense.name):
         main([str(dense)])
     assert not (dense / "report.html").exists()
+
+
+def test_results_of_an_earlier_start_are_left_out(dense: Path) -> None:
+    scores = next((dense / "stages").glob("*-scores")) / "scores.json"
+    found = json.loads(scores.read_text())
+    found.pop(next(iter(found)))
+    scores.write_text(json.dumps(found))
+    refined = next((dense / "stages").glob("*-refine")) / "refinement.json"
+    refined.write_text(refined.read_text().replace("teacher", "ffn_intermediate=7"))
+    run = read_run(dense)
+    page = render([run])
+    assert run.scores is None
+    assert run.choices == {}
+    assert page.count("the run was started again") == 2
 
 
 def test_another_version_is_said(dense: Path) -> None:
@@ -218,6 +233,12 @@ def test_nothing_but_an_earlier_report_is_replaced(dense: Path, tmp_path: Path) 
     with pytest.raises(ExecutionError, match="cannot be written"):
         main([str(dense), "--out", str(tmp_path / ("x" * 240 + ".html"))])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dense.run", "notes.html"]
+
+
+def test_the_run_makes_its_own_page(runs: dict[str, Path]) -> None:
+    for path in runs.values():
+        assert (path / "report.html").read_text() == render([read_run(path)])
+        assert "[report.html](report.html)" in (path / "report.md").read_text()
 
 
 def test_several_runs_are_compared(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

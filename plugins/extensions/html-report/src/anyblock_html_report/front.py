@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from typing import NamedTuple
 
 from anyblock_html_report.run import Run, label_of
@@ -68,7 +68,7 @@ def predicted_front(groups: Sequence[Options], cost: str, fixed: float) -> list[
         hull = _hull(group.points(cost))
         start += hull[0].cost
         score += hull[0].score
-        for before, after in zip(hull, hull[1:], strict=False):
+        for before, after in pairwise(hull):
             saved, damage = before.cost - after.cost, after.score - before.score
             steps.append((damage / saved, saved, damage))
     front = [Point(start, score)]

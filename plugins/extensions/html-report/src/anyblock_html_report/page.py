@@ -12,21 +12,25 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from anyblock.errors import ExecutionError, OutputExistsError, UsageError
+from anyblock.errors import ConfigError, ExecutionError, OutputExistsError, UsageError
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from anyblock_html_report.run import Run
+from anyblock_html_report.run import Run, forget_stale, of_another_version
 from anyblock_html_report.texts import shown_texts
 from anyblock_html_report.views import budgets, figures, verdict, view_of
-from anyblock_html_report.wording import number, quantity
+from anyblock_html_report.wording import duration, number, quantity
 
 _MARK: Final = '<meta name="generator" content="anyblock-html-report'
 _SCRIPTS: Final = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "report.js")
 
 
 def render(runs: Sequence[Run]) -> str:
-    """Return the page of one run, or of several that are compared."""
+    """Return the page of one run, or of several that are compared.
+
+    Raises:
+        InputError: a file of a run does not have the form that this version knows.
+    """
     environment = Environment(
         loader=PackageLoader("anyblock_html_report", "."),
         autoescape=True,
@@ -35,16 +39,25 @@ def render(runs: Sequence[Run]) -> str:
         lstrip_blocks=True,
     )
     own = files("anyblock_html_report")
+    drawn = [_drawn(run) for run in runs]
     return environment.get_template("page.html.j2").render(
-        runs=[_shown(run) for run in runs],
-        compared=[_compared(run) for run in runs],
+        runs=[shown for shown, _ in drawn],
         title=", ".join(run.name for run in runs),
         generator=f"anyblock-html-report {version('anyblock-html-report')}",
         style=Markup(own.joinpath("report.css").read_text(encoding="utf-8")),
         # Vendored and own files, none of which holds the end of a script element.
         scripts=[Markup(own.joinpath(name).read_text(encoding="utf-8")) for name in _SCRIPTS],
-        data=embedded([view_of(run) for run in runs]),
+        data=embedded([view for _, view in drawn]),
     )
+
+
+def _drawn(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        forget_stale(run)
+        return _shown(run), view_of(run)
+    except (ConfigError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        what = error.in_one_line() if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+        raise of_another_version(run, f"its files have another form ({what})") from error
 
 
 def embedded(data: Any) -> Markup:
@@ -64,7 +77,7 @@ def _finite(data: Any) -> Any:
 
 def _shown(run: Run) -> dict[str, Any]:
     notes = list(run.summary.get("notes") or [])
-    if (run.path / ".holder.json").is_file():
+    if run.busy:
         notes.insert(0, "A process is working on this run: what is shown may be out of date in a moment.")
     installed = version("anyblock")
     if run.version and run.version != installed:
@@ -76,7 +89,10 @@ def _shown(run: Run) -> dict[str, Any]:
         "budgets": budgets(run),
         "texts": shown_texts(run),
         "notes": notes,
-        "search": run.summary.get("search"),
+        "compared": _compared(run),
+        "search": _search(run),
+        "agreement": _agreement(run),
+        "versions": " · ".join(f"{name} {found}" for name, found in (run.summary.get("versions") or {}).items()),
         "evaluations": [
             (name, figure["name"], number(figure["teacher"]), number(figure["child"]))
             for name, found in (run.summary.get("evaluations") or {}).items()
@@ -85,11 +101,27 @@ def _shown(run: Run) -> dict[str, Any]:
     }
 
 
+def _search(run: Run) -> str:
+    found = run.summary.get("search")
+    return f"Search: {found['status']}, gap {found['gap']:.2g}." if found else ""
+
+
+def _agreement(run: Run) -> str:
+    found = run.agreement
+    if found is None:
+        return ""
+    return (
+        f"Scores are estimates corrected by {found['sample']:.0f} exact ones; the rank correlation of both is "
+        f"{found['rank_correlation']:.3f}."
+    )
+
+
 def _compared(run: Run) -> list[tuple[str, float | None]]:
     """Return a row of the comparison: each cell as text and as what it is sorted by."""
     costs, quality = run.summary.get("costs") or {}, run.summary.get("quality") or {}
     teacher = run.summary.get("teacher_costs") or {}
     child = quality.get("child") or {}
+    seconds = sum(stage["seconds"] for stage in run.stages.values())
     share = costs["params"] / teacher["params"] if teacher.get("params") else None
     return [
         ("–" if "params" not in costs else quantity(costs["params"]), costs.get("params")),
@@ -101,10 +133,7 @@ def _compared(run: Run) -> list[tuple[str, float | None]]:
         (number(quality.get("kl_per_token")), quality.get("kl_per_token")),
         (number(child.get("perplexity")), child.get("perplexity")),
         ("–" if quality.get("top1") is None else f"{quality['top1']:.1%}", quality.get("top1")),
-        (
-            number(sum(stage["seconds"] for stage in run.stages.values())),
-            sum(s["seconds"] for s in run.stages.values()),
-        ),
+        (duration(seconds), seconds),
     ]
 
 

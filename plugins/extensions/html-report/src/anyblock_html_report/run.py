@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml  # type: ignore[import-untyped]
-from anyblock.contract.blocks import BlockConfig, block_configs_from_json
-from anyblock.errors import AnyBlockError, ConfigError, InputError
+from anyblock.contract.blocks import BlockConfig, block_configs_from_json, group_name
+from anyblock.errors import InputError
 
 Json = dict[str, Any]
 
@@ -36,11 +36,12 @@ class Run:
         settings: what it says.
         summary: `summary.json`; empty while the run is not finished.
         candidates, scores, solutions, refinement, evaluation, agreement: what the stages wrote; None where they have not.
-        adaptations: `{stage: adapted.json}`, in the order in which they ran.
+        adaptations: `{stage: adapted.json}`.
         stages: `{stage: stage.json}` of the finished ones, in their order.
         sweeps: the rows of every `sweep.json` that `anyblock search --sweep` wrote into the run.
         texts: `texts.json`, see `anyblock_html_report.texts`; None where nobody asked for texts.
         missing: what cannot be shown, a sentence each.
+        busy: whether a process says that it works on the run.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Run:
     sweeps: list[Json] = field(default_factory=list)
     texts: Json | None = None
     missing: list[str] = field(default_factory=list)
+    busy: bool = False
 
     @property
     def name(self) -> str:
@@ -73,6 +75,12 @@ class Run:
     def version(self) -> str:
         """The version of AnyBlock that made it; "" where it does not say."""
         return str((self.summary.get("versions") or {}).get("anyblock", ""))
+
+    @property
+    def adapted(self) -> dict[str, Json]:
+        """The adaptations in the order in which they ran."""
+        order = [str(stage["name"]) for stage in self.summary.get("stages", [])] or list(self.stages)
+        return {name: self.adaptations[name] for name in order if name in self.adaptations}
 
     @property
     def metric(self) -> str:
@@ -123,7 +131,7 @@ def read_run(path: Path) -> Run:
     """Read a run folder.
 
     Raises:
-        InputError: there is no run, or its files are not those of this version.
+        InputError: there is no run, or one of its files cannot be read.
     """
     recipe = path / "run.yaml"
     if not recipe.is_file():
@@ -133,6 +141,7 @@ def read_run(path: Path) -> Run:
         )
     run = Run(path, _text(recipe))
     run.settings = _settings(recipe, run.recipe)
+    run.busy = (path / ".holder.json").is_file()
     folders = _stage_folders(path)
     if (path / _SUMMARY).is_file() and "child" in folders:
         run.summary = _json(path / _SUMMARY, dict)
@@ -148,13 +157,10 @@ def read_run(path: Path) -> Run:
         run.stages[stage] = _json(folder / "stage.json", dict)
         if (folder / "adapted.json").is_file():
             run.adaptations[stage] = _json(folder / "adapted.json", dict)
-    order = [stage["name"] for stage in run.summary.get("stages", [])] or list(run.stages)
-    run.adaptations = {name: run.adaptations[name] for name in order if name in run.adaptations}
     for sweep in sorted(path.glob("sweep*/sweep.json")):
         run.sweeps += _json(sweep, list)
     if (path / "texts.json").is_file():
         run.texts = _json(path / "texts.json", dict)
-    _check(run)
     return run
 
 
@@ -167,26 +173,25 @@ def of_another_version(run: Run, what: str) -> InputError:
     )
 
 
-def _check(run: Run) -> None:
-    """Look at everything that pages are drawn from once, so that a file of another form is one message.
+def keys_of(run: Run) -> set[str]:
+    """Return the names of all candidates, `group:label`."""
+    rows = [row["candidate"] for row in (run.candidates or {}).get("candidates", [])]
+    return {f"{group_name(candidate['layer'], candidate['half'])}:{label_of(candidate)}" for candidate in rows}
 
-    Raises:
-        InputError: a file is of another version, or damaged.
-    """
-    try:
-        if len(run.child_blocks) != len(run.teacher_blocks):
-            raise of_another_version(run, "child and teacher have different numbers of layers")
-        for row in (run.candidates or {}).get("candidates", []):
-            {name: float(value) for name, value in row["costs"].items()}
-        {key: float(value) for key, value in (run.scores or {}).items()}
-    except InputError as error:
-        if isinstance(error, ConfigError):
-            raise of_another_version(run, error.in_one_line()) from error
-        raise
-    except AnyBlockError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise of_another_version(run, f"its files have another form ({type(error).__name__}: {error})") from error
+
+def forget_stale(run: Run) -> None:
+    """Drop what belongs to other candidates than those that are listed: a run that was started again has not got there."""
+    keys = keys_of(run)
+    if run.scores is not None and any(k not in run.scores for k in keys if not k.endswith(":teacher")):
+        run.scores = run.agreement = None
+        run.missing.append(
+            "The scores are those of other candidates: the run was started again and has not scored them."
+        )
+    if keys and any(f"{group}:{label}" not in keys for group, label in run.choices.items()):
+        run.solutions = run.refinement = None
+        run.missing.append(
+            "What was chosen is not among the candidates: the run was started again and has not searched."
+        )
 
 
 def _stage_folders(path: Path) -> dict[str, Path]:

@@ -270,7 +270,7 @@ def waterfall(run: Run) -> list[Json]:
         if at != start:
             bars.append(_total("scoring text", "refined child", end))
     last = None
-    for name, found in run.adaptations.items():
+    for name, found in run.adapted.items():
         before, after = found["before"], found["after"]
         if last is None and before is not None:
             bars.append(_total("held-out text", "before", before))
@@ -313,7 +313,7 @@ def stages(run: Run) -> list[Json]:
 def training(run: Run) -> list[Json]:
     """Return per stage that adapted weights, and per layer or subblock, the error before and after it."""
     found = []
-    for name, stage in run.adaptations.items():
+    for name, stage in run.adapted.items():
         rows = []
         for line in stage["lines"]:
             before, after = (

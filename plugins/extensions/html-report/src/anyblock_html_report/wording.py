@@ -90,9 +90,9 @@ def kept_share(half: AttentionConfig | FFNConfig, teacher: AttentionConfig | FFN
     else:
         assert isinstance(half, AttentionConfig)
         assert isinstance(teacher, AttentionConfig)
-        if half.num_attention_heads and teacher.num_attention_heads and not half.removed and not half.mamba:
-            if half.num_key_value_heads == teacher.num_key_value_heads:
-                return half.num_attention_heads / teacher.num_attention_heads
+        queries, before = half.num_attention_heads, teacher.num_attention_heads
+        if queries and before and not half.mamba and half.num_key_value_heads == teacher.num_key_value_heads:
+            return queries / before
         mine, own = attention_units(half)[1], attention_units(teacher)[1]
     return min(1.0, mine / own) if own else 0.0
 
