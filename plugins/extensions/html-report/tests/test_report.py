@@ -19,6 +19,7 @@ from anyblock_html_report.page import render
 from anyblock_html_report.run import read_run
 from anyblock_html_report.texts import shown_texts
 from anyblock_html_report.views import damage, layers, training, verdict, view_of, waterfall
+from anyblock_tests.pages import blocks_of
 
 KINDS = ("dense", "sparse", "hybrid")
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">&amp;"
@@ -272,3 +273,23 @@ def test_the_first_token_that_differs_is_marked(dense: Path) -> None:
     assert min(kl) >= 0 < max(kl)
     assert [value for *_, value in shown["worst"]] == sorted(kl, reverse=True)[: len(shown["worst"])]
     assert "<mark" in (dense / "report.html").read_text()
+
+
+def test_the_commands_of_the_page_run(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, kind in (("child", "dense"), ("first", "dense"), ("second", "hybrid")):
+        shutil.copytree(runs[kind], tmp_path / f"{name}.run")
+    blocks = blocks_of(Path(__file__).parents[1] / "README.md")
+    lines = [
+        line.removeprefix("$ ").split()
+        for language, text in blocks
+        if language == "console"
+        for line in text.splitlines()
+    ]
+    assert lines[0] == ["pip", "install", "anyblock-html-report"]
+    for program, command, *arguments in lines[1:]:
+        assert (program, command) == ("anyblock", "report")
+        assert main(arguments) == 0
+    assert (tmp_path / "child.run" / "report.html").is_file()
+    assert len(json.loads((tmp_path / "child.run" / "texts.json").read_text())["texts"]) == 4
+    assert "2 runs compared" in (tmp_path / "comparison.html").read_text()

@@ -111,12 +111,12 @@ function architecture(figure, run) {
   figure.append(svg.node());
   cells(figure, svg, `Architecture of ${L} layers; ${changed} halves differ from the teacher.`, grid, c => {
     const lines = [`Layer ${c.i} · ${HALF[c.half]}`, c.child === c.teacher ? c.child : `${c.teacher} → ${c.child}`];
-    if (c.child !== c.teacher) lines.push(`${percent(c.share)} kept`);
+    if (c.child !== c.teacher && c.share) lines.push(`${percent(c.share)} kept`);
     const gone = c.removed ?? {};
     if (gone.params) lines.push(`${count(gone.params)} parameters removed`);
     if (gone.kv_memory) lines.push(`${bytes(gone.kv_memory)} of cache removed`);
     if (gone.latency) lines.push(`${nats(gone.latency)} ms saved`);
-    if ("damage" in c) lines.push(`alone it costs ${nats(c.damage)} ${run.unit}`);
+    if ("damage" in c) lines.push(`Alone it costs ${nats(c.damage)} ${run.unit}`);
     return lines;
   });
 }
@@ -157,6 +157,7 @@ const STYLE = {background: "transparent", color: "var(--soft)", fontSize: "11.5p
 function plot(figure, label, options) {
   const node = Plot.plot({style: STYLE, ...options});
   const svg = node.matches?.("svg") ? node : node.querySelector("svg");
+  svg.querySelectorAll("g[aria-label]").forEach(g => g.removeAttribute("aria-label")); // a picture has one name, not one per mark
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", label);
   figure.append(node);
@@ -220,7 +221,8 @@ function waterfall(figure, run) {
 function training(figure, run) {
   figure.classList.add("small");
   for (const stage of run.training) {
-    const box = document.createElement("div"), head = document.createElement("h4");
+    const box = document.createElement("div"), head = document.createElement("p");
+    head.className = "sub";
     head.textContent = stage.name + (stage.kept ? "" : " (dropped)");
     box.append(head);
     figure.append(box);
