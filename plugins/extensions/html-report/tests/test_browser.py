@@ -280,6 +280,7 @@ def test_nothing_in_a_run_becomes_code(dense: Path, show: Show) -> None:
         for file in next((dense / "stages").glob(f"*-{name}")).glob("*.json"):
             file.write_text(file.read_text().replace("ffn_intermediate", json.dumps(HOSTILE)[1:-1]))
     texts = {
+        "child": read_run(dense).child,
         "texts": [{"prompt": HOSTILE, "teacher": [HOSTILE], "child": ["a"]}],
         "divergence": {"tokens": [HOSTILE], "kl": [None]},
     }

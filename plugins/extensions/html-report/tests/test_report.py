@@ -172,14 +172,14 @@ def test_a_run_folder_that_has_just_been_made(tmp_path: Path) -> None:
         ("stages/09-repair/adapted.json", "{}"),
         ("stages/12-evaluation/stage.json", "{}"),
         ("run.yaml", "- a"),
-        ("texts.json", '{"texts": [{}]}'),
+        ("texts.json", '{"child": "CHILD", "texts": [{}]}'),
         ("sweep-params/sweep.json", '[{"status": "gap"}]'),
     ],
 )
 def test_files_of_another_form_are_one_message(file: str, content: str, dense: Path) -> None:
     (dense / "report.html").unlink()
     (dense / file).parent.mkdir(exist_ok=True)
-    (dense / file).write_text(content)
+    (dense / file).write_text(content.replace("CHILD", read_run(dense).child))
     with pytest.raises(InputError, match=dense.name):
         main([str(dense)])
     assert not (dense / "report.html").exists()
@@ -273,6 +273,19 @@ def test_the_first_token_that_differs_is_marked(dense: Path) -> None:
     assert min(kl) >= 0 < max(kl)
     assert [value for *_, value in shown["worst"]] == sorted(kl, reverse=True)[: len(shown["worst"])]
     assert "<mark" in (dense / "report.html").read_text()
+    child = next((dense / "stages").glob("*-child")) / "child.json"
+    child.write_text('{"fingerprint": "another"}')
+    page = render([read_run(dense)])
+    assert "<mark" not in page
+    assert "of an earlier child" in page
+
+
+def test_texts_of_a_child_that_is_gone(dense: Path) -> None:
+    recipe = yaml.safe_load((dense / "run.yaml").read_text())
+    recipe["output"] = "owner/name"  # is not taken for a model on the hub
+    (dense / "run.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(InputError, match=r"is not at owner/name"):
+        main([str(dense), "--texts", "1"])
 
 
 def test_the_commands_of_the_page_run(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ class Run:
         sweeps: the rows of every `sweep.json` that `anyblock search --sweep` wrote into the run.
         texts: `texts.json`, see `anyblock_html_report.texts`; None where nobody asked for texts.
         missing: what cannot be shown, a sentence each.
+        child: the child's fingerprint; "" before there is one.
         busy: whether a process says that it works on the run.
     """
 
@@ -59,6 +60,7 @@ class Run:
     sweeps: list[Json] = field(default_factory=list)
     texts: Json | None = None
     missing: list[str] = field(default_factory=list)
+    child: str = ""
     busy: bool = False
 
     @property
@@ -161,6 +163,8 @@ def read_run(path: Path) -> Run:
         run.sweeps += _json(sweep, list)
     if (path / "texts.json").is_file():
         run.texts = _json(path / "texts.json", dict)
+    if "child" in folders and (folders["child"] / "child.json").is_file():
+        run.child = str(_json(folders["child"] / "child.json", dict).get("fingerprint", ""))
     return run
 
 
@@ -180,7 +184,10 @@ def keys_of(run: Run) -> set[str]:
 
 
 def forget_stale(run: Run) -> None:
-    """Drop what belongs to other candidates than those that are listed: a run that was started again has not got there."""
+    """Drop what belongs to other candidates than those that are listed, or to another child: the run was started again."""
+    if run.texts is not None and run.texts.get("child", "") != run.child:
+        run.texts = None
+        run.missing.append("The texts are those of an earlier child: --texts writes new ones.")
     keys = keys_of(run)
     if run.scores is not None and any(k not in run.scores for k in keys if not k.endswith(":teacher")):
         run.scores = run.agreement = None

@@ -2,7 +2,8 @@
 
 `write_texts` runs both models on the run's evaluation text and keeps what it found as `texts.json` in the run folder:
 
-    {"texts": [{"prompt": "...", "teacher": ["token", ...], "child": ["token", ...]}, ...],
+    {"child": "fingerprint of the child",
+     "texts": [{"prompt": "...", "teacher": ["token", ...], "child": ["token", ...]}, ...],
      "divergence": {"tokens": ["token", ...], "kl": [null, 0.1, ...]}}
 
 `kl[i]` is KL(teacher || child) in nats of the prediction of token i; the first token is predicted by nothing.
@@ -52,8 +53,10 @@ def write_texts(run: Run, count: int, *, trust_remote_code: bool = False) -> Non
     assert loaded is not None
     tokenizer = loaded.tokenizer
     mine, theirs = written["child"][1], written["teacher"][1]
-    kl = (theirs.exp() * (theirs - mine)).sum(-1).clamp(min=0).tolist()
+    share = theirs.exp()
+    kl = (share * (theirs - mine)).where(share > 0, 0.0).sum(-1).clamp(min=0).tolist()  # a model may rule tokens out
     run.texts = {
+        "child": run.child,
         "texts": [
             {
                 "prompt": tokenizer.decode(prompt, skip_special_tokens=True),
@@ -73,11 +76,19 @@ def write_texts(run: Run, count: int, *, trust_remote_code: bool = False) -> Non
 
 
 def _folders(run: Run) -> tuple[Path, Path]:
-    """Return where the teacher and the child are: the run's own copy of the teacher, and what the recipe calls `output`."""
+    """Return where the teacher and the child are: the run's own copy of the teacher, and what the recipe calls `output`.
+
+    Raises:
+        InputError: the child is not there.
+    """
     child = Path(str(run.settings.get("output", "")))
+    sibling = run.path.with_name(run.name)
+    if (sibling / "config.json").is_file() and not (child.is_absolute() and child.is_dir()):
+        child = sibling  # of a relative path, or where run and child were moved together
     if not (child / "config.json").is_file():
-        moved = run.path.with_name(run.name)  # run and child were moved together
-        child = moved if (moved / "config.json").is_file() else child
+        raise InputError(
+            f"the child of {run.path} is not at {child}", hint=f"move it to {sibling}, or start the run again"
+        )
     return run.path / "teacher", child
 
 
