@@ -14,7 +14,7 @@ _APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @_APP.command()
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders of `anyblock compress`; several are compared.")
+        list[Path], typer.Argument(metavar="RUN", help="Run folders of `anyblock compress`; several are compared.")
     ],
     out: Annotated[
         Path | None,
