@@ -93,12 +93,26 @@ def drawn(driver: Any) -> str | None:
 
 
 def system(driver: Any, theme: str) -> None:
-    features = [{"name": "prefers-color-scheme", "value": theme}]
+    features = [
+        {"name": "prefers-color-scheme", "value": theme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},  # pages that still scroll cannot be pointed at
+    ]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
 def find(driver: Any, selector: str) -> Any:
     return driver.find_element(By.CSS_SELECTOR, selector)
+
+
+def point_at(driver: Any, element: Any, happens: Callable[[Any], bool]) -> None:
+    """Put the pointer on an element, again where the page was still scrolling, until something happens."""
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
+
+    def moved(_: Any) -> bool:
+        ActionChains(driver).move_to_element(element).move_by_offset(1, 0).perform()
+        return happens(driver)
+
+    WebDriverWait(driver, 20).until(moved)
 
 
 def background(driver: Any) -> str:
@@ -138,15 +152,15 @@ def test_the_pointer_and_the_keyboard_say_what_a_cell_is(runs: dict[str, Path], 
     tip, said = find(driver, "#tip"), find(driver, "#said")
     for view in ("architecture", "damage"):
         figure = find(driver, f"[data-view={view}]")
-        driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", figure)
-        cell = find(
-            driver, "[data-view=architecture] rect.ghost" if view == "architecture" else "[data-view=damage] rect.q8"
-        )
-        ActionChains(driver).move_to_element(cell).perform()
-        assert tip.is_displayed()
+        cells = {"architecture": "rect.ghost", "damage": "rect.q8"}
+        cell = find(driver, f"[data-view={view}] {cells[view]}")
+        point_at(driver, cell, lambda _: tip.is_displayed())
         assert tip.text.startswith("Layer ")
-        ActionChains(driver).move_to_element(find(driver, "h1")).perform()
-        assert not tip.is_displayed()
+        point_at(driver, find(driver, ".brand"), lambda _: not tip.is_displayed())
+        driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", figure)
+        driver.execute_async_script(
+            "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+        )  # it has scrolled
         driver.execute_script("arguments[0].focus({preventScroll: true})", figure)
         seen = []
         for key in (Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_DOWN):
@@ -158,17 +172,14 @@ def test_the_pointer_and_the_keyboard_say_what_a_cell_is(runs: dict[str, Path], 
         assert tip.is_displayed()
         figure.send_keys(Keys.ESCAPE)
         assert not tip.is_displayed()
-    figure = find(driver, "[data-view=front] svg")
-    driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", figure)
-    ActionChains(driver).move_to_element(figure).perform()
-    WebDriverWait(driver, 10).until(
-        lambda d: "nats per token" in find(d, "[data-view=front] svg [aria-label=tip]").text
-    )
+    teacher = driver.find_elements(By.CSS_SELECTOR, "[data-view=front] g[data-mark=dot] circle")[-1]
+    shown = "return document.querySelector('[data-view=front] svg[role=img]').textContent"
+    point_at(driver, teacher, lambda d: "(100.0% of the teacher)" in d.execute_script(shown))
 
 
 def test_tables_sort_and_rows_of_the_heat_map_too(runs: dict[str, Path], show: Show) -> None:
     driver = show(runs["dense"])
-    find(driver, "[id^=architecture] summary").click()
+    find(driver, "[id^=architecture] summary").send_keys(Keys.ENTER)
     heading = find(driver, "table[data-table=layers] th:nth-child(6)")
     values = (
         "return [...document.querySelectorAll('table[data-table=layers] tbody td:nth-child(6)')].map(c => +c.dataset.v)"
@@ -185,9 +196,9 @@ def test_tables_sort_and_rows_of_the_heat_map_too(runs: dict[str, Path], show: S
     Select(find(driver, ".order")).select_by_value("damage")
     after = driver.execute_script(labels)
     assert sorted(after) == sorted(before)
-    shown = find(driver, "[data-view=front] svg").get_attribute("aria-label")
+    shown = find(driver, "[data-view=front] svg[role=img]").get_attribute("aria-label")
     Select(find(driver, ".cost")).select_by_value("kv_memory")
-    assert find(driver, "[data-view=front] svg").get_attribute("aria-label") != shown
+    assert find(driver, "[data-view=front] svg[role=img]").get_attribute("aria-label") != shown
 
 
 def test_the_theme_is_the_systems_until_it_is_chosen(runs: dict[str, Path], show: Show) -> None:
@@ -223,7 +234,7 @@ def test_runs_are_compared(runs: dict[str, Path], show: Show) -> None:
     assert find(driver, "[data-view=compare] svg[role=img]").size["height"] > 60
     names = "return [...document.querySelectorAll('#compare tbody th')].map(c => c.textContent)"
     heading = find(driver, "#compare thead th:nth-child(6)")
-    heading.find_element(By.TAG_NAME, "button").click()
+    heading.find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)
     by_kl = sorted(
         runs, key=lambda kind: json.loads((runs[kind] / "summary.json").read_text())["quality"]["kl_per_token"]
     )

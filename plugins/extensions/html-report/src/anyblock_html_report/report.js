@@ -157,7 +157,7 @@ const STYLE = {background: "transparent", color: "var(--soft)", fontSize: "11.5p
 function plot(figure, label, options) {
   const node = Plot.plot({style: STYLE, ...options});
   const svg = node.matches?.("svg") ? node : node.querySelector("svg");
-  svg.querySelectorAll("g[aria-label]").forEach(g => g.removeAttribute("aria-label")); // a picture has one name, not one per mark
+  svg.querySelectorAll("g[aria-label]").forEach(g => { g.dataset.mark = g.getAttribute("aria-label"); g.removeAttribute("aria-label"); }); // a picture has one name, not one per mark
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", label);
   figure.append(node);
@@ -171,7 +171,7 @@ function front(figure, run, cost) {
   const found = f.points.map(([x, y, kind, what]) => ({x, y, kind, what}));
   const least = Math.min(f.teacher * .45, ...found.map(p => p.x * .95));
   const predicted = f.predicted.filter(p => p[0] >= least), uniform = f.uniform.filter(p => p[0] >= least);
-  const all = [...found.map(p => ({...p, name: p.what})), {x: f.teacher, y: 0, kind: "teacher", name: "teacher"}, ...uniform.filter(p => p[1] > 0).map(p => ({x: p[0], y: p[1], kind: "uniform", name: `the same everywhere: ${p[2]}`})), ...predicted.map(p => ({x: p[0], y: p[1], kind: "front", name: "best promised at this size"}))];
+  const all = [...found.map(p => ({...p, name: p.what})), {x: f.teacher, y: 0, kind: "teacher", name: "teacher"}, ...uniform.filter(p => p[1] > 0).map(p => ({x: p[0], y: p[1], kind: "uniform", name: `the same everywhere: ${p[2]}`})), ...predicted.filter(p => p[1] > 0).map(p => ({x: p[0], y: p[1], kind: "front", name: "best promised at this size"}))];
   const title = p => `${p.name}\n${quantity(p.x, f.unit)} (${d3.format(".1%")(p.x / f.teacher)} of the teacher)\n${nats(p.y)} ${run.unit}${p.kind === "measured" ? ", measured" : p.kind === "teacher" ? "" : ", predicted"}`;
   // What is dear and far off would squeeze what matters into a corner.
   const most = Math.max(...found.map(p => p.y), 1e-3, d3.quantile(predicted.map(p => p[1]), .75) ?? 0) * 1.15;
