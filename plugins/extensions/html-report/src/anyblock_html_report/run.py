@@ -229,7 +229,7 @@ def _text(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {error}", expected="a file that `anyblock compress` wrote") from error
 
 
-def _json(path: Path, form: type) -> Any:
+def _json(path: Path, form: type[Any]) -> Any:
     try:
         found = json.loads(_text(path))
     except ValueError as error:

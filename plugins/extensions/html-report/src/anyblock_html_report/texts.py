@@ -95,7 +95,7 @@ def _folders(run: Run) -> tuple[Path, Path]:
 def _evaluation_ids(run: Run) -> torch.Tensor:
     from safetensors.torch import load_file
 
-    (path,) = list(run.path.glob("stages/*-data/tokens.safetensors")) or [None]
+    path = next(run.path.glob("stages/*-data/tokens.safetensors"), None)
     if path is None:
         raise InputError(f"{run.path} has no text yet", hint="run `anyblock compress` to its end first")
     found = load_file(path)
