@@ -19,7 +19,7 @@ from anyblock_tests.fixtures import TRAINED
 MakeRun = Callable[[str], Path]
 
 
-def make_run(folder: Path, model: Path, text: Path, **pruning: Any) -> Path:
+def make_run(folder: Path, model: Path, text: Path, *, distilled: bool, **pruning: Any) -> Path:
     """Compress a tiny model with the real pipeline and return its run folder."""
     settings = {
         "model": str(model),
@@ -33,7 +33,7 @@ def make_run(folder: Path, model: Path, text: Path, **pruning: Any) -> Path:
         },
         "pruning": pruning,
         "search": {"budget": {"params": "0.8x"}, "refine_rounds": 1},
-        "distillation": {"blocks": {"enabled": True, "epochs": 1}},
+        "distillation": {"blocks": {"enabled": distilled, "epochs": 1}},
         "report": {"sections": ["html"]},
         "device": "cpu",
     }
@@ -60,7 +60,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         here = folder / name
         here.mkdir()
         model = save_tiny(get_family(model_type).conformance_config(), here / "model") if model_type else TRAINED
-        made[name] = make_run(here, model, text, **pruning)
+        made[name] = make_run(here, model, text, distilled=name == "dense", **pruning)
     return made
 
 

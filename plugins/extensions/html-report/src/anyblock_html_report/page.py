@@ -54,7 +54,8 @@ def render(runs: Sequence[Run]) -> str:
 def _drawn(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         forget_stale(run)
-        return _shown(run), view_of(run)
+        view = view_of(run)
+        return _shown(run) | {"trained": bool(view["training"])}, view
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         what = error.in_one_line() if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
         raise of_another_version(run, f"its files have another form ({what})") from error
