@@ -113,7 +113,7 @@ def layers(run: Run) -> list[Json]:
     table = _candidates(run)
     rows = []
     for index, (teacher, child) in enumerate(zip(run.teacher_blocks, run.child_blocks, strict=True)):
-        rows.append({half: _half(run, table, index, half, teacher, child) for half in HALVES})
+        rows.append({str(half): _half(run, table, index, half, teacher, child) for half in HALVES})
     return rows
 
 
