@@ -6,6 +6,8 @@ install, never from their source folders. Sessions that need torch share one env
 
 from __future__ import annotations
 
+import os
+import shutil
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -339,6 +341,20 @@ def quantize(session: nox.Session) -> None:
     folders = [ROOT / "core", ROOT / "plugins" / "families" / "llama"]
     install_wheels(session, folders, "pytest", "accelerate", "torchao")
     session.run("pytest", "-rP", "core/tests/export/test_quantization_page.py", env=ONE_THREAD)
+
+
+@nox.session(venv_backend="none", requires=["workspace"])
+def browser(session: nox.Session) -> None:
+    """Run the tests of the HTML report in headless Chromium, which is installed from Debian's packages where root may do so."""
+    programs = {"chromium": "chromium", "chromedriver": "chromium-driver"}
+    if missing := [package for program, package in programs.items() if shutil.which(program) is None]:
+        if os.geteuid() != 0 or shutil.which("apt-get") is None:
+            session.skip(f"needs Chromium and its driver: apt-get install {' '.join(missing)}")
+        session.run("apt-get", "update", "-qq", external=True)
+        session.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, external=True)
+    session.run(shared(session, "python"), "-m", "pip", "install", "--quiet", *CONSTRAINTS, "selenium")
+    chosen = session.posargs or ["plugins/extensions/html-report/tests"]
+    session.run(shared(session, "pytest"), "-rP", "-m", "browser", *chosen, env=ONE_THREAD)
 
 
 @nox.session(venv_backend="none", requires=["workspace"])

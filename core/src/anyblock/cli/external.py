@@ -18,6 +18,7 @@ KNOWN: Final = {
     "conformance": ("anyblock-conformance", "Run the conformance suite on an adapter or a checkpoint."),
     "new-family": ("anyblock-new-family", "Write the distribution of an adapter for a model that has none."),
     "bench": ("anyblock-bench", "Measure how fast a model generates, and its teacher next to it."),
+    "report": ("anyblock-html-report", "Show a run, or several compared, as one HTML page."),
     "lm-eval": ("anyblock-lm-eval", "Run tasks of lm-evaluation-harness on a child and its teacher."),
 }
 """`{command: (the distribution that brings it, what it does)}`; shown and explained where it is not installed."""
@@ -43,12 +44,9 @@ class CommandGroup(TyperGroup):
 
 
 def _command(name: str, entry: EntryPoint | None) -> TyperCommand:
+    distribution, summary = KNOWN.get(name, ("", ""))
     if entry is not None and entry.dist is not None:
-        distribution, summary = entry.dist.name, entry.dist.metadata["Summary"] or ""
-    else:
-        distribution, summary = KNOWN[name]
-    if name in KNOWN:
-        summary = KNOWN[name][1]
+        distribution, summary = entry.dist.name, summary or entry.dist.metadata["Summary"] or ""
 
     def run(context: typer.Context) -> None:
         """Hand the arguments to the distribution's own function."""

@@ -1,0 +1,26 @@
+"""The section `html` of a run's report: the page next to `report.md`, made by the run itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from anyblock.contract.report_section import ReportSection
+
+from anyblock_html_report.page import render, write_page
+from anyblock_html_report.run import read_run
+
+
+class HtmlSection(ReportSection):
+    """Writes `report.html` into the run folder and links to it."""
+
+    summary: ClassVar[str] = "the run as one HTML page, report.html"
+    title: ClassVar[str] = "Pictures"
+
+    def markdown(self, summary: Mapping[str, Any], run: Path) -> str:
+        """See `ReportSection.markdown`."""
+        found = read_run(run)
+        found.busy = False  # by nothing but this
+        write_page(render([found]), run / "report.html")
+        return "[report.html](report.html) shows this run as one page, for a browser."
