@@ -135,8 +135,9 @@ def test_names_and_texts_cannot_leave_their_place(dense: Path) -> None:
     said["notes"] = [HOSTILE, *said["notes"][1:]]
     (dense / "summary.json").write_text(json.dumps(said))
     (dense / "run.yaml").write_text((dense / "run.yaml").read_text() + f"# {HOSTILE}\n")
-    listed = next((dense / "stages").glob("*-candidates")) / "candidates.json"
-    listed.write_text(listed.read_text().replace("ffn_intermediate", json.dumps(HOSTILE)[1:-1]))
+    for name in ("candidates", "scores", "search", "refine"):
+        for file in next((dense / "stages").glob(f"*-{name}")).glob("*.json"):
+            file.write_text(file.read_text().replace("ffn_intermediate", json.dumps(HOSTILE)[1:-1]))
     assert Page(render([read_run(dense)])).tags == before
 
 

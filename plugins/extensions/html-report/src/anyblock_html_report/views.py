@@ -192,8 +192,8 @@ def _saved(table: dict[str, Json], label: str) -> float:
 
 def _order(label: str) -> tuple[int, str, int]:
     """Sort the teacher first, then kinds from large to small, then what leaves nothing."""
-    kind, _, size = label.partition("=")
-    return {"teacher": 0, "linear": 2, "no_op": 3}.get(kind, 1), kind, -int(size or 0)
+    kind, _, size = label.rpartition("=")
+    return {"teacher": 0, "linear": 2, "no_op": 3}.get(label, 1), kind, -int(size) if kind and size.isdigit() else 0
 
 
 def front(run: Run, groups: Sequence[Options]) -> Json:
