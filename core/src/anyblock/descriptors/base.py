@@ -275,9 +275,9 @@ class DescriptorBase:
 
         if not self.measured_cache:
             return attention_cache(self.language_model_config(config), block_config, layer_index)
-        if block_config.attention.no_op:
+        if block_config.attention.removed:
             return CacheSpec()
-        found = layer_caches(ConfigKey(config), self, not block_config.ffn.no_op)[layer_index]
+        found = layer_caches(ConfigKey(config), self, not block_config.ffn.removed)[layer_index]
         heads = block_config.attention.num_key_value_heads
         own = self.create_block_configs(config)[layer_index].attention.num_key_value_heads
         return replace(found, per_token=found.per_token * heads // own) if heads and own else found
