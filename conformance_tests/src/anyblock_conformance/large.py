@@ -23,13 +23,16 @@ def write_large(subject: Subject, folder: Path) -> int:
     """
     folder.mkdir()
     old = int(subject.text_config.vocab_size)
-    outer = {f"{subject.family.input_embedding_name()}.weight", f"{subject.family.output_embedding_name()}.weight"}
+    outer = (subject.family.input_embedding_name(), subject.family.output_embedding_name())
+    tensors = {name: entry for name, (_, entry) in SourceCheckpoint.open(subject.source).tensors.items()}
+    paths = {name: (subject.module_names.get(name) or "").rpartition(".")[0] for name in tensors}
+    by_word = [name for name, entry in tensors.items() if paths[name] in outer and entry.shape[0] == old]
+    vocabulary = EXTRA * old // max((tensors[name].nbytes for name in by_word), default=EXTRA)
     entries: dict[str, Any] = {}
-    position, vocabulary = 0, old
-    for name, (_, entry) in SourceCheckpoint.open(subject.source).tensors.items():
+    position = 0
+    for name, entry in tensors.items():
         sizes, nbytes = list(entry.shape), entry.nbytes
-        if subject.module_names.get(name) in outer and sizes[0] == old:
-            vocabulary = max(vocabulary, EXTRA * old // nbytes)
+        if name in by_word:
             sizes[0] = vocabulary
             nbytes = nbytes // old * vocabulary
         entries[name] = {"dtype": entry.dtype, "shape": sizes, "data_offsets": [position, position + nbytes]}

@@ -22,6 +22,8 @@ from anyblock_conformance.tiny import save_tiny
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 FAMILIES = [name for name in installed_plugins().model_types if name != "example"]
+SEVERAL = ("falcon_h1", "granitemoehybrid")
+"""Families with a half of several modules side by side, in whose place one map cannot stand."""
 IDS = torch.arange(1, 13).reshape(1, 12)
 
 
@@ -35,7 +37,17 @@ def applied(weight: torch.Tensor, returns: int) -> Any:
     return forward
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", SEVERAL)
+def test_a_half_of_several_modules_is_refused(model_type: str, tmp_path: Path) -> None:
+    family = get_family(model_type)
+    source = save_tiny(family.conformance_config(), tmp_path / "source")
+    teacher = SubblockCheckpoint.open(convert_model(source, tmp_path / "teacher"))
+    shapes = {group: teacher.meta(group) for group in teacher.groups}
+    with pytest.raises(UnsupportedModelError, match="cannot have a linear map in place of this half"):
+        linear_sites(family, load_hf_config(teacher.path), teacher.block_configs, shapes, HALVES)
+
+
+@pytest.mark.parametrize("model_type", [name for name in FAMILIES if name not in SEVERAL])
 def test_the_child_is_the_teacher_with_the_map_in_the_modules_place(model_type: str, tmp_path: Path) -> None:
     """Of every half; costs are counted from the tensors that the child has; decoding with a cache equals decoding without."""
     family = get_family(model_type)

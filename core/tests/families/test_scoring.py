@@ -65,7 +65,9 @@ def test_outputs_and_logits_are_those_of_the_stock_model(model_type: str, tmp_pa
     assert found == {(key, position) for key in wanted for position in range(2)}
     head = find_linear_head(engine)
     capped = getattr(engine.config, "final_logit_softcapping", None) is not None
-    assert (head is None) == capped
+    scales = ("logit_scale", "logits_scaling", "lm_head_multiplier")
+    scaled = any(getattr(engine.config, name, 1.0) != 1.0 for name in scales)
+    assert (head is None) == (capped or scaled)
     if head is not None:
         logits = engine.logits(hidden[0], batches[0])
         torch.testing.assert_close(head(engine.final_hidden(hidden[0], batches[0])), logits, rtol=1e-5, atol=1e-5)

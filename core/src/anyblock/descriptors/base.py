@@ -54,6 +54,7 @@ class DescriptorBase:
         text_config: the attribute of a multimodal model's config that holds the language model's.
         extra_groups: `{group: regular expression}` of tensors that are kept as they are, such as a vision tower's.
         layer_count: the config's number of layers; an encoder's may be what `num_hidden_layers` stands for.
+        layers_beyond: whether layers after the last one predict further tokens; transformers leaves them out.
         attention_by, ffn_by: the config's list with the kind of every layer's half; None where there is one kind, or where
             the kind has to be looked up in the model that transformers builds (see `HalfLayout.mark`).
         layer_type: the attribute of a built layer with the name of its kind; None where marks tell kinds apart.
@@ -76,6 +77,7 @@ class DescriptorBase:
     text_config: ClassVar[str | None] = None
     extra_groups: ClassVar[Mapping[str, str]] = {}
     layer_count: ClassVar[str] = "num_hidden_layers"
+    layers_beyond: ClassVar[bool] = False
     attention_by: ClassVar[str | None] = None
     ffn_by: ClassVar[str | None] = None
     layer_type: ClassVar[str | None] = None
@@ -157,10 +159,13 @@ class DescriptorBase:
     @hookimpl
     def layer_name_predicates(self, num_layers: int, config: Any) -> dict[str, re.Pattern[str]]:
         """See `FamilySpec.layer_name_predicates`."""
-        groups = self.outer_predicates()
+        groups, layers = self.outer_predicates(), re.escape(self._stored(self.layers))
+        if self.layers_beyond:
+            inside = "|".join(map(str, range(num_layers)))
+            groups["multi_token_prediction"] = re.compile(rf"{layers}\.(?!(?:{inside})\.)\d+\..+")
         halves = {half: self._names_of(config, half, num_layers) for half in HALVES}
         for index in range(num_layers):
-            layer = rf"{re.escape(self._stored(self.layers))}\.{index}\.(?!.+{_ROTARY_BUFFER}$)"
+            layer = rf"{layers}\.{index}\.(?!.+{_ROTARY_BUFFER}$)"
             for part, names in (*halves.items(), ("other", [self.other or None] * num_layers)):
                 if (own := names[index]) is not None:
                     groups[group_name(index, part)] = re.compile(layer + _below(own))
@@ -270,9 +275,9 @@ class DescriptorBase:
 
         if not self.measured_cache:
             return attention_cache(self.language_model_config(config), block_config, layer_index)
-        if block_config.attention.no_op:
+        if block_config.attention.removed:
             return CacheSpec()
-        found = layer_caches(ConfigKey(config), self, not block_config.ffn.no_op)[layer_index]
+        found = layer_caches(ConfigKey(config), self, not block_config.ffn.removed)[layer_index]
         heads = block_config.attention.num_key_value_heads
         own = self.create_block_configs(config)[layer_index].attention.num_key_value_heads
         return replace(found, per_token=found.per_token * heads // own) if heads and own else found

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.hookspecs import hookimpl
-from anyblock.descriptors.base import DescriptorBase
 from anyblock.descriptors.layout import HalfLayout, Size
 from anyblock.descriptors.sparse import SparseDescriptor
 
@@ -55,10 +54,6 @@ class HybridDescriptor(SparseDescriptor, declares=True):
         if half != "attention":
             layouts = {"dense": self.ffn_layout(self.ffn_sizes), "experts": self.ffn_layout(self.expert_sizes())}
         return {name: layouts[mixer] for name, mixer in self.mixers.items() if mixer in layouts}
-
-    def kinds_of(self, config: Any, half: str) -> list[HalfLayout | None]:
-        """See `DescriptorBase.kinds_of`."""
-        return DescriptorBase.kinds_of(self, config, half)
 
     def layout_mixins(self) -> dict[str, PruningMixIn]:
         """See `DescriptorBase.layout_mixins`."""

@@ -30,7 +30,7 @@ class SparseDescriptor(DenseDescriptor, declares=True):
         expert_linears: an expert's input projections and, last, its output projection, in checkpoint names.
         fused_experts: how the shared tensor holds gate and up; None where every expert has tensors of its own.
         transposed_experts: whether the shared tensors are `[experts, in, out]`; otherwise they are `[experts, out, in]`.
-        correction_bias: whether the router has an `e_score_correction_bias`.
+        correction_bias: whether the router has an `e_score_correction_bias`, or that bias' name inside the ffn.
         expert_groups: the config's number of expert groups among which the router chooses first; None without groups.
     """
 
@@ -45,7 +45,7 @@ class SparseDescriptor(DenseDescriptor, declares=True):
     expert_linears: ClassVar[tuple[str, ...]] = ("gate_proj", "up_proj", "down_proj")
     fused_experts: ClassVar[Literal["halves", "interleaved"] | None] = None
     transposed_experts: ClassVar[bool] = False
-    correction_bias: ClassVar[bool] = False
+    correction_bias: ClassVar[bool | str] = False
     expert_groups: ClassVar[str | None] = None
     stream_multiple: ClassVar[int] = 8  # grouped products of experts take rows of whole 16 bytes only
 
@@ -71,10 +71,9 @@ class SparseDescriptor(DenseDescriptor, declares=True):
 
     def kinds_of(self, config: Any, half: str) -> list[HalfLayout | None]:
         """See `DescriptorBase.kinds_of`: layers are dense by their places."""
-        kinds = self.half_kinds(half)
-        if "dense" not in kinds:
+        if half == "attention" or not (self.dense_layers or self.sparse_step):
             return super().kinds_of(config, half)
-        text = self.language_model_config(config)
+        kinds, text = self.half_kinds(half), self.language_model_config(config)
         dense = (getattr(text, self.dense_layers) or ()) if self.dense_layers else ()
         dense = range(dense) if isinstance(dense, int) else dense
         step = getattr(text, self.sparse_step) if self.sparse_step else 1

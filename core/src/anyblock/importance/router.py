@@ -64,7 +64,9 @@ def watch_router(
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         """Route as before, and note which experts were taken."""
-        with _Intercept(routing, getattr(router, CORRECTION_BIAS, None), num_experts, change):
+        own = {name.rpartition(".")[2]: value for name, value in router.state_dict(keep_vars=True).items()}
+        bias = own.get(CORRECTION_BIAS, next(iter(args[1:]), None))  # MiniMax-M2's is an argument
+        with _Intercept(routing, bias, num_experts, change):
             output = original(*args, **kwargs)
         for value in output if isinstance(output, tuple) else ():
             if isinstance(value, torch.Tensor) and not value.is_floating_point():

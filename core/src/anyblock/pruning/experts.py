@@ -28,7 +28,7 @@ class ExpertRemovalLayerDescriptor:
         sparse_name: module path of the sparse FFN inside the decoder layer; that around the router where it is empty.
         moe_prefix_name: checkpoint prefix of the layer's sparse FFN, `model.layers.{layer_idx}.mlp`.
         router_weights: tensors below the prefix with one row an expert.
-        router_biases: tensors below the prefix with one entry an expert that is added before the choice.
+        router_biases: tensors below the prefix with one entry per expert, last, that is added before the choice.
         expert_prefix_name: one expert's prefix below the sparse FFN, `experts.{expert_idx}`.
         expert_weights: the tensors below an expert's prefix that have to be there; whatever else is there goes along.
         is_fused_experts: whether all experts share one tensor, with one entry an expert in dimension 0.
@@ -120,7 +120,7 @@ class ExpertRemovalPruningMixIn(PruningMixIn):
         optional = names.fused_expert_biases if fused else ()
         return (
             *(TensorAxis(names.tensor_name(layer_index, part), 0, required=True) for part in required),
-            *(TensorAxis(names.tensor_name(layer_index, part), 0, never) for part in names.router_biases),
+            *(TensorAxis(names.tensor_name(layer_index, part), -1, never) for part in names.router_biases),
             *(TensorAxis(names.tensor_name(layer_index, part), 0) for part in optional),
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -50,14 +49,8 @@ class DeepseekV3Descriptor(BlockScaledStorage, SparseDescriptor):
     expert_groups = "n_group"
     shared_experts = "n_shared_experts"
     dense_layers = "first_k_dense_replace"
+    layers_beyond = True
     attention_sizes: ClassVar[Mapping[str, Size]] = {"num_attention_heads": Size("num_attention_heads")}
-
-    @hookimpl
-    def layer_name_predicates(self, num_layers: int, config: Any) -> dict[str, re.Pattern[str]]:
-        """See `FamilySpec.layer_name_predicates`."""
-        inside = "|".join(map(str, range(num_layers)))
-        beyond = {"multi_token_prediction": re.compile(rf"model\.layers\.(?!(?:{inside})\.)\d+\..+")}
-        return super().layer_name_predicates(num_layers, config) | beyond
 
     def layout_mixins(self) -> dict[str, PruningMixIn]:
         """See `DescriptorBase.layout_mixins`."""

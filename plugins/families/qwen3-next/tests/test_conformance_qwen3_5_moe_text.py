@@ -1,0 +1,3 @@
+from anyblock_conformance.pytest import conformance_tests
+
+test_conformance = conformance_tests("qwen3_5_moe_text")
