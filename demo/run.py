@@ -1,6 +1,6 @@
 """The demonstration: make a real language model 20 % smaller on this machine, and see what that costs.
 
-    nox -s demo            (or: python demo/run.py, where anyblock, anyblock-llama and gguf are installed)
+    nox -s demo            (or: python demo/run.py, where anyblock, anyblock-bench, anyblock-llama and gguf are installed)
 
 Every step is a command of `anyblock` that is printed before it runs. All files go to `demo-output/`; started again, the
 demonstration continues from what is there.
@@ -61,6 +61,7 @@ def main() -> None:
     print("  anyblock compress path/to/model path/to/child --budget params=0.8x --data text.txt")
     print("  anyblock evaluate path/to/child --teacher path/to/model --data other-text.txt")
     print("  anyblock bench path/to/child --teacher path/to/model")
+    print(f"What this run did, as a page in your browser:\n  anyblock report {CHILD}.run --open")
 
 
 def say(text: str) -> None:

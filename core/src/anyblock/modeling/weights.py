@@ -79,8 +79,7 @@ class WeightMap:
             return False
         patterns = list(self._model._keys_to_ignore_on_load_unexpected or ())
         text = self._model.config.get_text_config(decoder=True)
-        further = getattr(text, "num_nextn_predict_layers", None) or 0
-        last = getattr(text, "num_hidden_layers", 0)
+        last, further = (getattr(text, name, None) or 0 for name in ("num_hidden_layers", "num_nextn_predict_layers"))
         patterns += [rf"(^|\.)layers\.{index}\." for index in range(last, last + further)]
         buffers = {buffer.rpartition(".")[2] for buffer, _ in self._model.named_buffers()}
         # Buffers that old files have in every layer, or that were stored once; see transformers'
