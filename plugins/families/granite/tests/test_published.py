@@ -1,4 +1,4 @@
-"""Published models of both families, by the `config.json` of their repositories; see `anyblock_conformance.published`."""
+"""Published models of both families, with sizes from public code and model cards; see `anyblock_conformance.published`."""
 
 from typing import Any
 

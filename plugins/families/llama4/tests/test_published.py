@@ -1,4 +1,4 @@
-"""Published models of the family, by the `config.json` of their repositories; see `anyblock_conformance.published`."""
+"""Published models of the family, with sizes from public code and model cards; see `anyblock_conformance.published`."""
 
 from anyblock_conformance.published import Published, published_tests
 

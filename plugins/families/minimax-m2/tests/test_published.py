@@ -1,4 +1,4 @@
-"""Published models of the family, in FP8 as they are published, by the `config.json` of their repositories.
+"""Published models of the family, in FP8 as they are published, with sizes from public code and model cards.
 
 See `anyblock_conformance.published`.
 """

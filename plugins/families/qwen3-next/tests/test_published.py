@@ -1,4 +1,4 @@
-"""A published model of the families, by the `config.json` of their repositories; see `anyblock_conformance.published`."""
+"""A published model of the families, with sizes from public code and model cards; see `anyblock_conformance.published`."""
 
 from typing import Any
 
