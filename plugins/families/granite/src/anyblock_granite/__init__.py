@@ -60,7 +60,7 @@ class GraniteMoeHybridDescriptor(DenseDescriptor):
             "num_local_experts": Size("num_local_experts"),
             "num_experts_per_tok": Size("num_experts_per_tok"),
             "expert_intermediate_dim": Size("intermediate_size"),
-            "shared_expert_intermediate_dim": Size("shared_intermediate_size", fixed=True),
+            "shared_expert_intermediate_dim": Size("shared_intermediate_size"),
         }
         names, norms = ("block_sparse_moe", "shared_mlp"), self.ffn_norms
         return {
