@@ -27,4 +27,5 @@ def html_report(report: Report) -> str:
 
 def _code(escaped: Any) -> Any:
     """Return escaped text, as the filter `e` gives it, in which `backticks` mark code."""
-    return type(escaped)(re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped))
+    plain = str(escaped)  # escaped text would escape the marks that are put into it
+    return type(escaped)(re.sub(r"`([^`]+)`", r"<code>\1</code>", plain))
