@@ -105,7 +105,7 @@ def test_a_descriptor_means_the_family_that_the_reference_means(monkeypatch: pyt
 
     def found(model_type: str) -> Any:
         asked.append(model_type)
-        return SimpleNamespace(importance_hooks=dict, pruning_mixins=dict, config_dialects=dict, model_type=model_type)
+        return SimpleNamespace(importance_hooks=dict, pruning_mixins=dict, named=lambda kind: {}, model_type=model_type)
 
     monkeypatch.setattr("anyblock.family.get_family", found)
     for named in ({"descriptor": "qwen3_vl"}, {"descriptor": "llama"}):
