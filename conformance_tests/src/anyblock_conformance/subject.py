@@ -40,6 +40,8 @@ Scope = Literal["tiny", "weights", "headers"]
 _FEW_LAYERS: Final = 4
 RESIDENT: Final = 2
 """Layers of a whole checkpoint that hold weights at once."""
+SMALL: Final = 16 << 20
+"""Bytes of a whole checkpoint below which all of its layers do."""
 
 
 class Subject:
@@ -226,8 +228,15 @@ class Subject:
         """
         if self.scope == "tiny":
             return LayerwiseModel(checkpoint, self.family)
+        if self._is_small:
+            return LayerwiseModel(checkpoint, self.family, dtype=torch.float32)
         gc.collect()  # models are in cycles
         return LayerwiseModel(checkpoint, self.family, dtype=torch.float32, max_resident=resident)
+
+    @cached_property
+    def _is_small(self) -> bool:
+        """Whether a few models of the checkpoint together take less than the libraries do, so that layers are not read anew."""
+        return sum(self.converted.file(group).stat().st_size for group in self.converted.groups) < SMALL
 
     def load(self, group: str) -> dict[str, torch.Tensor]:
         """Return the tensors of one group of the converted checkpoint, in the dtype in which children are compared."""
