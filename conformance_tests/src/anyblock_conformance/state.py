@@ -1,4 +1,4 @@
-"""What a process has beside objects: it is compared before and after, and put back."""
+"""What a process has apart from objects: it is compared before and after, and put back."""
 
 from __future__ import annotations
 

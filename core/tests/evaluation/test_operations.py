@@ -6,31 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from anyblock.checkpoint.atomic import atomic_directory
-from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.checkpoint.writer import SubblockWriter
 from anyblock.modeling.load import load_model
+from anyblock_tests.children import child_without
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 HIDDEN, WIDTH, HEADS, KV_HEADS = 32, 48, 4, 2
-
-
-def child_without(teacher_dir: Path, target: Path, *, attention: set[int], ffn: set[int]) -> Path:
-    teacher = SubblockCheckpoint.open(teacher_dir)
-    blocks = list(teacher.block_configs)
-    for index in attention:
-        blocks[index] = blocks[index].with_attention(no_op=True)
-    for index in ffn:
-        blocks[index] = blocks[index].with_ffn(no_op=True)
-    gone = {f"block_{i}_attention" for i in attention} | {f"block_{i}_ffn" for i in ffn}
-    with atomic_directory(target) as work:
-        writer = SubblockWriter(work, config=teacher.config, block_configs=blocks)
-        for group in teacher.groups:
-            if group not in gone:
-                writer.copy_group(teacher, group)
-        writer.finish()
-    return target
 
 
 class Operations(TorchDispatchMode):

@@ -59,5 +59,5 @@ def _require_tied(model: Any, what: str) -> None:
     head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
     that(
         head is embedding,
-        f"{what} has a head of its own, {list(head.shape)}, beside the embedding {list(embedding.shape)}",
+        f"{what} has a head of its own, {list(head.shape)}, next to the embedding {list(embedding.shape)}",
     )

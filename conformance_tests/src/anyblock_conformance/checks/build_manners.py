@@ -36,7 +36,7 @@ def check_offline(subject: Subject) -> None:
 def check_global_state(subject: Subject) -> None:
     """Building and running leave torch's settings, the environment, logging, random numbers and transformers' classes as found.
 
-    Why: the adapter runs inside other people's programs, beside other models of the same classes.
+    Why: the adapter runs inside other people's programs, next to other models of the same classes.
 
     How to fix: change nothing that is global. Configure the module you were given, and no class; use a generator of your
     own for random numbers.

@@ -41,7 +41,9 @@ def check_no_op(subject: Subject, half: str) -> None:
         found = logits(model, subject.ids)
         del model
         expected = logits(silent_teacher(subject, gone), subject.ids)
-        subject.close(found, expected, f"logits without {half} of layer {layer}, beside the half's weights set to zero")
+        subject.close(
+            found, expected, f"logits without {half} of layer {layer}, next to the half's weights set to zero"
+        )
 
 
 @check("build.no-op-both", capability="build", depends_on=["build.no-op"])
@@ -88,7 +90,7 @@ def _check_decoding(subject: Subject, removed: Removed, steps: tuple[int, ...]) 
     found, expected = cached_logits(model, subject.ids, steps), logits(model, subject.ids)
     if distance(found, expected) > subject.tolerance and not _stock_decodes(subject, removed, steps):
         return
-    subject.close(found, expected, f"logits with a cache, without {_shown(removed)}, beside those with none")
+    subject.close(found, expected, f"logits with a cache, without {_shown(removed)}, next to those with none")
     prompt = subject.ids[:, :6]
     equal(
         greedy(model, prompt, new=4, use_cache=True),

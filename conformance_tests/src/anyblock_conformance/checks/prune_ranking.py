@@ -113,7 +113,7 @@ def _check_composition(subject: Subject, mixin: PruningMixIn, kind: str) -> None
     once = mixin.sort(layer, tensors, block, p[q], config)
     equal(sorted(twice), sorted(once), f"the tensors of {kind} sorted twice")
     for name, tensor in once.items():
-        same(twice[name], tensor, f"{name} of {group} sorted by p and then by q, beside p[q],")
+        same(twice[name], tensor, f"{name} of {group} sorted by p and then by q, next to p[q],")
 
 
 def _check_useless(

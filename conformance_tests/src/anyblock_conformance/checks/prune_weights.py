@@ -34,7 +34,7 @@ def check_sort(subject: Subject, kind: str) -> None:
     mixin_for(subject, kind)
     own, orders = {wanted.group: wanted for wanted in candidates(subject, kind)}, random_orders(subject, kind)
     model = changed_teacher(subject, lambda group: sorted_half(subject, own[group], orders) if group in own else None)
-    subject.close(logits(model, subject.ids), subject.logits, f"logits after sorting {kind}, beside those before")
+    subject.close(logits(model, subject.ids), subject.logits, f"logits after sorting {kind}, next to those before")
 
 
 @check("prune.masked-teacher", capability="{case}", cases=pruning_cases, depends_on=["prune.sort", "build.buffers"])
@@ -55,7 +55,7 @@ def check_masked_teacher(subject: Subject, kind: str) -> None:
             expected = logits(teacher, subject.ids)
         del teacher
         sizes = [wanted.size for wanted in chosen]
-        subject.close(found, expected, f"logits with {kind} {sizes}, beside the masked teacher's")
+        subject.close(found, expected, f"logits with {kind} {sizes}, next to the masked teacher's")
 
 
 @check(
@@ -90,10 +90,10 @@ def check_mixed_child(subject: Subject) -> None:
     child = load_model(path, family=subject.family)
     if subject.scope != "tiny":
         child = subject.layerwise(SubblockCheckpoint.open(path)).model
-    subject.close(logits(child, subject.ids), expected, f"logits with {what}, beside the masked teacher's")
+    subject.close(logits(child, subject.ids), expected, f"logits with {what}, next to the masked teacher's")
     if stepwise is not None:
         steps, expected_cached = stepwise
         found = cached_logits(child, subject.ids, steps)
-        subject.close(found, expected_cached, f"logits with a cache with {what}, beside the masked teacher's")
+        subject.close(found, expected_cached, f"logits with a cache with {what}, next to the masked teacher's")
     del child
     survives(subject, path)

@@ -28,7 +28,7 @@ _REQUIRED = ("init_rotary_embedding", "cache_spec", "conformance_config")
 def check_conformance_config(subject: Subject) -> None:
     """`conformance_config` gives a tiny model of this family with at least two layers.
 
-    Why: every other check runs on it. With one layer nobody sees that an adapter mixes up layers, a large model makes the
+    Why: every other check runs on it. With one layer no one sees that an adapter mixes up layers, a large model makes the
     suite slow, and a model of another type tests another family.
 
     How to fix: return a configuration of the family's own class with two to eight layers, widths of some dozens, at

@@ -41,7 +41,7 @@ class LevelResult:
 
 @dataclass(frozen=True)
 class CapabilityResult:
-    """A declared capability beside what was seen.
+    """A declared capability next to what was seen.
 
     Attributes:
         name: the capability.

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 from anyblock import convert_model, load_model
-from anyblock.checkpoint.atomic import atomic_directory
-from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.checkpoint.writer import SubblockWriter
 from anyblock.cli import app, main
 from anyblock.contract.cost import LatencyScenario
 from anyblock.errors import UsageError
 from anyblock_bench.bench import bench
 from anyblock_bench.table import speed_table
+from anyblock_tests.children import child_without
 from anyblock_tests.pages import run_page
 from typer.testing import CliRunner
 
@@ -22,23 +20,6 @@ SCENARIO = LatencyScenario(batch_size=2, prefill_length=16, generated=4)
 HIDDEN, HEADS, KV_HEADS = 32, 4, 2
 README = Path(__file__).parents[1] / "README.md"
 ASSET = Path(__file__).parents[4] / "core" / "tests" / "assets" / "tiny-llama"
-
-
-def child_without(teacher_dir: Path, target: Path, *, attention: set[int], ffn: set[int]) -> Path:
-    teacher = SubblockCheckpoint.open(teacher_dir)
-    blocks = list(teacher.block_configs)
-    for index in attention:
-        blocks[index] = blocks[index].with_attention(no_op=True)
-    for index in ffn:
-        blocks[index] = blocks[index].with_ffn(no_op=True)
-    gone = {f"block_{i}_attention" for i in attention} | {f"block_{i}_ffn" for i in ffn}
-    with atomic_directory(target) as work:
-        writer = SubblockWriter(work, config=teacher.config, block_configs=blocks)
-        for group in teacher.groups:
-            if group not in gone:
-                writer.copy_group(teacher, group)
-        writer.finish()
-    return target
 
 
 def test_bench_counts_what_the_models_are(teacher_dir: Path, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.resources import files
@@ -167,14 +166,12 @@ def write_page(text: str, path: Path) -> None:
         ExecutionError: it cannot be written.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        work = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
+            work.write_text(text, encoding="utf-8", newline="\n")
+            work.replace(path)
         finally:
-            Path(name).unlink(missing_ok=True)
+            work.unlink(missing_ok=True)
     except OSError as error:
         raise ExecutionError(
             f"{path} cannot be written: {error}", hint="choose another place with --out, or free disk space"

@@ -39,7 +39,7 @@ class Run:
         adaptations: `{stage: adapted.json}`.
         stages: `{stage: stage.json}` of the finished ones, in their order.
         sweeps: the rows of every `sweep.json` that `anyblock search --sweep` wrote into the run.
-        texts: `texts.json`, see `anyblock_html_report.texts`; None where nobody asked for texts.
+        texts: `texts.json`, see `anyblock_html_report.texts`; None where none were asked for.
         missing: what cannot be shown, a sentence each.
         child: the child's fingerprint; "" before there is one.
         busy: whether a process says that it works on the run.
@@ -65,7 +65,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name without the `.run` that `compress` puts behind it."""
+        """The folder's name without the `.run` that `compress` puts after it."""
         return self.path.resolve().name.removesuffix(".run")
 
     @property
