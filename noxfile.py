@@ -74,6 +74,8 @@ DEPTRY = (
 """How undeclared dependencies are looked for."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 """Two test workers on two cores: one thread each, and none that spins."""
+TWO_WORKERS = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+"""One worker runs a file, so that what its tests share, such as the models of a conformance suite, is made once and not twice."""
 
 
 def distributions() -> list[Path]:
@@ -211,7 +213,7 @@ def tests(session: nox.Session) -> None:
     """Run every distribution's tests against the installed wheels; arguments after `--` go to pytest instead."""
     if not session.posargs:
         session.notify("minimal")
-    session.run(shared(session, "pytest"), "-n", "2", *(session.posargs or ["--durations=10"]), env=ONE_THREAD)
+    session.run(shared(session, "pytest"), *TWO_WORKERS, *(session.posargs or ["--durations=10"]), env=ONE_THREAD)
 
 
 @nox.session(venv_backend="none", requires=["workspace"])
@@ -221,7 +223,7 @@ def numerics(session: nox.Session) -> None:
     After `--` stand those to run them with, of `default` and `avx2`; without any it is both.
     """
     for capability in session.posargs or ("default", "avx2"):
-        chosen = ("-n", "2", "-m", "numerical and not slow")
+        chosen = (*TWO_WORKERS, "-m", "numerical and not slow")
         session.run(shared(session, "pytest"), *chosen, env={**ONE_THREAD, "ATEN_CPU_CAPABILITY": capability})
 
 
@@ -295,13 +297,13 @@ def newest(session: nox.Session) -> None:
     session.install(*constraints, "--upgrade", "transformers")
     run_core_tests(session)
     if not session.posargs:
-        session.run("pytest", "-n", "2", "plugins", env=ONE_THREAD)
+        session.run("pytest", *TWO_WORKERS, "plugins", env=ONE_THREAD)
 
 
 def run_core_tests(session: nox.Session) -> None:
     """Run core's quick tests, or what stands after `--`."""
     chosen = session.posargs or ["core/tests"]
-    session.run("pytest", "-n", "2", "-m", "not slow and not faults", *chosen, env=ONE_THREAD)
+    session.run("pytest", *TWO_WORKERS, "-m", "not slow and not faults", *chosen, env=ONE_THREAD)
 
 
 @nox.session(requires=["workspace"])

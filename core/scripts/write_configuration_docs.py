@@ -8,10 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from functools import reduce
 from typing import Any, Final
 
+from anyblock.config import load_config
 from anyblock.config.budget import base_units
+from anyblock.config.effort import EFFORTS, paths_of
 from anyblock.config.schema import RunConfig
+from anyblock.contract.config_tree import dotted
 from anyblock.costs.registry import known_costs
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -63,6 +67,13 @@ COSTS
 In a list the sign stands between name and value: `["params<=0.8x", "kv_heads>=40"]`. Two budgets on one cost that
 differ on the same side, or that leave nothing between them, are an error.
 
+## Effort
+
+`effort`, or `--effort` on the command line, sets the defaults of the keys on which time and quality depend most. `balanced` is what
+stands in the tables below. What the file, an option or an override says of a key wins over it.
+
+EFFORTS
+
 ## Other tools' files
 
 `anyblock list dialects` shows which other vocabularies are read. Those of the AnyModel guide and of NVIDIA ModelOpt
@@ -79,13 +90,24 @@ def main() -> None:
 
 def page() -> str:
     """Return the page's text."""
-    return "\n".join([_HEAD.replace("COSTS", _costs()), *_sections()])
+    return "\n".join([_HEAD.replace("COSTS", _costs()).replace("EFFORTS", _efforts()), *_sections()])
 
 
 def _costs() -> str:
     docs = {name: cost.summary for name, cost in known_costs().items()}
     rows = [(f"`{name}`", unit, docs.get(name, "Generated tokens a second.")) for name, unit in base_units().items()]
     return _table(("cost", "unit", "meaning"), rows)
+
+
+def _efforts() -> str:
+    """Return the table of what each effort sets; `balanced` shows the defaults."""
+    columns = {name: load_config(None, [f"effort={name}"], {"model": "m", "output": "o"}) for name in EFFORTS}
+    rows = []
+    for path in dict.fromkeys(path for values in EFFORTS.values() for path in paths_of(values)):
+        values = [reduce(getattr, map(str, path), config) for config in columns.values()]
+        if not isinstance(values[0], BaseModel):
+            rows.append((f"`{dotted(path)}`", *(f"`{json.dumps(value)}`" for value in values)))
+    return _table(("key", *EFFORTS), rows)
 
 
 def _sections() -> Iterator[str]:

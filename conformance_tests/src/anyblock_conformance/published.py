@@ -21,7 +21,7 @@ from anyblock.checkpoint.layout import byte_size
 from anyblock.config import load_config
 from anyblock.config.pruning import CORE_KINDS
 from anyblock.costs.cost_model import Scenario
-from anyblock.modeling.skeleton import build_skeleton, keep_precision, load_hf_config, model_class
+from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 from anyblock.pipeline.inspection import inspect_model
 from anyblock.pipeline.model_source import Source, read_source
 from anyblock.pipeline.stages.candidates import plan_candidates
@@ -84,25 +84,30 @@ def check_published(model: Published, folder: Path) -> None:
     Raises:
         CheckFailedError: says what differs.
     """
-    path = write_published(model, folder / "model")
+    path = folder / "model"
+    own = write_published(model, path)
     report = run_checkpoint(path, levels=["structure"])
     nothing([f"{result.id}: {result.message}" for result in report.results if result.outcome.is_failure], model.name)
     scenario = Scenario(batch_size=model.batch, length=model.length, cache_dtype="bfloat16")
     costs = inspect_model(path, scenario).costs
     equal(costs.params, model.params, f"the parameters of {model.name}")
-    own = stored_shapes(load_hf_config(path)).values()
-    weight_bytes = sum(byte_size(shape.dtype, shape.sizes or ()) for shape in own)
+    weight_bytes = sum(byte_size(shape.dtype, shape.sizes or ()) for shape in own.values())
     equal(costs.weight_bytes, weight_bytes, f"the weight bytes of {model.name} as it computes")
     equal(costs.kv_bytes, model.kv_bytes, f"the cache of {model.name}")
     _check_plan(model, read_source(path), folder)
 
 
-def write_published(model: Published, folder: Path) -> Path:
-    """Write the model's configuration and a checkpoint with the names and shapes of the published one, full of holes."""
+def write_published(model: Published, folder: Path) -> dict[str, Shape]:
+    """Write the model's configuration and a checkpoint with the names and shapes of the published one, full of holes.
+
+    Returns:
+        Every tensor as the model computes with it, see `stored_shapes`.
+    """
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(dict(model.config)))
     entries, position = {}, 0
-    for name, shape in model.stored(stored_shapes(load_hf_config(folder))).items():
+    own = stored_shapes(load_hf_config(folder))
+    for name, shape in model.stored(dict(own)).items():
         sizes = shape.sizes or ()
         size = byte_size(shape.dtype, sizes)
         entries[name] = {"dtype": shape.dtype, "shape": list(sizes), "data_offsets": [position, position + size]}
@@ -112,7 +117,7 @@ def write_published(model: Published, folder: Path) -> Path:
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(8 + len(header) + position)
-    return folder
+    return own
 
 
 def stored_shapes(config: Any) -> dict[str, Shape]:
@@ -122,9 +127,7 @@ def stored_shapes(config: Any) -> dict[str, Shape]:
     """
     from transformers.core_model_loading import revert_weight_conversion
 
-    with torch.device("meta"):
-        model = model_class(config)._from_config(config, dtype=torch.bfloat16)
-    keep_precision(model)
+    model = build_skeleton(None, config, (), dtype=torch.bfloat16)
     tied = set(model.all_tied_weights_keys)
     state = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
     return {

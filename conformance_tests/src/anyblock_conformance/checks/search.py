@@ -92,7 +92,8 @@ def _run(subject: Subject, *, seed: int, evaluate: bool = True) -> tuple[Compres
             },
             "evaluation": {"enabled": evaluate},
             "pruning": _pruning(subject),
-            "search": {"budget": {"params": limit}, "length": 32, "generated": 8},
+            # One round of refinement is all of its code; more of them are more of the same.
+            "search": {"budget": {"params": limit}, "length": 32, "generated": 8, "refine_rounds": 1},
         },
     )
     with serving(subject.family):

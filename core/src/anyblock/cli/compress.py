@@ -33,6 +33,9 @@ def compress(
         typer.Option("--run", metavar="FOLDER", help="The run folder; OUT.run when not given.", parser=expanded_path),
     ] = None,
     hook: Annotated[str | None, typer.Option(help="Importance hook that ranks ffn channels, by name.")] = None,
+    effort: Annotated[
+        str | None, typer.Option(help="quick, balanced or thorough: how much text, searching and training.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = None,
     dtype: Annotated[str | None, typer.Option(help="What is computed in: float32, bfloat16, float16, or auto.")] = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -57,6 +60,7 @@ def compress(
         "data.path": data,
         "run_dir": None if run is None else str(run),
         "pruning.ffn.hook": hook,
+        "effort": effort,
         "device": device,
         "dtype": dtype,
         "trust_remote_code": trust_remote_code or None,

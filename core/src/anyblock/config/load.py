@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from anyblock.config.budget import merge_entries
 from anyblock.config.dialects import Tools
+from anyblock.config.effort import paths_of, with_effort
 from anyblock.config.extension_sections import sections_of, with_sections
 from anyblock.config.interpolation import resolve
 from anyblock.config.overrides import apply_override
@@ -55,7 +56,7 @@ def load_config(
     tree = Tree() if path is None else tools.read(Path(path))
     _name_budgets(tree)
     given = Tree(_plain(base or {}))
-    given.origins = dict.fromkeys(_paths(given.data), OPTION)
+    given.origins = dict.fromkeys(paths_of(given.data), OPTION)
     _name_budgets(given)
     tree.merge(given)
     for override in overrides:
@@ -69,6 +70,7 @@ def load_config(
         tree = tools.tree = dialect.translate(tree, tools)
     if not foreign:
         tree = Tree(resolve(tree, resolvers={"get_object": lambda name: names().any(str(name))}), tree.origins)
+    tree = tools.tree = with_effort(tree)
     _shorten_hooks(tree, names)
     schema = RunConfig
     if _unknown_keys(tree.data, RunConfig):
@@ -152,10 +154,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def _paths(data: Mapping[str, Any], path: KeyPath = ()) -> list[KeyPath]:
-    own = [(*path, key) for key in data]
-    return own + [
-        below for key, value in data.items() if isinstance(value, Mapping) for below in _paths(value, (*path, key))
-    ]

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from anyblock.config.effort import EFFORTS
 from anyblock.contract.kind_settings import ChannelSettings, KindSettings, Size
 from anyblock.contract.settings import Names, Positive, Section
 from anyblock.errors import ConfigError
@@ -151,8 +152,11 @@ class PruningConfig(Section):
 
     def requested_kinds(self) -> set[str]:
         """Return the kinds that offer sizes because the run says so; dense widths are offered by default."""
-        by_default = type(self.ffn).model_fields["sizes"].default
-        return {kind for kind in self.kinds() if kind != "ffn_intermediate" or self.ffn.sizes != by_default}
+        by_default = [
+            type(self.ffn).model_fields["sizes"].default,
+            tuple(EFFORTS["thorough"]["pruning"]["ffn"]["sizes"]),
+        ]
+        return {kind for kind in self.kinds() if kind != "ffn_intermediate" or self.ffn.sizes not in by_default}
 
     def pooled_kinds(self) -> dict[str, str]:
         """Return `{kind: init}` of the kinds whose units are made from several of the teacher's."""

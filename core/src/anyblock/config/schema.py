@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from anyblock.config.budget import THROUGHPUT, Bound, as_latency, merge_entries, parse_bound
 from anyblock.config.distillation import DistillationConfig
+from anyblock.config.effort import Effort
 from anyblock.config.pruning import PruningConfig
 from anyblock.contract.settings import Fraction, Names, Positive, Section
 from anyblock.errors import ConfigError
@@ -259,6 +260,10 @@ class RunConfig(Section):
     )
     dtype: Dtype = Field(default="auto", description="Element type of the computation. `auto`: the checkpoint's own.")
     seed: int = Field(default=0, ge=0, description="Seed of everything that is random.")
+    effort: Effort = Field(
+        default="balanced",
+        description="`quick`, `balanced` or `thorough`: how much text, searching and training. It sets the defaults of other keys.",
+    )
     data: DataConfig = Field(default_factory=DataConfig, description="Calibration, scoring and evaluation text.")
     pruning: PruningConfig = Field(default_factory=PruningConfig, description="Which candidates there are.")
     scoring: ScoringConfig = Field(default_factory=ScoringConfig, description="How candidates are scored.")
