@@ -10,9 +10,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from anyblock.config.budget import base_units
 from anyblock.config.schema import RunConfig
-from anyblock.costs.registry import known_costs
+from anyblock.costs.counted import COUNTED
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -53,6 +52,9 @@ A budget bounds one cost of the whole child, with everything outside the layers.
 
 COSTS
 
+`anyblock list costs` shows those of extensions too: `latency` and `throughput`, measured on the run's device, come with
+[anyblock-latency](latency.md).
+
 | form | meaning |
 |---|---|
 | `0.8x`, `80%` | a share of what the teacher uses |
@@ -83,8 +85,7 @@ def page() -> str:
 
 
 def _costs() -> str:
-    docs = {name: cost.summary for name, cost in known_costs().items()}
-    rows = [(f"`{name}`", unit, docs.get(name, "Generated tokens a second.")) for name, unit in base_units().items()]
+    rows = [(f"`{name}`", cost.unit, cost.summary) for name, cost in COUNTED.items()]
     return _table(("cost", "unit", "meaning"), rows)
 
 

@@ -54,10 +54,8 @@ class Builtins:
     def costs(self) -> dict[str, type[Cost]]:
         """See `FamilySpec.costs`."""
         from anyblock.costs.counted import COUNTED
-        from anyblock.costs.registry import LATENCY
-        from anyblock.latency.cost import Latency
 
-        return {**COUNTED, LATENCY: Latency}
+        return dict(COUNTED)
 
     @hookimpl
     def candidate_sources(self) -> dict[str, type[CandidateSource]]:

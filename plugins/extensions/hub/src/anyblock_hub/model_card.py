@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.errors import InputError
-from anyblock.report.markdown import markdown_environment, tables
-from anyblock.report.summary import RunSummary
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -44,35 +42,32 @@ class Publication:
     license_files: tuple[str, ...] = ()
 
 
-def model_card(run: RunSummary, publication: Publication) -> str:
+def model_card(run: Mapping[str, Any], sections: Mapping[str, str], publication: Publication) -> str:
     """Return the content of a child's README.md.
 
     Args:
-        run: what was compressed. Without a command, for a child whose run is not at hand, the card says nothing of
-            budget, quality and search.
+        run: the run's summary. Without a command, for a child whose run is not at hand, the card says nothing of budget,
+            quality and search.
+        sections: the report's sections by heading, see `PreparedChild`.
         publication: where it goes and in which form.
-
-    Raises:
-        ConfigError: the block configs or the quality are malformed.
-        UsageError: the child and the teacher do not have the same number of layers.
     """
     from huggingface_hub import ModelCard
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     data = _metadata(publication)
-    text = (
-        markdown_environment()
-        .get_template("card.md.j2")
-        .render(
-            run=run,
-            about=publication,
-            name=publication.repository.rpartition("/")[2],
-            teacher=publication.base_model or Path(run.teacher).name,
-            license=getattr(data, "license_name", None) or data.license,
-            command=_public(run.command, publication.base_model),
-            **tables(run),
-        )
+    environment = Environment(
+        loader=PackageLoader("anyblock_hub"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}"))
+    text = environment.get_template("card.md.j2").render(
+        run=run,
+        sections=sections,
+        about=publication,
+        name=publication.repository.rpartition("/")[2],
+        teacher=publication.base_model or Path(run["teacher"]).name,
+        license=getattr(data, "license_name", None) or data.license,
+        command=_public(run["command"], publication.base_model),
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text.rstrip()}\n"))
 
 
 def card_metadata(readme: Path) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock import convert_model, export_child, load_model, push_child
+from anyblock import convert_model, export_child, load_model
 from anyblock.errors import CheckpointError
+from anyblock_hub import push_child
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
@@ -180,8 +181,9 @@ def test_a_child_is_what_it_was_made_into(
 
 ONTO_A_CHILD = """
 import json, sys, torch
-from anyblock import load_model, push_child
+from anyblock import load_model
 from anyblock.errors import CheckpointError
+from anyblock_hub import push_child
 from transformers import AutoModelForCausalLM
 ids = torch.arange(1, 25).reshape(2, 12)
 push_child(sys.argv[1], "owner/child")

@@ -1,4 +1,4 @@
-"""Processes that know no hub but the one on loopback."""
+"""Fixtures of processes that know no hub but the one on loopback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measured latency: how it is taken, on a clock that only calls move, and on the halves of a real layer."""
+"""Times: how they are taken, on a clock that only calls move, and on the halves of a real layer; and the model that adds up."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 from anyblock.contract.cost import Call, LatencyScenario, SubblockCalls
 from anyblock.errors import ExecutionError, UsageError
-from anyblock.latency import timing
-from anyblock.latency.additive_model import LatencyModel, measure_subblocks
-from anyblock.latency.timing import measure
+from anyblock.measuring import timing
+from anyblock.measuring.additive_model import AdditiveModel
+from anyblock.measuring.timing import measure
 
 
 class Clock:
@@ -86,40 +86,24 @@ def test_a_failing_call_is_named():
         measure({}, repeats=0)
 
 
-def test_a_subblock_takes_its_prefill_and_every_decoding_step(clock):
-    scenario = LatencyScenario(batch_size=1, prefill_length=8, generated=10)
-    calls = {
-        "fixed": SubblockCalls(clock.call("p", 4.0), clock.call("d", 1.0)),
-        "wide": SubblockCalls(clock.call("p", 20.0), clock.call("d", 2.0, reset=True)),
-    }
-    model = measure_subblocks(calls, scenario, repeats=3)
-    assert model.subblocks == pytest.approx({"fixed": 14.0, "wide": 40.0})
-    assert model.predict(["wide", "wide"]) == pytest.approx(94.0)
-    alone = measure_subblocks(calls, LatencyScenario(generated=0), repeats=3)
-    assert alone.subblocks == pytest.approx({"fixed": 4.0, "wide": 20.0})
-    with pytest.raises(UsageError, match="no decode call for wide"):
-        measure_subblocks({"wide": SubblockCalls(calls["wide"].prefill)}, scenario)
-
-
 def test_calibration_makes_the_sum_agree_with_a_whole_model():
-    model = LatencyModel(LatencyScenario(), {"fixed": 4.0, "a": 10.0, "b": 2.0})
+    model = AdditiveModel(LatencyScenario(), {"fixed": 4.0, "a": 10.0, "b": 2.0})
     calibrated = model.calibrated(["a", "b"], measured=20.0)
     assert calibrated.factor == pytest.approx(1.25)
     assert calibrated.predict(["a", "b"]) == pytest.approx(20.0)
-    assert calibrated.latency("b") == pytest.approx(2.5)
+    assert calibrated.cost("b") == pytest.approx(2.5)
     again = calibrated.calibrated(["a"], measured=calibrated.predict(["a"]))
     assert again.factor == pytest.approx(calibrated.factor)
-    assert LatencyModel.from_dict(json.loads(json.dumps(calibrated.to_dict()))) == calibrated
-    with pytest.raises(UsageError, match="no latency was measured for 'c'"):
+    assert AdditiveModel.from_dict(json.loads(json.dumps(calibrated.to_dict()))) == calibrated
+    with pytest.raises(UsageError, match="nothing was measured for 'c'"):
         model.predict(["c"])
     with pytest.raises(UsageError, match="measured 0"):
         model.calibrated(["a"], measured=0.0)
 
 
-def test_throughput_of_a_scenario():
+def test_a_step_stands_for_the_middle_of_the_answer():
     scenario = LatencyScenario(batch_size=4, prefill_length=100, generated=50)
     assert scenario.past_length == 125
-    assert scenario.throughput(2_000.0) == 100.0
     with pytest.raises(UsageError, match="prefill 0"):
         LatencyScenario(prefill_length=0)
 
@@ -128,7 +112,6 @@ def test_halves_of_a_real_layer(build):
     """A wide ffn takes longer than a narrow one, decoding less than a prefill, and the cache is left as it was."""
     from transformers import DynamicCache
 
-    scenario = LatencyScenario(batch_size=1, prefill_length=64, generated=4)
     model = build("llama", hidden_size=64, intermediate_size=4096, num_hidden_layers=1)
     layer, narrow = model.model.layers[0], build("llama", hidden_size=64, intermediate_size=16).model.layers[0]
     prompt, token = torch.randn(1, 64, 64), torch.randn(1, 1, 64)
@@ -159,10 +142,8 @@ def test_halves_of_a_real_layer(build):
         "wide": ffn(layer),
         "narrow": ffn(narrow),
     }
-    measured = measure_subblocks(calls, scenario, repeats=5)
-    assert measured.subblocks["wide"] > 2 * measured.subblocks["narrow"]
-    assert all(value > 0 for value in measured.subblocks.values())
     prefill = measure({key: call.prefill for key, call in calls.items()}, repeats=3)
     decode = measure({key: call.decode for key, call in calls.items()}, repeats=3)
+    assert prefill["wide"].median > 2 * prefill["narrow"].median
     assert decode["wide"].median < prefill["wide"].median
     assert cache.get_seq_length() == 66

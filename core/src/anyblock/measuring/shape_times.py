@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.contract.cost import LatencyScenario, MeasuredCost, SubblockCalls
-from anyblock.latency.additive_model import FIXED, LatencyModel
-from anyblock.latency.replay import Recording, fixed_calls, layer_calls, model_calls, record_calls
+from anyblock.measuring.additive_model import FIXED, AdditiveModel
+from anyblock.measuring.replay import Recording, fixed_calls, layer_calls, model_calls, record_calls
 from anyblock.modeling.device import describe_device
 from anyblock.modeling.variants import LayerVariants
 from anyblock.progress import Progress
@@ -115,7 +115,7 @@ class ShapeTimes:
         self._all: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.is_file() else {}
         self._known = self._all.setdefault(self._where, {})
 
-    def measure(self, shapes: Mapping[str, Shape], *, fixed: str, whole: str | None) -> LatencyModel:
+    def measure(self, shapes: Mapping[str, Shape], *, fixed: str, whole: str | None) -> AdditiveModel:
         """Return the additive model of the shapes, timing those that are not known yet.
 
         Args:
@@ -145,7 +145,7 @@ class ShapeTimes:
             outside[whole] = self._model
         self._time({key: build() for key, build in outside.items() if key not in self._known})
         times = {key: self._known[key] for key in shapes} | {FIXED: self._known[fixed]}
-        return LatencyModel(self._scenario, times if whole is None else times | {WHOLE: self._known[whole]})
+        return AdditiveModel(self._scenario, times if whole is None else times | {WHOLE: self._known[whole]})
 
     def whole(self, key: str) -> float:
         """Return the time of the whole model in ms, measured unless `key` is known.

@@ -1,4 +1,4 @@
-"""The page about the hub: every command and every piece of Python on it is run, in its order, in one folder."""
+"""The pages about the hub: every command and every piece of Python on them is run, in its order, in one folder."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ SMALL = ["data.block_size=16", "data.scoring_tokens=64", "data.calibration_token
 
 
 @pytest.mark.slow
-def test_everything_on_the_page_runs(hub: Any, server: Any, llama_dir: Path, tmp_path: Path, python: Any) -> None:
+def test_everything_on_the_pages_runs(hub: Any, server: Any, llama_dir: Path, tmp_path: Path, python: Any) -> None:
     hub.add("owner/teacher", server.tree_of(llama_dir))
     (tmp_path / "text.txt").write_text("\n".join(f"line {number} of some text to calibrate on" for number in range(60)))
     code = []
-    for language, text in blocks_of("hub.md"):
+    for language, text in [*blocks_of("hub.md"), *blocks_of(Path(__file__).parents[1] / "README.md")]:
         if language == "python":
             code.append(text)
             continue

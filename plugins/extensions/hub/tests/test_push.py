@@ -12,8 +12,8 @@ import pytest
 import yaml
 from anyblock.cli import app
 from anyblock.errors import ExecutionError, InputError, OutputExistsError, UsageError
-from anyblock.publish.model_card import card_metadata
-from anyblock.publish.push import prepare_push, push_child
+from anyblock_hub.model_card import card_metadata
+from anyblock_hub.push import prepare_push, push_child
 
 CARD = b"---\nlicense: other\nlicense_name: tiny-1.0\nlicense_link: LICENSE\nlanguage: en\nmetrics: [x]\n---\nThe teacher.\n"
 SMALL = ["data.block_size=16", "data.scoring_tokens=64", "data.calibration_tokens=256", "data.evaluation_tokens=64"]
@@ -208,7 +208,7 @@ def test_an_exported_form_is_pushed_for_transformers(
     data = in_front(files["README.md"])
     assert (data["license"], data["base_model"], data["library_name"]) == ("mit", "some/teacher", "transformers")
     assert "custom_code" in data["tags"]
-    assert [path for path in trained_child.parent.iterdir() if ".push" in path.name] == []
+    assert [path for path in trained_child.parent.iterdir() if ".prepared" in path.name] == []
     ((_, code),) = BLOCK.findall(files["README.md"].decode())
     assert "trust_remote_code=True" in code
     used = python("-c", code)
