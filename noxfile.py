@@ -288,6 +288,7 @@ def lowest(session: nox.Session) -> None:
         ROOT / "conformance_tests",
         plugins / "families" / "llama",
         plugins / "extensions" / "latency",
+        plugins / "extensions" / "data",
     ]
     install_wheels(session, folders, *TEST_TOOLS, constraints=lowest_constraints(session, folders))
     run_core_tests(session)

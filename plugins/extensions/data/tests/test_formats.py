@@ -580,15 +580,15 @@ def test_source_code_is_accepted() -> None:
 
 
 def test_the_pages_of_this_project_are_accepted() -> None:
-    files = [*Path(__file__).parents[2].glob("docs/*.md"), *Path(__file__).parents[3].glob("*.md")]
+    files = [*Path(__file__).parents[4].glob("core/docs/*.md"), *Path(__file__).parents[4].glob("*.md")]
     assert len(files) > 10
     for path in files:
         assert read_text(path).content == path.read_text(encoding="utf-8")
 
 
 @pytest.mark.shared
-def test_the_reference_texts_are_accepted(shared: Path) -> None:
-    files = [*shared.glob("text/*"), *shared.rglob("*.md")]
+def test_the_reference_texts_are_accepted(shared_dir: Path) -> None:
+    files = [*shared_dir.glob("text/*"), *shared_dir.rglob("*.md")]
     assert len(files) > 15
     for path in files:
         assert read_text(path).content == path.read_text(encoding="utf-8")

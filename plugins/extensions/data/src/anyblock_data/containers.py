@@ -1,4 +1,4 @@
-"""What text comes in besides plain files: compressed, in columns of a table, in folders, in a data set on the hub."""
+"""What text comes in besides plain files: compressed, and in columns of a table."""
 
 from __future__ import annotations
 
@@ -10,23 +10,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from anyblock.calibration.records import Records
 from anyblock.errors import InputError
 
-HUB: Final = "hf://"
+from anyblock_data.records import Records
+
 _TEXTS: Final = (".txt", ".md", ".text", ".jsonl", ".ndjson", ".json")
 SUFFIXES: Final = (*_TEXTS, ".csv", ".tsv", ".parquet", ".arrow", ".feather")
 """How names of files end that are read where a folder is given, also with the suffix of a compressed file after it."""
 _PACKED: Final = (".gz", ".bz2", ".xz", ".zst")
-_OF_A_DATA_SET: Final = ("dataset_info.json", "state.json", "dataset_dict.json")
 _ERRORS: Final = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
 
 
 def _unzstd(data: bytes) -> bytes:
-    try:
-        import zstandard
-    except ImportError as error:
-        raise _missing("zstandard", "a file that is compressed with zstd") from error
+    import zstandard
+
     found = bytearray()
     while data:
         frame = zstandard.ZstdDecompressor().decompressobj()
@@ -59,7 +56,7 @@ def unpacked(data: bytes, path: Path) -> bytes:
     """Return what is compressed in bytes; other bytes come back as they are.
 
     Raises:
-        InputError: they break off or are damaged, or a library is missing.
+        InputError: they break off or are damaged.
     """
     for magic, name, function in _UNPACK:
         if data.startswith(magic):
@@ -80,7 +77,7 @@ def columns(data: bytes, path: Path) -> Records | None:
     """Return the rows of a Parquet or Arrow table; None of other bytes.
 
     Raises:
-        InputError: the table breaks off or is damaged, or pyarrow is missing.
+        InputError: the table breaks off or is damaged.
     """
     if data[:4] == data[-4:] == b"PAR1":
         name = "Parquet"
@@ -90,12 +87,10 @@ def columns(data: bytes, path: Path) -> Records | None:
         name = "Arrow stream"
     else:
         return None
-    try:
-        import pyarrow
-        import pyarrow.feather
-        import pyarrow.parquet
-    except ImportError as error:
-        raise _missing("pyarrow", f"a table ({name})") from error
+    import pyarrow
+    import pyarrow.feather
+    import pyarrow.parquet
+
     source = pyarrow.BufferReader(data)
     try:
         if name == "Parquet":
@@ -116,62 +111,3 @@ def columns(data: bytes, path: Path) -> Records | None:
 def _rows(table: Any) -> Iterator[dict[str, Any]]:
     for batch in table.to_batches():
         yield from batch.to_pylist()
-
-
-def text_files(folder: Path) -> tuple[list[Path], int]:
-    """Return the files below a folder that are read, by name, and how many others there are.
-
-    Of a data set that `datasets` saved these are its tables, of one with several splits those of `train` where it has one.
-    """
-    if (folder / "dataset_dict.json").is_file() and (folder / "train").is_dir():
-        folder = folder / "train"
-    every = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path, folder))
-    saved = any(path.name in _OF_A_DATA_SET for path in every)
-    found = [path for path in every if (path.suffix == ".arrow" if saved else suffix_of(path) in SUFFIXES)]
-    return found, len(every) - len(found)
-
-
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-
-def fetched(address: str) -> Path:
-    """Return the place on this machine of a file or folder of a data set on the hub; it is downloaded if need be.
-
-    Args:
-        address: `hf://datasets/OWNER/NAME/PATH`; without a path, the whole data set.
-
-    Raises:
-        InputError: there is no such data set or file, or the hub cannot be reached.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    parts = address.removeprefix(HUB).removeprefix("datasets/").strip("/").split("/")
-    if len(parts) < 2 or not all(parts):
-        raise InputError(f"{address} names no data set", expected=f"{HUB}datasets/OWNER/NAME or .../NAME/PATH")
-    name, inside = "/".join(parts[:2]), "/".join(parts[2:])
-    wanted = [inside, f"{inside}/*"] if inside else None
-    try:
-        root = Path(snapshot_download(name, repo_type="dataset", allow_patterns=wanted))
-    except RepositoryNotFoundError as error:
-        raise InputError(
-            f"the hub has no data set {name}", expected="the name of one, or a login that may read it"
-        ) from error
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(
-            f"{address} cannot be downloaded: {error}", expected="a data set that can be reached"
-        ) from error
-    found = root / inside
-    if not found.exists():
-        raise InputError(f"the data set {name} has no file {inside}", expected="a path inside the data set")
-    return found
-
-
-def _missing(package: str, what: str) -> InputError:
-    return InputError(f"{what} needs the package {package}", hint=f"python -m pip install {package}")

@@ -11,10 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from anyblock.calibration.containers import suffix_of
-from anyblock.calibration.file_format import refusal
-from anyblock.calibration.records import CHATS, Records, is_usual
 from anyblock.errors import InputError
+
+from anyblock_data.containers import suffix_of
+from anyblock_data.file_format import refusal
+from anyblock_data.records import CHATS, Records, is_usual
 
 _RECORDS: Final = 1000
 _FIRST_LINES: Final = 10

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from anyblock.contract.text_reader import Chat, Documents, require_characters
 from anyblock.errors import InputError, nearest
 
-Chat = Callable[[list[dict[str, str]]], str]
-"""Writes a conversation, `[{"role": ..., "content": ...}]`, as the model was trained on it: its chat template."""
 _TEXT: Final = ("text", "content")
 CHATS: Final = ("messages", "conversations", "conversation")
 """Fields that usually hold a conversation."""
@@ -41,7 +39,7 @@ class Records:
     unit: str
     entries: Iterable[tuple[int, Any]]
 
-    def documents(self, field: str | None, chat: Chat | None) -> tuple[list[str], str]:
+    def documents(self, field: str | None, chat: Chat | None) -> Documents:
         """Return one text per record, and a note that says what was taken.
 
         Args:
@@ -71,31 +69,12 @@ class Records:
                 empty += 1
         what = " and ".join(repr(name) for name in names or ())
         note = f"{self.path}: {self.what}, {len(found):,} documents" + (f" from {what}" if what else "")
-        return found, note + (f", {empty:,} empty ones left out" if empty else "")
+        return Documents(found, note + (f", {empty:,} empty ones left out" if empty else ""))
 
 
 def is_usual(names: Sequence[str]) -> bool:
-    """Say whether some of these names of fields usually are the text."""
+    """Return whether some of these names of fields usually are the text."""
     return bool({*_TEXT, *CHATS} & {*names}) or any({turns[0], turns[-1]} <= {*names} for turns in _TURNS)
-
-
-def require_characters(text: str, what: str) -> None:
-    r"""Refuse halves of surrogate pairs, which JSON can write (`"\ud83d"`) and no tokenizer can read.
-
-    Args:
-        text: any text.
-        what: names it in the error.
-
-    Raises:
-        InputError: there is such a half.
-    """
-    found = re.search("[\ud800-\udfff]", text)
-    if found:
-        raise InputError(
-            f"{what}: half of a surrogate pair, \\u{ord(found.group()):04x}, at character {found.start()}",
-            expected="whole characters",
-            hint="write the text again from where it comes from, as UTF-8",
-        )
 
 
 def _fields(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
