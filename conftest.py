@@ -19,7 +19,7 @@ _MODULES = tempfile.mkdtemp(prefix="anyblock-test-modules-")
 os.environ["HF_MODULES_CACHE"] = _MODULES
 atexit.register(shutil.rmtree, _MODULES, ignore_errors=True)
 
-pytest_plugins = ["anyblock_tests.fixtures"]
+pytest_plugins = ["anyblock_tests.fixtures", "anyblock_tests.hub_processes"]
 
 _NUMERICAL: Final = (
     *(f"core/tests/{room}/*" for room in ("evaluation", "importance", "modeling", "pruning", "realize", "scoring")),

@@ -284,7 +284,14 @@ def vllm(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 def lowest(session: nox.Session) -> None:
     """Run core's tests with the lowest version of every direct dependency that is promised, torch aside."""
-    folders = [ROOT / "core", ROOT / "conformance_tests", ROOT / "plugins" / "families" / "llama"]
+    plugins = ROOT / "plugins"
+    folders = [
+        ROOT / "core",
+        ROOT / "conformance_tests",
+        plugins / "families" / "llama",
+        plugins / "extensions" / "latency",
+        plugins / "extensions" / "data",
+    ]
     install_wheels(session, folders, *TEST_TOOLS, constraints=lowest_constraints(session, folders))
     run_core_tests(session)
 

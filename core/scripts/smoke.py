@@ -49,6 +49,17 @@ def main() -> None:
             if done.returncode:
                 sys.exit(f"anyblock {' '.join(command)}\n{done.stdout}\n{done.stderr}")
             print(f"anyblock {command[0]}: ok")
+        for command, distribution in (
+            (["push", "child", "owner/child", "--dry-run"], "anyblock-hub"),
+            (["search", "child.run", "--budget", "latency=0.9x"], "anyblock-latency"),
+            (["export", "child", "other", "--format", "gguf"], "anyblock-gguf"),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-m", "anyblock", *command], cwd=folder, capture_output=True, text=True, check=False
+            )
+            if done.returncode != 2 or f"pip install {distribution}" not in done.stderr:
+                sys.exit(f"anyblock {' '.join(command)} does not name {distribution}\n{done.stdout}\n{done.stderr}")
+            print(f"anyblock {command[0]}: names {distribution}")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,10 @@ from functools import reduce
 from typing import Any, Final
 
 from anyblock.config import load_config
-from anyblock.config.budget import base_units
 from anyblock.config.effort import EFFORTS, paths_of
 from anyblock.config.schema import RunConfig
 from anyblock.contract.config_tree import dotted
-from anyblock.costs.registry import known_costs
+from anyblock.costs.counted import COUNTED
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -57,6 +56,9 @@ A budget bounds one cost of the whole child, with everything outside the layers.
 
 COSTS
 
+`anyblock list costs` shows those of extensions too: `latency` and `throughput`, measured on the run's device, come with
+[anyblock-latency](latency.md).
+
 | form | meaning |
 |---|---|
 | `0.8x`, `80%` | a share of what the teacher uses |
@@ -94,8 +96,7 @@ def page() -> str:
 
 
 def _costs() -> str:
-    docs = {name: cost.summary for name, cost in known_costs().items()}
-    rows = [(f"`{name}`", unit, docs.get(name, "Generated tokens a second.")) for name, unit in base_units().items()]
+    rows = [(f"`{name}`", cost.unit, cost.summary) for name, cost in COUNTED.items()]
     return _table(("cost", "unit", "meaning"), rows)
 
 

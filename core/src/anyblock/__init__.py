@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from anyblock.export.export import export_child
     from anyblock.family import get_family
     from anyblock.pipeline.compress import compress
-    from anyblock.publish.push import push_child
 
 __version__ = VERSION
 __all__ = [
@@ -28,7 +27,6 @@ __all__ = [
     "export_child",
     "get_family",
     "load_model",
-    "push_child",
     "register_auto_classes",
 ]
 
@@ -39,7 +37,6 @@ _HOME = {
     "export_child": "anyblock.export.export",
     "get_family": "anyblock.family",
     "load_model": "anyblock.auto_model",
-    "push_child": "anyblock.publish.push",
     "register_auto_classes": "anyblock.auto_model",
 }
 

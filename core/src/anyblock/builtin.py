@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
     from anyblock.contract.scoring_metric import ScoringMetric
+    from anyblock.contract.text_reader import TextReader
 
 
 class Builtins:
@@ -54,10 +55,8 @@ class Builtins:
     def costs(self) -> dict[str, type[Cost]]:
         """See `FamilySpec.costs`."""
         from anyblock.costs.counted import COUNTED
-        from anyblock.costs.registry import LATENCY
-        from anyblock.latency.cost import Latency
 
-        return {**COUNTED, LATENCY: Latency}
+        return dict(COUNTED)
 
     @hookimpl
     def candidate_sources(self) -> dict[str, type[CandidateSource]]:
@@ -65,3 +64,10 @@ class Builtins:
         from anyblock.candidates.no_op import NoOp
 
         return {"no_op": NoOp}
+
+    @hookimpl
+    def text_readers(self) -> dict[str, type[TextReader]]:
+        """See `FamilySpec.text_readers`."""
+        from anyblock.calibration.plain_text import PlainText
+
+        return {"plain": PlainText}

@@ -11,6 +11,7 @@ from anyblock.contract.kinds import KINDS, Kind
 from anyblock.errors import UsageError, nearest
 from anyblock.plugins import results
 from anyblock.plugins.collecting import CORE, collect, owners
+from anyblock.plugins.known import missing
 from anyblock.plugins.registry import PluginRegistry
 from anyblock.plugins.relay import Registered, Relay
 from anyblock.plugins.settings import PluginSettings
@@ -86,6 +87,8 @@ class Extensions:
         """
         found = self.named(kind)
         if name not in found:
+            if absent := missing(kind, _kind(kind).singular, name):
+                raise UsageError(**absent)
             raise UsageError(
                 f"there is no {_kind(kind).singular} {name!r}",
                 expected=", ".join(found) or f"a plugin that gives one; `anyblock list {kind}` shows none",

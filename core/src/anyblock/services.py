@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from anyblock.contract.services import LoadedModel
+from anyblock.contract.services import LoadedModel, PreparedChild
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +51,18 @@ class CoreServices:
         own = load_tokenizer(place, trust_remote_code=trust_remote_code) if place else None
         return LoadedModel(loaded, own, folder, recorded_origin(folder) or "")
 
+    def prepare_child(
+        self,
+        child: str | PathLike[str],
+        *,
+        format_name: str | None = None,
+        run: str | PathLike[str] | None = None,
+    ) -> AbstractContextManager[PreparedChild]:
+        """See `Services.prepare_child`."""
+        from anyblock.pipeline.prepared_child import prepare_child
+
+        return prepare_child(child, format_name=format_name, run=run)
+
     def rolling_windows(self, text: str, loaded: LoadedModel, length: int) -> list[tuple[list[int], list[int]]] | None:
         """See `Services.rolling_windows`."""
         from anyblock.calibration.packing import IGNORED, Around, tokenize
@@ -71,23 +85,29 @@ class CoreServices:
         Runner(loaded.model, "model").check_ids(ids, loaded.tokenizer)
 
     def time_calls(
-        self, calls: Mapping[str, Call], *, device: torch.device, repeats: int, warmup: int = 1
+        self,
+        calls: Mapping[str, Call],
+        *,
+        device: torch.device,
+        repeats: int,
+        warmup: int = 1,
+        progress: Progress | None = None,
     ) -> dict[str, Timing]:
         """See `Services.time_calls`."""
-        from anyblock.latency.timing import measure
+        from anyblock.measuring.timing import measure
 
-        return measure(calls, device=device, warmup=warmup, repeats=repeats, progress=self.progress())
+        return measure(calls, device=device, warmup=warmup, repeats=repeats, progress=progress or self.progress())
 
     def new_cache(self, model: nn.Module) -> dict[str, Any]:
         """See `Services.new_cache`."""
         from anyblock.costs.probed_cache import cache_argument
-        from anyblock.latency.replay import new_cache_of
+        from anyblock.measuring.replay import new_cache_of
 
         return cache_argument(model, new_cache_of(model.config))
 
     def restorer(self, cache: Any) -> Callable[[], None]:
         """See `Services.restorer`."""
-        from anyblock.latency.replay import restorer
+        from anyblock.measuring.replay import restorer
 
         return restorer(cache)
 

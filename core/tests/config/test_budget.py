@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from anyblock.config.budget import Bound, Quantity, base_units, merge_entries, parse_bound
+from anyblock.config.budget import Bound, Quantity, merge_entries, parse_bound
+from anyblock.costs.registry import known_costs
 from anyblock.errors import ConfigError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,7 +85,7 @@ def test_an_unusable_value_is_refused(cost: str, value: str, message: str) -> No
 
 
 def test_every_cost_has_a_unit_that_can_be_written() -> None:
-    for cost in base_units():
+    for cost in known_costs():
         bound = parse_bound(cost, "3")
         assert (bound.upper or bound.lower) == Quantity(3.0, relative=False)
 

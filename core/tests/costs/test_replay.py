@@ -9,9 +9,9 @@ import pytest
 import torch
 from anyblock.contract.cost import Call, LatencyScenario
 from anyblock.errors import ExecutionError
-from anyblock.latency import timing
-from anyblock.latency.additive_model import FIXED, measure_subblocks
-from anyblock.latency.replay import fixed_calls, layer_calls, model_calls, record_calls
+from anyblock.measuring import timing
+from anyblock.measuring.additive_model import FIXED, AdditiveModel
+from anyblock.measuring.replay import fixed_calls, layer_calls, model_calls, record_calls
 from torch.utils.flop_counter import FlopCounterMode
 
 SCENARIO = LatencyScenario(batch_size=2, prefill_length=7, generated=6)
@@ -106,9 +106,14 @@ def test_parts_add_up_to_the_whole(build, monkeypatch):
     calls = {**calls, FIXED: fixed_calls(model, model.model.norm, scenario), "model": model_calls(model, scenario)}
     handle = torch.nn.modules.module.register_module_forward_hook(work)
     try:
-        latency = measure_subblocks(calls, scenario, repeats=3)
+        prefill, decode = (
+            timing.measure({key: getattr(call, part) for key, call in calls.items()}, repeats=3)
+            for part in ("prefill", "decode")
+        )
     finally:
         handle.remove()
+    times = {key: prefill[key].median + scenario.generated * decode[key].median for key in calls}
+    latency = AdditiveModel(scenario, times)
     assert latency.predict(["0", "1", "2", "3"]) == pytest.approx(latency.subblocks["model"])
     assert latency.calibrated(["0", "1", "2", "3"], latency.subblocks["model"]).factor == pytest.approx(1.0)
 

@@ -62,7 +62,7 @@ def test_every_command_of_the_tour_runs(in_a_users_folder: Path) -> None:
     absent = {name for name, package in BROUGHT.items() if importlib.util.find_spec(package) is None}
     for command in commands:
         name = shlex.split(command)[1]
-        # `push` needs a hub: core/tests/hub/test_push.py runs it against one on this machine.
+        # `push` needs a hub: the tests of anyblock-hub run it against one on this machine.
         if name != "push" and name not in absent:
             run(command)
     (yaml,) = (text for language, text in blocks if language == "yaml")

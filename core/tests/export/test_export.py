@@ -11,8 +11,8 @@ from anyblock.contract.export_format import ExportFormat
 from anyblock.contract.hookspecs import hookimpl
 from anyblock.contract.settings import Section
 from anyblock.errors import OutputExistsError, PluginError, UnsupportedModelError, UsageError
-from anyblock.export.export import BROUGHT_BY
 from anyblock.family import ModelFamily
+from anyblock.plugins.known import BROUGHT_BY
 from typer.testing import CliRunner
 
 
@@ -116,7 +116,7 @@ def test_output_is_not_overwritten_unasked(trained_child, tmp_path):
     assert not (out / "mine").exists()
 
 
-@pytest.mark.parametrize(("name", "distribution"), sorted(BROUGHT_BY.items()))
+@pytest.mark.parametrize(("name", "distribution"), sorted(BROUGHT_BY["formats"].items()))
 def test_a_format_of_a_missing_distribution_says_what_to_install(trained_child, tmp_path, name, distribution):
     bare = ModelFamily.from_descriptor(get_family("llama").descriptor, model_type="llama")
     with pytest.raises(UsageError) as caught:

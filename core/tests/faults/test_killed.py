@@ -82,6 +82,7 @@ def test_compress_killed_in_every_stage(props: Props, reached: Callable[[str], N
     ],
 )
 def test_push_killed(props: Props, reached: Callable[[str], None], name: str, at: list[str]) -> None:
+    pytest.importorskip("anyblock_hub")
     scene = SCENES[name](props)
     points = [(request, mode) for request in at for mode in ("before", "torn", "after")]
     for request, mode in points:

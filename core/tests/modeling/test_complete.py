@@ -13,13 +13,13 @@ import torch
 from anyblock import convert_model, get_family, load_model
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.cli import main
+from anyblock.contract.services import services
 from anyblock.errors import CheckpointError
 from anyblock.export.export import export_child
 from anyblock.modeling.complete import require_complete
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 from anyblock.pipeline.model_source import read_source
-from anyblock.publish.push import prepare_push
 from safetensors.torch import load_file, save_file
 
 Edit = Callable[[dict[str, torch.Tensor]], object]
@@ -86,10 +86,6 @@ def test_an_ordinary_directory_that_lacks_a_tensor(llama_dir: Path, tmp_path: Pa
 def test_a_subblock_checkpoint_that_lacks_a_tensor(teacher_dir: Path, tmp_path: Path, name: str) -> None:
     bad, family = edited(teacher_dir, tmp_path / "bad", without(name)), get_family("llama")
 
-    def push() -> None:
-        with prepare_push(bad, "owner/name"):
-            pass
-
     for use in (
         lambda: convert_model(bad, tmp_path / "out"),
         lambda: read_source(bad),
@@ -97,7 +93,7 @@ def test_a_subblock_checkpoint_that_lacks_a_tensor(teacher_dir: Path, tmp_path: 
         lambda: load_model(bad, attn_implementation="sdpa"),
         lambda: LayerwiseModel(SubblockCheckpoint.open(bad), family),
         lambda: export_child(bad, tmp_path / "out", "transformers"),
-        push,
+        lambda: services().prepare_child(bad).__enter__(),
     ):
         with pytest.raises(CheckpointError, match=f"bad: it lacks 1 tensor: '{name}'"):
             use()

@@ -13,11 +13,11 @@ import torch
 from anyblock import compress, convert_model, evaluate, export_child, load_model
 from anyblock.checkpoint import SourceCheckpoint, SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.config import RunConfig
+from anyblock.contract.services import services
 from anyblock.costs.cost_model import Scenario
 from anyblock.errors import CheckpointError
 from anyblock.pipeline.inspection import inspect_model
 from anyblock.pipeline.run_folder import fingerprint_of
-from anyblock.publish.push import prepare_push
 from transformers import AutoModelForCausalLM
 
 pytestmark = pytest.mark.usefixtures("auto_classes")
@@ -92,9 +92,9 @@ def test_everything_works_on_a_saved_child(child: Path, load: Callable[..., Any]
     assert torch.equal(logits(load_model(tmp_path / "transformers")), expected)
     assert torch.equal(logits(auto(tmp_path / "transformers")), expected)
     for form in (None, "transformers"):
-        with prepare_push(saved, "owner/name", format_name=form) as push:
+        with services().prepare_child(saved, format_name=form) as prepared:
             pushed = tmp_path / f"pushed-{form}"
-            for name, file in push.files.items():
+            for name, file in prepared.files.items():
                 (pushed / name).parent.mkdir(exist_ok=True, parents=True)
                 shutil.copy(file, pushed / name)
         assert torch.equal(logits(load_model(pushed)), expected)
@@ -132,7 +132,7 @@ WAYS: dict[str, Callable[[Path, Path], object]] = {
     "load_model with options": lambda child, _: load_model(child, attn_implementation="eager"),
     "convert": lambda child, out: convert_model(child, out),
     "export": lambda child, out: export_child(child, out, "transformers"),
-    "push": lambda child, _: prepare_push(child, "owner/name").__enter__(),
+    "prepare_child": lambda child, _: services().prepare_child(child).__enter__(),
     "inspect": lambda child, _: inspect_model(child, Scenario()),
     "evaluate": lambda child, _: evaluate(child, data=IDS),
     "compress": lambda child, out: compress(RunConfig.model_validate(settings_of(child, out))),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.latency import timing
+from anyblock.measuring import timing
 
 
 @pytest.fixture(scope="session")

@@ -124,7 +124,7 @@ def test_times_are_added_up_where_the_teacher_cannot_be_held(settings: dict[str,
     result = compress(RunConfig.model_validate(settings))
     costs, teacher = result.summary.costs or {}, result.summary.teacher_costs or {}
     assert 0 < costs["latency"] <= 0.9 * teacher["latency"]
-    assert not RunFolder(result.run).folder("latency-check").exists()
+    assert not RunFolder(result.run).folder("measured-check:latency").exists()
 
 
 @pytest.mark.parametrize("limit", ["0.5x", "a lot", ">=3GiB", -1])

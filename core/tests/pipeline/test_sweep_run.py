@@ -16,7 +16,6 @@ from anyblock.pipeline.sweep_budgets import sweep_run
 
 
 def test_sweep_restrictions_and_baseline(settings: dict[str, Any], tmp_path: Path) -> None:
-    pytest.importorskip("plotly")
     settings = {**settings, "evaluation": {"enabled": False}}
     result = compress(RunConfig.model_validate(settings))
     teacher = (result.summary.teacher_costs or {})["params"]
@@ -31,7 +30,6 @@ def test_sweep_restrictions_and_baseline(settings: dict[str, Any], tmp_path: Pat
     with (out / "sweep.csv").open() as file:
         assert next(row["status"] for row in csv.DictReader(file)) == "infeasible"
     assert len(json.loads((out / "sweep.json").read_text())) == 3
-    assert "predicted score" in (out / "sweep.html").read_text()
     with pytest.raises(OutputExistsError):
         sweep_run(result.run, "params=0.6x", [], out)
     with pytest.raises(UsageError, match="is not a sweep"):

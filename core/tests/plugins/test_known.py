@@ -8,9 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from anyblock.errors import UnsupportedModelError
+from anyblock.cli import app, external
+from anyblock.cli.external import KNOWN
+from anyblock.config.budget import parse_bound
+from anyblock.errors import ConfigError, UnsupportedModelError, UsageError
+from anyblock.extensions import installed_extensions
 from anyblock.family import get_family
 from anyblock.plugins import PluginRegistry, known_adapters
+from anyblock.plugins.known import BROUGHT_BY
+from typer.testing import CliRunner
 
 
 @pytest.fixture
@@ -102,3 +108,22 @@ def test_the_index_is_sorted_and_complete():
     known = known_adapters()
     assert list(known) == sorted(known)
     assert known["llama"] == "anyblock-llama"
+
+
+def test_a_cost_of_a_missing_distribution_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("ANYBLOCK_DISABLE_PLUGINS", "anyblock-latency")
+    for name, distribution in BROUGHT_BY["costs"].items():
+        with pytest.raises(ConfigError, match=f"the cost '{name}' comes with the distribution") as caught:
+            parse_bound(name, "2x")
+        assert caught.value.hint == f"python -m pip install {distribution}"
+        with pytest.raises(UsageError) as caught:
+            installed_extensions().one("costs", name)
+        assert caught.value.hint == f"python -m pip install {distribution}"
+
+
+@pytest.mark.parametrize(("command", "distribution"), [(name, about[0]) for name, about in sorted(KNOWN.items())])
+def test_a_command_of_a_missing_distribution_says_what_to_install(monkeypatch, command, distribution):
+    monkeypatch.setattr(external, "installed_commands", dict)
+    done = CliRunner().invoke(app, [command, "x"])
+    assert isinstance(done.exception, UsageError)
+    assert done.exception.hint == f"python -m pip install {distribution}"

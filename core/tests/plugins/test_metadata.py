@@ -18,7 +18,7 @@ def test_a_record_says_what_the_metadata_say(site):
         families={"b": "fancy:B", "a": "fancy:A"},
         extensions={"extra": "fancy.more:Extra"},
         requires=(
-            "anyblock[report]>=0.1",
+            "anyblock[devices]>=0.1",
             'AnyBlock<1; python_version >= "3.8"',
             'anyblock>=9; extra == "future"',
             'anyblock>=9; sys_platform == "amiga"',

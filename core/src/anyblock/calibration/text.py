@@ -8,11 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from anyblock.calibration.containers import HUB, SUFFIXES, columns, fetched, suffix_of, text_files, unpacked
-from anyblock.calibration.file_format import decoded_text
-from anyblock.calibration.records import Chat, Records
-from anyblock.calibration.structured import holds_json_lines, json_lines, read_records
+from anyblock.calibration.data_sets import HUB, fetched
+from anyblock.contract.text_reader import Chat, Documents, TextReader
 from anyblock.errors import InputError, UsageError
+from anyblock.extensions import installed_extensions
+from anyblock.plugins.blame import blaming, check_result
+from anyblock.plugins.collecting import CORE
+from anyblock.plugins.status import Origin
 
 _EMPTY_LINE: Final = "\n\n"
 
@@ -51,8 +53,7 @@ class Text:
 def read_text(path: str | Path, *, field: str | None = None, chat: Chat | None = None) -> Text:
     """Return the text of a file, or of all files of a folder that hold text, one after the other.
 
-    A file's format is recognised by its content: UTF-8 text; JSON lines, JSON, CSV and its like, Parquet and Arrow tables, whose
-    records are documents; each of them also compressed with gzip, bzip2, xz or zstd.
+    Core reads plain UTF-8 text; extensions bring further formats (see `anyblock.contract.text_reader`).
 
     Args:
         path: a file or a folder; `-` is standard input, `hf://datasets/OWNER/NAME/PATH` a file or folder of a data set on the
@@ -61,8 +62,7 @@ def read_text(path: str | Path, *, field: str | None = None, chat: Chat | None =
         chat: writes conversations; None puts their turns on lines of their own.
 
     Raises:
-        InputError: the file is missing, unreadable or empty, a record has no text, or the file is not text by its bytes (an
-            archive, another encoding ...), with what to do about it.
+        InputError: the file is missing, unreadable or empty, or no reader can use it.
     """
     if str(path) == "-":
         return _of_bytes(sys.stdin.buffer.read(), Path("standard input"), field, chat)
@@ -71,13 +71,29 @@ def read_text(path: str | Path, *, field: str | None = None, chat: Chat | None =
     path = Path(path).expanduser()
     if not path.is_dir():
         return _of_file(path, field, chat)
-    files, others = text_files(path)
+    every = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file, path))
+    readers = [reader for _, _, reader in _readers()]
+    files = next(filter(None, (reader.files(every) for reader in readers)), [])
     if not files:
-        raise InputError(f"{path} has no file of text", expected=f"files that end in {', '.join(SUFFIXES)}")
+        suffixes = dict.fromkeys(suffix for reader in readers for suffix in reader.suffixes)
+        raise InputError(f"{path} has no file of text", expected=f"files that end in {', '.join(suffixes)}")
     found = [_of_file(file, field, chat) for file in files]
+    others = len(every) - len(files)
     notes = [note for text in found for note in text.notes]
     notes += [f"{path}: {len(files):,} files" + (f", {others:,} skipped" if others else "")]
     return _joined([document for text in found for document in text.documents], notes)
+
+
+def _readers() -> list[tuple[str, Origin, TextReader]]:
+    """Return name, origin and reader, those of extensions first."""
+    installed = installed_extensions()
+    origins = installed.origins("readers")
+    found = [(name, origins[name], reader()) for name, reader in installed.named("readers").items()]
+    return sorted(found, key=lambda row: row[1].distribution == CORE)
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _of_file(path: Path, field: str | None, chat: Chat | None) -> Text:
@@ -93,31 +109,18 @@ def _of_file(path: Path, field: str | None, chat: Chat | None) -> Text:
 
 
 def _of_bytes(data: bytes, path: Path, field: str | None, chat: Chat | None) -> Text:
-    data = unpacked(data, path)
-    records = columns(data, path) or _records(decoded_text(data, path), path)
-    if isinstance(records, Records):
-        documents, note = records.documents(field, chat)
-        text = _joined(documents, [note])
-    elif field is not None:
-        raise InputError(
-            f"{path} is text without fields", expected="JSON or a table", hint=f"leave out the field {field!r}"
-        )
-    else:
-        text = Text(records)
+    text = Text("")
+    for name, origin, reader in sorted(_readers(), key=lambda row: path.suffix.lower() not in row[2].suffixes):
+        what = f"the text reader {name!r}"
+        with blaming(origin, what, reader):
+            found = reader.read(data, path, field=field, chat=chat)
+        if found is not None:
+            check_result(origin, what, found, Documents, "Documents")
+            text = _joined(list(found.texts), [found.note] if found.note else [])
+            break
     if not text.content.strip():
         raise InputError(f"{path} holds no text", expected="a file with some text in it")
     return text
-
-
-def _records(content: str, path: Path) -> Records | str:
-    """Return the records of a text that has some, and the text itself otherwise."""
-    named = suffix_of(path) in {".jsonl", ".ndjson"}
-    if holds_json_lines(content, named=named):
-        return Records(str(path), "JSON lines", "line", json_lines(content, path))
-    found = read_records(content, path)
-    if found is None and named and content.strip():
-        return Records(str(path), "JSON lines", "line", json_lines(content, path))
-    return content if found is None else found
 
 
 def _joined(documents: list[str], notes: list[str]) -> Text:

@@ -23,7 +23,6 @@ from anyblock.cli.families import families
 from anyblock.cli.generate import generate
 from anyblock.cli.inspect import inspect
 from anyblock.cli.list import list_kind
-from anyblock.cli.push import push
 from anyblock.cli.search import search
 from anyblock.errors import AnyBlockError, InputError, is_out_of_memory
 from anyblock.extensions import installed_plugins
@@ -56,7 +55,7 @@ def _options(
         os.environ["ANYBLOCK_DEBUG"] = "1"
 
 
-for command in (families, inspect, convert, compress, search, evaluate, push, generate, doctor):
+for command in (families, inspect, convert, compress, search, evaluate, generate, doctor):
     app.command()(command)
 app.command(cls=ExportCommand)(export)
 app.command("list")(list_kind)

@@ -19,6 +19,7 @@ KNOWN: Final = {
     "new-family": ("anyblock-new-family", "Write the distribution of an adapter for a model that has none."),
     "bench": ("anyblock-bench", "Measure how fast a model generates, and its teacher next to it."),
     "report": ("anyblock-html-report", "Show a run, or several compared, as one HTML page."),
+    "push": ("anyblock-hub", "Put a child on the Hugging Face hub, with a generated model card."),
     "lm-eval": ("anyblock-lm-eval", "Run tasks of lm-evaluation-harness on a child and its teacher."),
 }
 """`{command: (the distribution that brings it, what it does)}`; shown and explained where it is not installed."""

@@ -23,8 +23,8 @@ def generate(
     """Continue a text with a model or a child."""
     import torch
 
-    from anyblock.calibration.records import require_characters
     from anyblock.contract.services import services
+    from anyblock.contract.text_reader import require_characters
     from anyblock.errors import UsageError
 
     require_characters(prompt, "the prompt")

@@ -34,7 +34,7 @@ def search(
     ] = False,
     sweep: Annotated[
         str | None,
-        typer.Option("--sweep", help="One budget, several values: params=0.9x,0.8x. Writes CSV, JSON, plot."),
+        typer.Option("--sweep", help="One budget, several values: params=0.9x,0.8x. Writes CSV and JSON for `report`."),
     ] = None,
     out: Annotated[
         Path | None,

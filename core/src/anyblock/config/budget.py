@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from anyblock.contract.cost import LatencyScenario, Rate
 from anyblock.costs.registry import known_costs
 from anyblock.errors import ConfigError, nearest
+from anyblock.plugins.known import missing
 
 _NUMBER: Final = r"(?:[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _QUANTITY: Final = re.compile(rf"({_NUMBER})\s*([A-Za-z%/]*)")
@@ -25,8 +27,6 @@ _UNITS: Final[dict[str, dict[str, float]]] = {
 """`{base unit: {unit: factor}}`; a base unit that is not here is a count."""
 _WHOLE: Final = ("parameters", "bytes")
 """Units of which less than one is no bound that anybody means: `params=0.8` is `params=0.8x` without its x."""
-THROUGHPUT: Final = "throughput"
-"""Generated tokens a second. More is better, so a plain value is a lower bound; it follows from `latency`."""
 
 
 @dataclass(frozen=True)
@@ -50,54 +50,48 @@ class Bound:
     lower: Quantity | None
 
 
-def as_latency(bound: Bound, tokens: int) -> Bound:
-    """Return a bound on throughput as the bound on latency that says the same; any other bound as it is.
-
-    Args:
-        bound: any bound.
-        tokens: generated in the scenario by the whole batch.
+def as_cost(bound: Bound, scenario: LatencyScenario) -> Bound:
+    """Return a bound on a `Rate` as the bound on its cost that says the same; any other bound as it is.
 
     Raises:
-        ConfigError: nothing is generated, so that there is no throughput.
+        ConfigError: the scenario yields nothing.
     """
-    if bound.cost != THROUGHPUT:
+    rate = known_costs()[bound.cost]
+    if not issubclass(rate, Rate):
         return bound
-    if tokens < 1:
+    amount = rate().amount(scenario)
+    if not amount:
         raise ConfigError(
-            "a budget on throughput, and no generated tokens",
-            expected="search.generated of at least 1",
-            hint="bound the latency instead: with search.generated=0 it is the time to the first token",
+            f"a budget on {bound.cost}, of which there is none in this scenario ({scenario})",
+            hint=f"set search.generated to at least 1, or bound the {rate.of} instead",
         )
 
     def inverse(quantity: Quantity | None) -> Quantity | None:
         if quantity is None:
             return None
-        return Quantity((1.0 if quantity.relative else 1000.0 * tokens) / quantity.value, quantity.relative)
+        return Quantity((1.0 if quantity.relative else amount) / quantity.value, quantity.relative)
 
-    return Bound("latency", upper=inverse(bound.lower), lower=inverse(bound.upper))
-
-
-def base_units() -> dict[str, str]:
-    """Return `{cost: base unit}` for every cost that a budget can name: bytes, ms, tokens/s, or what is counted."""
-    return {**{name: cost.unit for name, cost in known_costs().items()}, THROUGHPUT: "tokens/s"}
+    return Bound(rate.of, upper=inverse(bound.lower), lower=inverse(bound.upper))
 
 
 def parse_bound(cost: str, value: float | str) -> Bound:
     """Read the value of one budget.
 
     Args:
-        cost: the cost's name; `throughput` is bounded from below, any other from above, unless the value says so.
+        cost: the cost's name; a `Rate` is bounded from below, any other from above, unless the value says so.
         value: a number in the base unit, or text: `[<=|>=] NUMBER [UNIT]`, `NUMBERx`, `NUMBER%`, `LOW..HIGH`.
 
     Raises:
         ConfigError: there is no such cost, the text is not a quantity, or the bounds leave nothing between them.
     """
-    units = base_units()
-    if cost not in units:
-        raise ConfigError(f"there is no cost {cost!r}", expected=", ".join(units), hint=nearest(cost, units))
+    known = known_costs()
+    if cost not in known:
+        if absent := missing("costs", "cost", cost):
+            raise ConfigError(**absent)
+        raise ConfigError(f"there is no cost {cost!r}", expected=", ".join(known), hint=nearest(cost, known))
     low, high = _sides(cost, str(value))
-    upper = None if high is None else _quantity(high, units[cost])
-    lower = None if low is None else _quantity(low, units[cost])
+    upper = None if high is None else _quantity(high, known[cost].unit)
+    lower = None if low is None else _quantity(low, known[cost].unit)
     if lower and upper and lower.relative == upper.relative and lower.value > upper.value:
         raise ConfigError(f"{value}: the lower bound is above the upper bound", expected="LOW..HIGH with LOW <= HIGH")
     return Bound(cost, upper, lower)
@@ -169,7 +163,7 @@ def _sides(cost: str, text: str) -> tuple[str | None, str | None]:
     if text.startswith((">=", "<=")):
         bare = text[2:].strip()
         return (bare, None) if text.startswith(">=") else (None, bare)
-    return (text, None) if cost == THROUGHPUT else (None, text)
+    return (text, None) if issubclass(known_costs()[cost], Rate) else (None, text)
 
 
 def _quantity(text: str, base: str) -> Quantity:

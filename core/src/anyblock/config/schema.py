@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from anyblock.config.budget import THROUGHPUT, Bound, as_latency, merge_entries, parse_bound
+from anyblock.config.budget import Bound, as_cost, merge_entries, parse_bound
 from anyblock.config.distillation import DistillationConfig
 from anyblock.config.effort import Effort
 from anyblock.config.pruning import PruningConfig
+from anyblock.contract.cost import LatencyScenario
 from anyblock.contract.settings import Fraction, Names, Positive, Section
 from anyblock.errors import ConfigError
 
@@ -128,18 +129,18 @@ class SearchConfig(Section):
             "or one of these after `>=` or `<=`."
         ),
     )
-    batch: Positive = Field(default=1, description="Sequences served at once, for memory, latency and throughput.")
+    batch: Positive = Field(default=1, description="Sequences served at once, for memory and measured costs.")
     length: Positive = Field(
         default=4096,
-        description="Tokens of a sequence, prompt and answer together, for memory, latency and throughput.",
+        description="Tokens of a sequence, prompt and answer together, for memory and measured costs.",
     )
     generated: Annotated[int, Field(ge=0)] | None = Field(
         default=None,
-        description="How many of these are generated, for latency and throughput. `null`: 128, but at most half.",
+        description="How many of these are generated, for measured costs. `null`: 128, but at most half.",
     )
     timing_rounds: Positive = Field(
         default=11,
-        description="How often each subblock is timed for a budget on latency or throughput; the median counts.",
+        description="How often each subblock is measured for a budget on a measured cost, such as latency; the median counts.",
     )
     cache_dtype: Dtype = Field(
         default="auto", description="Element type of the key-value cache. `auto`: the weights' own."
@@ -167,10 +168,10 @@ class SearchConfig(Section):
     def _room_for_a_prompt(self) -> Self:
         if self.generated_tokens >= self.length:
             raise ValueError(f"generated={self.generated} of length={self.length} tokens leaves no room for a prompt")
-        if THROUGHPUT in self.budget and not self.generated_tokens:
-            raise ValueError(
-                "a budget on throughput, and generated=0; bound the latency, which is then the time of a prefill"
-            )
+        try:
+            _ = self.bounds()
+        except ConfigError as error:
+            raise ValueError(error.in_one_line()) from error
         return self
 
     @property
@@ -179,9 +180,14 @@ class SearchConfig(Section):
         return min(128, self.length // 2) if self.generated is None else self.generated
 
     def bounds(self) -> tuple[Bound, ...]:
-        """Return the budget as bounds, in the order in which it was written; one on throughput as one on latency."""
-        bounds = (parse_bound(cost, value) for cost, value in self.budget.items())
-        return tuple(as_latency(bound, self.batch * self.generated_tokens) for bound in bounds)
+        """Return the budget as bounds, in the order in which it was written; one on a rate as one on its cost."""
+        return tuple(as_cost(parse_bound(cost, value), self.scenario) for cost, value in self.budget.items())
+
+    @property
+    def scenario(self) -> LatencyScenario:
+        """What is measured: the batch, and the length split into a prompt and generated tokens."""
+        generated = self.generated_tokens
+        return LatencyScenario(self.batch, self.length - generated, generated)
 
 
 class EvaluationConfig(Section):

@@ -135,10 +135,6 @@ class LatencyScenario:
         """
         return self.prefill_length + self.generated // 2
 
-    def throughput(self, latency: float) -> float:
-        """Return generated tokens a second for a latency in ms."""
-        return self.batch_size * self.generated / latency * 1000.0
-
 
 @dataclass(frozen=True)
 class SubblockCalls:
@@ -170,3 +166,19 @@ class MeasuredCost(Cost):
             repeats: how often to measure (`search.timing_rounds`).
             progress: where to report.
         """
+
+
+class Rate(Cost):
+    """What a measured cost yields, of which more is better: a fixed amount over the cost. Since 0.2.
+
+    A budget on it is one on the cost: a plain value is a lower bound, `2x` the teacher's rate is `0.5x` the teacher's cost.
+
+    Class attributes:
+        of: the cost's name.
+    """
+
+    of: ClassVar[str]
+
+    @abstractmethod
+    def amount(self, scenario: LatencyScenario) -> float:
+        """Return the rate times the cost; 0 where the scenario yields nothing."""

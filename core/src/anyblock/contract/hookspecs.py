@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from anyblock.contract.report_section import ReportSection
     from anyblock.contract.residual_pruning import ResidualPruning
     from anyblock.contract.scoring_metric import ScoringMetric
+    from anyblock.contract.text_reader import TextReader
 
 PROJECT: Final = "anyblock"
 FAMILIES_GROUP: Final = "anyblock.families"
@@ -204,6 +205,10 @@ class FamilySpec:
     @hookspec
     def config_dialects(self) -> Mapping[str, type[ConfigDialect]]:  # type: ignore[empty-body]
         """Return `{name: dialect class}` for the configuration files of other tools; merged over plugins. Since 0.2."""
+
+    @hookspec
+    def text_readers(self) -> Mapping[str, type[TextReader]]:  # type: ignore[empty-body]
+        """Return `{name: reader class}` for further formats of calibration text; merged over plugins. Since 0.2."""
 
     @hookspec
     def costs(self) -> Mapping[str, type[Cost]]:  # type: ignore[empty-body]

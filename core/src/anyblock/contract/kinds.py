@@ -60,6 +60,7 @@ _KINDS: Final = (
     Kind("costs", "cost", "Cost", "is what a budget can bound, counted or measured", "costs.{name}"),
     Kind("adaptations", "adaptation", "Adaptation", "adapts the weights of a chosen child", "adaptation.{name}"),
     Kind("dialects", "config_dialect", "ConfigDialect", "reads the configuration files of another tool"),
+    Kind("readers", "text_reader", "TextReader", "reads calibration text out of files"),
     Kind("evaluations", "evaluation", "Evaluation", "measures something on the finished child", "evaluation.{name}"),
     Kind("sections", "report_section", "ReportSection", "adds a section to a run's report", "report.{name}"),
 )

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -34,6 +36,25 @@ class LoadedModel:
     tokenizer: Any
     folder: Path
     origin: str
+
+
+@dataclass(frozen=True)
+class PreparedChild:
+    """A finished child in the form in which others get it, with what its run says about it. Since 0.2.
+
+    Attributes:
+        files: the files that are not hidden, by their names relative to the child or the export.
+        distribution: the adapter's distribution.
+        remote_code: whether transformers needs the code that comes with the weights.
+        summary: the run's `summary.json`; without a command where the run is not at hand.
+        sections: the sections of the run's report in Markdown, by their headings: `Quality`, `Budget`, `Costs`, `Layers` ...
+    """
+
+    files: Mapping[str, Path]
+    distribution: str
+    remote_code: bool
+    summary: Mapping[str, Any]
+    sections: Mapping[str, str]
 
 
 class Services(Protocol):
@@ -64,6 +85,25 @@ class Services(Protocol):
         """
         ...
 
+    def prepare_child(
+        self,
+        child: str | PathLike[str],
+        *,
+        format_name: str | None = None,
+        run: str | PathLike[str] | None = None,
+    ) -> AbstractContextManager[PreparedChild]:
+        """Check a finished child and give its files; an export, and a conversion, are gone afterwards.
+
+        Args:
+            child: a subblock checkpoint, or a child that `save_pretrained` wrote, of which one is made.
+            format_name: give what `anyblock export` writes in this format; None gives the child itself.
+            run: its run folder; None is `CHILD.run` next to the child, if it is there and is this child's.
+
+        Raises:
+            InputError: the child, the run or the format cannot be used.
+        """
+        ...
+
     def rolling_windows(self, text: str, loaded: LoadedModel, length: int) -> list[tuple[list[int], list[int]]] | None:
         """Cut a text into the windows over which `anyblock evaluate` measures perplexity.
 
@@ -88,7 +128,13 @@ class Services(Protocol):
         ...
 
     def time_calls(
-        self, calls: Mapping[str, Call], *, device: torch.device, repeats: int, warmup: int = 1
+        self,
+        calls: Mapping[str, Call],
+        *,
+        device: torch.device,
+        repeats: int,
+        warmup: int = 1,
+        progress: Progress | None = None,
     ) -> dict[str, Timing]:
         """Time calls against one another, in turns, so that a slow phase of the machine falls on all of them.
 
@@ -97,6 +143,7 @@ class Services(Protocol):
             device: where they run.
             repeats: rounds that count.
             warmup: rounds before them that do not.
+            progress: where to report; None is the terminal.
 
         Raises:
             ExecutionError: a call failed; names it.

@@ -1,1 +1,1 @@
-"""What a candidate uses: parameters, weight memory, cache memory, latency."""
+"""What a candidate uses: parameters, weight memory, cache memory."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
 
 from anyblock.contract.cost import Cost, CountedCost
 from anyblock.contract.settings import Section
@@ -11,8 +10,6 @@ from anyblock.extensions import Extensions, installed_extensions, installed_plug
 
 CandidateCosts = dict[str, float]
 """What one candidate, or a whole model, uses: values by the names of `known_costs`. Costs of subblocks add up."""
-
-LATENCY: Final = "latency"
 
 
 def known_costs() -> dict[str, type[Cost]]:
@@ -42,5 +39,4 @@ def _ordered(extensions: Extensions) -> dict[str, type[Cost]]:
     from anyblock.costs.counted import COUNTED
 
     found = extensions.named("costs")
-    first = [*COUNTED, LATENCY]
-    return {name: found[name] for name in [*first, *(name for name in found if name not in first)] if name in found}
+    return {name: found[name] for name in dict.fromkeys([*COUNTED, *found]) if name in found}

@@ -6,29 +6,20 @@ import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from anyblock.checkpoint.atomic import atomic_directory, check_target
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.space import require_space
 from anyblock.contract.settings import read_settings
 from anyblock.conversion.convert import as_subblocks
-from anyblock.errors import PluginError, UnsupportedModelError, UsageError
+from anyblock.errors import PluginError, UnsupportedModelError
 from anyblock.export.exported_child import ExportedChild
 from anyblock.plugins.blame import blaming, check_result
 
 if TYPE_CHECKING:
     from anyblock.contract.export_format import ExportFormat
     from anyblock.family import ModelFamily
-
-
-BROUGHT_BY: Final = {
-    "gguf": "anyblock-gguf",
-    "gguf-q8_0": "anyblock-gguf",
-    "nemotron-nas": "anyblock-vllm",
-    "anymodel": "anyblock-vllm",
-}
-"""The distributions that bring well-known formats."""
 
 
 def export_child(
@@ -67,21 +58,14 @@ def export_child(
         from anyblock.family import get_family
 
         family = get_family(read_config(child)["model_type"])
-    formats = family.export_formats()
-    if format_name not in formats:
-        if brought := BROUGHT_BY.get(format_name):
-            raise UsageError(
-                f"the format {format_name!r} comes with the distribution {brought}, which is not installed",
-                hint=f"python -m pip install {brought}",
-            )
-        family.one("formats", format_name)
-    form = formats[format_name](read_settings(formats[format_name].settings, settings or {}, f"format {format_name}"))
+    chosen = family.one("formats", format_name)
+    form = chosen(read_settings(chosen.settings, settings or {}, f"format {format_name}"))
     with as_subblocks(child, target.with_name(f"{target.name}.child"), family) as checkpoint:
         skeleton_of(checkpoint, family)  # every tensor of the child is there
         seen = ExportedChild(checkpoint, family)
         if found := _obstacles(family, form, format_name, seen):
             able = []
-            for name, other in formats.items():
+            for name, other in family.export_formats().items():
                 with suppress(PluginError):  # a broken format is not recommended
                     if name != format_name and not _obstacles(family, other(), name, seen):
                         able.append(name)

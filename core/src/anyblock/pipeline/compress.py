@@ -27,7 +27,7 @@ from anyblock.pipeline.stages.data import TokenData
 from anyblock.pipeline.stages.evaluation import run_evaluation
 from anyblock.pipeline.stages.further_evaluations import run_further_evaluations
 from anyblock.pipeline.stages.importance import hook_plans, linear_maps, run_importance
-from anyblock.pipeline.stages.latency_check import run_latency_check
+from anyblock.pipeline.stages.measured_check import run_measured_checks
 from anyblock.pipeline.stages.measured_costs import measured_bounds, run_measured_costs
 from anyblock.pipeline.stages.narrow_teacher import narrow_teacher, narrowed_source
 from anyblock.pipeline.stages.refine import run_refine
@@ -161,7 +161,7 @@ def _compress(
         adapted = adapting.run(name, adaptation, adapted)
     adapting.close()
     child = run_child(context, chosen, orders, adapted, output, overwrite=overwrite)
-    run_latency_check(context, child, solution.costs)
+    run_measured_checks(context, child, solution.costs)
     evaluation = run_evaluation(context, child, tokens["evaluation"])
     further = run_further_evaluations(context, child, tokens["evaluation"])
     summary = summarise(context, costed, solution, child, evaluation, further)

@@ -33,7 +33,7 @@ STAGES: Final = (
     "refine",
     "adaptations",
     "child",
-    "latency-check",
+    "measured-check",
     "evaluation",
     "evaluations",
 )

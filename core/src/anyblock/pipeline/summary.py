@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 from anyblock.checkpoint.hub import recorded_origin
 from anyblock.config.schema import RunConfig
 from anyblock.contract.adaptation import Adaptation
-from anyblock.costs.registry import CandidateCosts
+from anyblock.contract.cost import Rate
+from anyblock.costs.registry import CandidateCosts, known_costs
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.stages.adapt import AdaptationResult, adaptations, read_adaptation, stage_of
 from anyblock.pipeline.stages.candidates import CostedCandidates, scenario_of
-from anyblock.pipeline.stages.latency_check import read_latency_check
-from anyblock.pipeline.stages.measured_costs import latency_scenario, wants_latency
+from anyblock.pipeline.stages.measured_check import read_measured_checks
+from anyblock.pipeline.stages.measured_costs import measured_bounds
 from anyblock.pipeline.stages.refine import STAGE as REFINE
 from anyblock.pipeline.stages.refine import read_refinement
 from anyblock.pipeline.stages.scores import read_agreement
 from anyblock.pipeline.stages.search import resolve_budgets
+from anyblock.report.format import quantity
 from anyblock.report.summary import BudgetLine, RunSummary, SearchLine, StageLine
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def summarise(
             "batch": scenario.batch_size,
             "length": scenario.length,
             "cache dtype": scenario.cache_dtype,
-            **({"generated": config.search.generated_tokens} if wants_latency(config) else {}),
+            **({"generated": config.search.generated_tokens} if measured_bounds(config) else {}),
         },
         notes=tuple(_notes(context)),
         versions={
@@ -99,20 +101,26 @@ def _notes(context: RunContext) -> Iterator[str]:
             f"{step.start:.4f}, predicted {step.predicted:.4f}, measured {_kl(step.measured)}; "
             f"{'kept' if step.kept else 'dropped'}."
         )
-    check = read_latency_check(context)
-    if check is not None:
-        scenario = latency_scenario(context.config.search)
-        yield (
-            f"Latency: {check.predicted:.4g} ms predicted from subblocks measured on this device and a whole teacher (factor "
-            f"{check.teacher_factor:.3f}), {check.measured:.4g} ms measured on the child: error {check.error:+.1%}, calibration "
-            f"factor {check.factor:.3f}."
-        )
-        if scenario.generated:
-            yield f"Throughput: {scenario.throughput(check.measured):.4g} generated tokens a second, prefill included."
+    yield from _measured(context)
     for name, adaptation in adaptations(context.config, context.family):
         found = read_adaptation(context.run, stage_of(name))
         if found is not None:
             yield from _adaptation(name, adaptation, found)
+
+
+def _measured(context: RunContext) -> Iterator[str]:
+    """Yield how far predictions of measured costs were from the child, and the rates that follow from the measurements."""
+    known = known_costs()
+    for name, check in read_measured_checks(context).items():
+        predicted, measured = (quantity(value, known[name].unit) for value in (check.predicted, check.measured))
+        yield (
+            f"{name.capitalize()}: {predicted} predicted from subblocks measured on this device and a whole teacher (factor "
+            f"{check.teacher_factor:.3f}), {measured} measured on the child: error {check.error:+.1%}, calibration "
+            f"factor {check.factor:.3f}."
+        )
+        for other, rate in known.items():
+            if issubclass(rate, Rate) and rate.of == name and (amount := rate().amount(context.config.search.scenario)):
+                yield f"{other.capitalize()}: {amount / check.measured:.4g} {rate.unit}."
 
 
 def _adaptation(name: str, adaptation: Adaptation, found: AdaptationResult) -> Iterator[str]:

@@ -15,11 +15,11 @@ from anyblock.search.sweep import SweepPoint, sweep, sweep_csv, sweep_json
 def sweep_run(
     path: Path, text: str, budgets: Sequence[str], output: Path, *, overwrite: bool = False
 ) -> list[SweepPoint]:
-    """Search for several values of one budget and write `sweep.csv`, `sweep.json` and the plot `sweep.html`.
+    """Search for several values of one budget and write `sweep.csv` and `sweep.json`, which `anyblock report` plots.
 
     Args:
         path: the run.
-        text: `COST=VALUE,VALUE,...`, each an upper bound (`throughput`: a lower one).
+        text: `COST=VALUE,VALUE,...`, each an upper bound (a lower one of a rate).
         budgets: further ones, kept at every value.
         output: a folder for the files, which appears when all of them are there.
         overwrite: replace what is at `output`.
@@ -35,8 +35,6 @@ def sweep_run(
         raise UsageError(
             f"{text!r} is not a sweep", expected="COST=VALUE,VALUE,..., for instance params=0.9x,0.8x,0.7x"
         )
-    from anyblock.report.front import front_page
-
     settings, costed, problem = open_search(path, {"budget": list(budgets)}, needs_budget=False)
     swept = [
         resolve_budgets(search_settings(path, {"budget": [f"{cost}={value}"]}).bounds(), costed.reference)[0]
@@ -54,5 +52,4 @@ def sweep_run(
         )
         (work / "sweep.csv").write_text(sweep_csv(points), encoding="utf-8")
         (work / "sweep.json").write_text(sweep_json(points) + "\n", encoding="utf-8")
-        (work / "sweep.html").write_text(front_page(points), encoding="utf-8")
     return points

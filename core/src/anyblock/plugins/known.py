@@ -7,8 +7,35 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
+from typing import Final
 
 from anyblock.errors import UnsupportedModelError
+
+BROUGHT_BY: Final[Mapping[str, Mapping[str, str]]] = {
+    "costs": {"latency": "anyblock-latency", "throughput": "anyblock-latency"},
+    "formats": {
+        "gguf": "anyblock-gguf",
+        "gguf-q8_0": "anyblock-gguf",
+        "nemotron-nas": "anyblock-vllm",
+        "anymodel": "anyblock-vllm",
+    },
+}
+"""`{kind: {name: the distribution that brings it}}` of well-known names that core does not have."""
+
+
+def missing(kind: str, what: str, name: str) -> dict[str, str] | None:
+    """Return the error's text and hint for a well-known name whose distribution is not installed; None for any other name.
+
+    Args:
+        kind: a name of `anyblock.contract.kinds.KINDS`.
+        what: what one of them is called.
+        name: what was asked for, and is not there.
+    """
+    distribution = BROUGHT_BY.get(kind, {}).get(name)
+    if distribution is None:
+        return None
+    what = f"the {what} {name!r} comes with the distribution {distribution}, which is not installed"
+    return {"what": what, "hint": f"python -m pip install {distribution}"}
 
 
 @cache

@@ -15,7 +15,7 @@ def read_requirements(lines: Iterable[str]) -> tuple[str, tuple[str, ...]]:
     """Split `Requires-Dist` lines into the range for `anyblock` and the other requirements of this environment.
 
     A requirement whose marker does not hold here, an optional extra's among them, does not count; several ranges for
-    core are joined, and extras asked of core (`anyblock[report]`) do not change the range.
+    core are joined, and extras asked of core (`anyblock[devices]`) do not change the range.
 
     Raises:
         ValueError: a line is not a valid requirement.

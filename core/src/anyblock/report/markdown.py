@@ -13,8 +13,6 @@ from anyblock.report.rows import budget_row, cost_rows, evaluation_rows, layer_r
 from anyblock.report.summary import RunSummary
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-
     from anyblock.contract.report_section import ReportSection
     from anyblock.plugins.status import Origin
 
@@ -26,35 +24,12 @@ def markdown_report(summary: RunSummary | Mapping[str, Any]) -> str:
         summary: a `RunSummary`, or the data that `RunSummary.to_dict` gave.
 
     Raises:
-        ConfigError: the data is not that of a run summary.
-    """
-    run = summary if isinstance(summary, RunSummary) else RunSummary.from_dict(summary)
-    return markdown_environment().get_template("report.md.j2").render(run=run, **tables(run))
-
-
-def tables(run: RunSummary) -> dict[str, Any]:
-    """Return what the templates show of a run, by name.
-
-    Raises:
-        ConfigError: the block configs or the quality are malformed.
+        ConfigError: the data is not that of a run summary, or its block configs or quality are malformed.
         UsageError: the child and the teacher do not have the same number of layers.
     """
-    return {
-        "windows": EvaluationResult.from_dict(run.quality).windows if run.quality else "",
-        "layers": list(layer_rows(run)),
-        "quality": list(quality_rows(run)),
-        "evaluations": list(evaluation_rows(run)),
-        "costs": list(cost_rows(run)),
-        "budgets": [budget_row(line) for line in run.budgets],
-        "search": search_rows(run),
-        "total_seconds": sum(stage.seconds for stage in run.stages),
-    }
-
-
-def markdown_environment() -> Environment:
-    """Return the environment of this package's templates; a name that a template asks for and does not get is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    run = summary if isinstance(summary, RunSummary) else RunSummary.from_dict(summary)
     environment = Environment(
         loader=PackageLoader("anyblock.report"),
         undefined=StrictUndefined,
@@ -65,7 +40,23 @@ def markdown_environment() -> Environment:
     environment.filters["cell"] = escape_cell
     environment.filters["duration"] = fmt.duration
     environment.filters["memory"] = lambda value: "" if value is None else fmt.size(value)
-    return environment
+    return environment.get_template("report.md.j2").render(
+        run=run,
+        windows=EvaluationResult.from_dict(run.quality).windows if run.quality else "",
+        layers=list(layer_rows(run)),
+        quality=list(quality_rows(run)),
+        evaluations=list(evaluation_rows(run)),
+        costs=list(cost_rows(run)),
+        budgets=[budget_row(line) for line in run.budgets],
+        search=search_rows(run),
+        total_seconds=sum(stage.seconds for stage in run.stages),
+    )
+
+
+def report_sections(summary: RunSummary) -> dict[str, str]:
+    """Return the sections of the Markdown report by their headings, without what stands before the first."""
+    parts = markdown_report(summary).split("\n## ")[1:]
+    return {title: text.strip() for title, _, text in (part.partition("\n") for part in parts)}
 
 
 def escape_cell(text: object) -> str:

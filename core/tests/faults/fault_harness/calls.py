@@ -165,7 +165,7 @@ def connect(url: str, token: str) -> None:
 def work_clock() -> None:
     """Let timed work take a second a multiplication of a linear layer: whole numbers, so that times are the same in every run."""
     import torch
-    from anyblock.latency import timing
+    from anyblock.measuring import timing
 
     seconds = 0
 

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from anyblock.calibration.text import read_text
 from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig
 from anyblock.contract.candidate_source import HalfSite
 from anyblock.contract.kinds import KINDS
@@ -103,6 +104,7 @@ def test_every_kind_is_listed_with_its_origin(site: Path, tmp_path: Path) -> Non
         "costs": ["matrices", "processor_time"],
         "adaptations": ["tune_norms"],
         "dialects": ["teacher-student"],
+        "readers": ["paragraphs"],
         "evaluations": ["repetition"],
         "sections": ["repetition"],
     }
@@ -254,3 +256,9 @@ def read(site: Path, folder: Path, *files: str) -> str:
         [sys.executable, "-c", READ, *files], cwd=folder, env=environment, capture_output=True, text=True, check=True
     )
     return done.stdout
+
+
+def test_the_reader_makes_a_document_of_every_paragraph(tmp_path: Path) -> None:
+    path = tmp_path / "a.paragraphs"
+    path.write_text("one\n\ntwo\nlines\n\n\n")
+    assert read_text(path).documents == read_text(tmp_path).documents == ["one", "two\nlines"]

@@ -1,6 +1,6 @@
-"""Stages `latency` and of other measured costs: what each distinct subblock takes on this device.
+"""Stages `measured-costs:NAME`: what each distinct subblock takes on this device.
 
-A cost is measured only where a budget bounds it (`throughput` bounds `latency`). Measurements differ from run to run; within a
+A cost is measured only where a budget bounds it, or a rate of it. Measurements differ from run to run; within a
 run folder they are kept by content, and searches of other budgets use the same ones.
 """
 
@@ -14,13 +14,13 @@ from typing import Any, Final
 from anyblock.candidates.candidate import LINEAR, TEACHER, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.atomic import write_json_atomic
-from anyblock.config.schema import RunConfig, SearchConfig
+from anyblock.config.schema import RunConfig
 from anyblock.contract.blocks import HALVES, group_name, layer_of
-from anyblock.contract.cost import LatencyScenario, MeasuredCost
-from anyblock.costs.registry import LATENCY, known_costs
+from anyblock.contract.cost import MeasuredCost
+from anyblock.costs.registry import known_costs
 from anyblock.errors import UnsupportedModelError
-from anyblock.latency.additive_model import FIXED, LatencyModel
-from anyblock.latency.cache import TOGETHER, WHOLE, Shape, ShapeTimes, shape_key
+from anyblock.measuring.additive_model import FIXED, AdditiveModel
+from anyblock.measuring.shape_times import TOGETHER, WHOLE, Shape, ShapeTimes, shape_key
 from anyblock.modeling.device import describe_device
 from anyblock.pipeline.context import RunContext, RunModel
 from anyblock.pipeline.run_folder import RunFolder, digest, read_json
@@ -31,21 +31,11 @@ _FILE: Final = "{name}.json"
 _TIMES: Final = "{name}-times.json"
 
 
-def wants_latency(config: RunConfig) -> bool:
-    """Return whether a budget needs times."""
-    return LATENCY in measured_bounds(config)
-
-
 def measured_bounds(config: RunConfig) -> list[str]:
     """Return the measured costs that the run's budgets bound."""
     known = known_costs()
-    return [bound.cost for bound in config.search.bounds() if issubclass(known[bound.cost], MeasuredCost)]
-
-
-def latency_scenario(settings: SearchConfig) -> LatencyScenario:
-    """Return what is timed: the search's batch, and its length split into a prompt and generated tokens."""
-    generated = settings.generated_tokens
-    return LatencyScenario(settings.batch, settings.length - generated, generated)
+    costs = dict.fromkeys(bound.cost for bound in config.search.bounds())
+    return [cost for cost in costs if issubclass(known[cost], MeasuredCost)]
 
 
 def run_measured_costs(context: RunContext, costed: CostedCandidates) -> CostedCandidates:
@@ -61,7 +51,7 @@ def run_measured_costs(context: RunContext, costed: CostedCandidates) -> CostedC
 
 
 def _measure(context: RunContext, costed: CostedCandidates, name: str) -> None:
-    cost = _cost(context, name)
+    cost = cost_named(context, name)
     teacher, reference = context.teacher, context.reference
     keys, shapes = _shapes(context, teacher, costed.candidates)
     fixed, whole = _outside(teacher), _whole(teacher)
@@ -73,7 +63,7 @@ def _measure(context: RunContext, costed: CostedCandidates, name: str) -> None:
             "fixed": fixed,
             "whole": whole,
             "reference": [reference.checkpoint.fingerprint(), reference.memory.whole],
-            "scenario": asdict(latency_scenario(context.config.search)),
+            "scenario": asdict(context.config.search.scenario),
             "repeats": context.config.search.timing_rounds,
             "execution": context.execution,
             "machine": describe_device(teacher.device),
@@ -85,12 +75,13 @@ def _measure(context: RunContext, costed: CostedCandidates, name: str) -> None:
             if whole is not None:
                 parts = [key for key in (keys[c.key] for c in costed.candidates if c.kind == TEACHER) if key]
                 model = model.calibrated(parts, model.subblocks[WHOLE])
-            told = (
+            found = (
                 "does not fit into memory" if whole is None else f"takes {model.factor:.3f} times the sum of its parts"
             )
-            context.progress.note(f"{name}: {len(shapes)} distinct subblocks measured; the teacher {told}")
-            found = {"model": model.to_dict(), "keys": keys, "reference": _total(context, reference, cost, name)}
-            write_json_atomic(folder / _FILE.format(name=name), found)
+            context.progress.note(f"{name}: {len(shapes)} distinct subblocks measured; the teacher {found}")
+            total = _total(context, reference, cost, name)
+            data = {"model": model.to_dict(), "keys": keys, "reference": total}
+            write_json_atomic(folder / _FILE.format(name=name), data)
 
 
 def with_measured_costs(run: RunFolder, costed: CostedCandidates) -> CostedCandidates:
@@ -101,15 +92,14 @@ def with_measured_costs(run: RunFolder, costed: CostedCandidates) -> CostedCandi
             continue
         model, keys, total = found
         costs = {
-            key: {**values, name: model.latency(keys[key]) if keys[key] else 0.0}
-            for key, values in costed.costs.items()
+            key: {**values, name: model.cost(keys[key]) if keys[key] else 0.0} for key, values in costed.costs.items()
         }
-        fixed, reference = {**costed.fixed, name: model.latency(FIXED)}, {**costed.reference, name: total}
+        fixed, reference = {**costed.fixed, name: model.cost(FIXED)}, {**costed.reference, name: total}
         costed = replace(costed, costs=costs, fixed=fixed, reference=reference)
     return costed
 
 
-def read_measured(run: RunFolder, name: str) -> tuple[LatencyModel, dict[str, str], float] | None:
+def read_measured(run: RunFolder, name: str) -> tuple[AdditiveModel, dict[str, str], float] | None:
     """Return what was measured; None when nothing was.
 
     Returns:
@@ -119,7 +109,7 @@ def read_measured(run: RunFolder, name: str) -> tuple[LatencyModel, dict[str, st
     data = read_json(path) if path.is_file() else {}
     if "reference" not in data:  # not measured, or by a version that did not measure all of it
         return None
-    return LatencyModel.from_dict(data["model"]), data["keys"], data["reference"]
+    return AdditiveModel.from_dict(data["model"]), data["keys"], data["reference"]
 
 
 def _total(context: RunContext, model: RunModel, cost: MeasuredCost, name: str) -> float:
@@ -137,7 +127,8 @@ def _total(context: RunContext, model: RunModel, cost: MeasuredCost, name: str) 
     return times.measure(shapes, fixed=_outside(model), whole=None).predict(keys.values())
 
 
-def _cost(context: RunContext, name: str) -> MeasuredCost:
+def cost_named(context: RunContext, name: str) -> MeasuredCost:
+    """Return a measured cost with its settings."""
     chosen = context.family.named("costs")[name]
     made = chosen(context.config.section(f"costs.{name}", chosen.settings))
     assert isinstance(made, MeasuredCost)
@@ -149,7 +140,7 @@ def _times(context: RunContext, model: RunModel, cost: MeasuredCost, name: str) 
     return ShapeTimes(
         model.engine,
         cost,
-        latency_scenario(context.config.search),
+        context.config.search.scenario,
         conditions=context.execution,
         path=context.run.path / _TIMES.format(name=name),
         repeats=context.config.search.timing_rounds,
@@ -208,7 +199,7 @@ def _alone(context: RunContext, candidate: Candidate) -> Any:
         raise UnsupportedModelError(
             f"{candidate.key} cannot be timed: {context.family.distribution} does not support {other}_no_op",
             expected="a family whose halves can be removed, so that each is timed alone",
-            hint="leave out the budget on latency or throughput",
+            hint="leave out the budgets on measured costs",
         )
     return block.with_half(other, no_op=True)
 

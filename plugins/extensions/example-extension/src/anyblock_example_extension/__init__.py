@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from anyblock.contract.pruning_mixin import PruningMixIn
     from anyblock.contract.report_section import ReportSection
     from anyblock.contract.scoring_metric import ScoringMetric
+    from anyblock.contract.text_reader import TextReader
 
 __all__ = ["WandaExtension"]
 
@@ -80,6 +81,13 @@ class WandaExtension:
         from anyblock_example_extension.cost import Matrices, ProcessorTime
 
         return {"matrices": Matrices, "processor_time": ProcessorTime}
+
+    @hookimpl
+    def text_readers(self) -> dict[str, type[TextReader]]:
+        """See `FamilySpec.text_readers`."""
+        from anyblock_example_extension.reader import Paragraphs
+
+        return {"paragraphs": Paragraphs}
 
     @hookimpl
     def candidate_sources(self) -> dict[str, type[CandidateSource]]:

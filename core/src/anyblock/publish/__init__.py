@@ -1,1 +1,0 @@
-"""Publishing on the hub: upload, model card, push."""
