@@ -126,7 +126,7 @@ def test_04_preferences_of_a_sigmoid_router_include_the_correction_bias(make_spa
     router = find_router(make_sparse("nemotron_h"))
     router.e_score_correction_bias.copy_(torch.linspace(2, -2, 8))
     x = torch.randn(30, 24)
-    scores = choice_scores(router, x, None, 8)
+    scores = choice_scores(router, (x,), {}, None, 8)
     assert not torch.equal(scores.argsort(dim=1), functional.linear(x, router.weight).argsort(dim=1))
     torch.testing.assert_close(scores, functional.linear(x, router.weight).sigmoid() + router.e_score_correction_bias)
 

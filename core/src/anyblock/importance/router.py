@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from anyblock.contract.linear_inputs import as_tokens
+from anyblock.contract.linear_inputs import as_tokens, input_tokens
 from anyblock.errors import UnsupportedModelError
 
 ROUTER_NAMES: Final = ("gate", "router")
@@ -64,13 +64,9 @@ def watch_router(
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         """Route as before, and note which experts were taken."""
-        own = {name.rpartition(".")[2]: value for name, value in router.state_dict(keep_vars=True).items()}
-        bias = own.get(CORRECTION_BIAS, next(iter(args[1:]), None))  # MiniMax-M2's is an argument
-        with _Intercept(routing, bias, num_experts, change):
+        with _Intercept(routing, _correction(router, args), num_experts, change):
             output = original(*args, **kwargs)
-        for value in output if isinstance(output, tuple) else ():
-            if isinstance(value, torch.Tensor) and not value.is_floating_point():
-                routing.indices = as_tokens(value)
+        routing.indices = _chosen(output)
         return output
 
     router.forward = forward
@@ -129,12 +125,21 @@ class _Intercept(TorchFunctionMode):
         return changed
 
 
-def choice_scores(router: nn.Module, inputs: torch.Tensor, output: Any, num_experts: int) -> torch.Tensor:
+def choice_scores(
+    router: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any, num_experts: int
+) -> torch.Tensor:
     """Return what a router chooses its experts by, float32 `[tokens, experts]`: a value for all, not only the chosen.
 
-    For a router with a weight `[experts, hidden]` that is its linear map of the inputs, with sigmoid and correction
-    bias where it has one; the scores that it returns may be zero beyond the chosen experts and are not used. Otherwise
-    it is the first output with an entry for each expert. Group limits are not applied.
+    For a router with a weight `[experts, hidden]` that is its linear map of the inputs; where it has a correction bias, that
+    bias added to their sigmoid or, where this explains better which experts it chose, to their softmax (ERNIE). The scores
+    that it returns may be zero beyond the chosen experts and are not used. Otherwise it is the first output with an entry for
+    each expert. Group limits are not applied.
+
+    Args:
+        router: the module.
+        args, kwargs: what its last forward pass was given.
+        output: what it returned.
+        num_experts: how many there are to choose from.
 
     Raises:
         UnsupportedModelError: the module is not a router of either form.
@@ -142,9 +147,14 @@ def choice_scores(router: nn.Module, inputs: torch.Tensor, output: Any, num_expe
     weight = getattr(router, "weight", None)
     if isinstance(weight, torch.Tensor) and weight.dim() == 2 and weight.shape[0] == num_experts:
         own = getattr(router, "bias", None)
-        logits = functional.linear(inputs.float(), weight.float(), None if own is None else own.float())
-        correction = getattr(router, CORRECTION_BIAS, None)
-        return logits if correction is None else logits.sigmoid() + correction.float()
+        inputs = input_tokens(args, kwargs).float()
+        logits = functional.linear(inputs, weight.float(), None if own is None else own.float())
+        correction = _correction(router, args)
+        if correction is None:
+            return logits
+        found = [scores + correction.detach().float().reshape(-1) for scores in (logits.sigmoid(), logits.softmax(-1))]
+        chosen = _chosen(output)
+        return found[0] if chosen is None else max(found, key=lambda scores: _agreement(scores, chosen))
     for value in output if isinstance(output, tuple) else (output,):
         if isinstance(value, torch.Tensor) and value.is_floating_point() and value.shape[-1] == num_experts:
             return as_tokens(value).float()
@@ -152,3 +162,23 @@ def choice_scores(router: nn.Module, inputs: torch.Tensor, output: Any, num_expe
         f"{type(router).__name__} gives no score for each of {num_experts} experts",
         expected="a router with a weight [experts, hidden], or one that returns its logits",
     )
+
+
+def _correction(router: nn.Module, args: tuple[Any, ...]) -> torch.Tensor | None:
+    """Return the bias that a router adds before it chooses: its own, that of a module in it (ERNIE), or its second argument."""
+    own = {name.rpartition(".")[2]: value for name, value in router.state_dict(keep_vars=True).items()}
+    return own.get(CORRECTION_BIAS, next(iter(args[1:]), None))  # MiniMax-M2's is an argument
+
+
+def _chosen(output: Any) -> torch.Tensor | None:
+    """Return the chosen experts `[tokens, k]` out of a router's output; None when the router itself does not choose."""
+    for value in reversed(output if isinstance(output, tuple) else ()):
+        if isinstance(value, torch.Tensor) and not value.is_floating_point():
+            return as_tokens(value)
+    return None
+
+
+def _agreement(scores: torch.Tensor, chosen: torch.Tensor) -> int:
+    """Return how many of the chosen experts are those with the highest scores."""
+    best = torch.zeros_like(scores).scatter_(1, scores.topk(chosen.shape[1], dim=1).indices, 1.0)
+    return int(best.gather(1, chosen).sum())

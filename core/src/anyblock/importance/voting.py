@@ -10,7 +10,6 @@ from torch import nn
 
 from anyblock.contract.blocks import MoEConfig
 from anyblock.contract.importance_hook import HookContext, ImportanceHook
-from anyblock.contract.linear_inputs import input_tokens
 from anyblock.errors import UsageError
 from anyblock.importance.router import choice_scores
 
@@ -48,7 +47,7 @@ class RankedChoiceVotingHook(ImportanceHook):
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         """Keep every token's order of preference."""
-        scores = choice_scores(self.module, input_tokens(args, kwargs), output, self.num_experts)
+        scores = choice_scores(self.module, args, kwargs, output, self.num_experts)
         order = scores.argsort(dim=1, descending=True, stable=True)
         self._rankings.append(order.to(device="cpu", dtype=self._dtype))
 
