@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,8 +35,8 @@ def check_hook_targets(subject: Subject, kind: str) -> None:
     decision (a router) the hook scores; give own hooks in `importance_hooks` under their class names.
     """
     mixin = mixin_for(subject, kind)
-    for hook in usable_hooks(subject, mixin, kind):
-        for (layer, _), scores in ranking(subject, mixin, kind, hook).items():
+    for hook, found in rankings(subject, mixin, kind, usable_hooks(subject, mixin, kind)).items():
+        for (layer, _), scores in found.items():
             what = f"the scores of {hook.__name__} for {kind} in layer {layer}"
             equal(scores.shape[-1], mixin.size(subject.blocks[layer]), f"the number of units in {what}")
             equal(scores.dtype, torch.float32, f"the dtype of {what}")
@@ -61,20 +62,24 @@ def check_kept_units(subject: Subject, kind: str) -> None:
     _check_composition(subject, mixin, kind)
     planted = planted_subject(subject, kind) if subject.scope == "tiny" else None
     if planted is not None:
-        for hook in _usable(mixin):
-            _check_useless(planted.subject, mixin, kind, hook, planted.useless)
+        for hook, scores in rankings(planted.subject, mixin, kind, _usable(mixin)).items():
+            _check_useless(planted.subject, mixin, kind, hook, orders_by(scores), planted.useless)
     elif hasattr(mixin, "within_groups"):
         _check_experts(subject, mixin, kind)
 
 
-def ranking(
-    subject: Subject, mixin: PruningMixIn, kind: str, hook: type[ImportanceHook]
-) -> dict[tuple[int, str], torch.Tensor]:
-    """Return `{(layer, kind): scores}` that a hook gives on random tokens, for all layers with such units."""
-    target = mixin.hook_target(0, hook)
-    plan = HookPlan(kind, hook.__name__, hook, mixin, target)
-    found = sweep_importance(subject.engine, [plan], Batches(_tokens(subject), batch_size=4))
-    return {(key.layer, kind): scores for key, scores in found.items()}
+def rankings(
+    subject: Subject, mixin: PruningMixIn, kind: str, hooks: Sequence[type[ImportanceHook]]
+) -> dict[type[ImportanceHook], dict[tuple[int, str], torch.Tensor]]:
+    """Return the scores that each hook gives on random tokens, for the layers that are tried and have such units."""
+    plans = [
+        HookPlan(kind, hook.__name__, hook, mixin, mixin.hook_target(0, hook), layers=subject.layers) for hook in hooks
+    ]
+    found = sweep_importance(subject.engine, plans, Batches(_tokens(subject), batch_size=4))
+    return {
+        hook: {(key.layer, kind): scores for key, scores in found.items() if key.hook == hook.__name__}
+        for hook in hooks
+    }
 
 
 def orders_by(scores: Orders) -> dict[tuple[int, str], torch.Tensor]:
@@ -117,9 +122,13 @@ def _check_composition(subject: Subject, mixin: PruningMixIn, kind: str) -> None
 
 
 def _check_useless(
-    subject: Subject, mixin: PruningMixIn, kind: str, hook: type[ImportanceHook], useless: dict[int, Any]
+    subject: Subject,
+    mixin: PruningMixIn,
+    kind: str,
+    hook: type[ImportanceHook],
+    orders: Orders,
+    useless: dict[int, Any],
 ) -> None:
-    orders = orders_by(ranking(subject, mixin, kind, hook))
     chosen, places = [], []
     for layer, units in useless.items():
         size = mixin.size(subject.blocks[layer]) - units.shape[-1]
@@ -160,7 +169,7 @@ def _spanned_by_a_norm(subject: Subject, mixin: PruningMixIn, layer: int) -> boo
 
 def _check_experts(subject: Subject, mixin: PruningMixIn, kind: str) -> None:
     hook, layers = _usable(mixin)[0], works_on(subject, kind)
-    orders = orders_by(ranking(subject, mixin, kind, hook))
+    orders = orders_by(rankings(subject, mixin, kind, [hook])[hook])
     layer = layers[-1]
     size = smaller_sizes(subject, kind, layer)[-1]
     order = mixin.within_groups(orders[layer, kind], subject.text_config)  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +59,7 @@ class ScoreKey:
 
 @dataclass(frozen=True)
 class HookPlan:
-    """One importance hook to fill in every layer that its pruning kind applies to.
+    """One importance hook to fill in layers that its pruning kind applies to.
 
     Attributes:
         kind: the pruning kind.
@@ -69,6 +69,7 @@ class HookPlan:
         target: a module inside the layer to watch instead; None takes that one.
         options: passed to the hook's constructor.
         origin: the distribution that gives the hook; None takes its package.
+        layers: the layers it is filled in; None for all.
     """
 
     kind: str
@@ -78,6 +79,7 @@ class HookPlan:
     target: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
+    layers: Collection[int] | None = None
 
     def blaming(self) -> AbstractContextManager[None]:
         """See `anyblock.plugins.blame.blaming`: within this scope the hook is at work, and the teacher."""
@@ -202,6 +204,8 @@ def _attach(
     attached: dict[ScoreKey, tuple[HookPlan, ImportanceHook]] = {}
     for plan in plans:
         if isinstance(plan.units, PruningMixIn) and not plan.units.applies_to(block):
+            continue
+        if plan.layers is not None and index not in plan.layers:
             continue
         target = plan.target or plan.units.hook_target(index, plan.hook)
         try:
