@@ -13,6 +13,8 @@ from anyblock.pipeline.compress import CompressResult, compress
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.saved_search import search_run
 
+pytest.importorskip("anyblock_latency")
+
 
 def run(settings: dict[str, Any], **search: Any) -> CompressResult:
     base = {"length": 24, "generated": 8, "batch": 2, "timing_rounds": 3, "refine_rounds": 0}

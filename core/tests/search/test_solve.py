@@ -217,4 +217,4 @@ def test_counts_are_exact_at_the_size_of_models() -> None:
 )
 def test_unusable_arguments(layered: Callable[..., Problem], arguments: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        solve(layered(3, 3), **arguments)
+        solve_diverse(layered(3, 3), **arguments)
