@@ -53,6 +53,8 @@ def main() -> None:
             (["push", "child", "owner/child", "--dry-run"], "anyblock-hub"),
             (["search", "child.run", "--budget", "latency=0.9x"], "anyblock-latency"),
             (["export", "child", "other", "--format", "gguf"], "anyblock-gguf"),
+            ([*compress, "distillation.blocks.enabled=true"], "anyblock-distillation"),
+            (["evaluate", "child", "--data", str(MODEL / "config.json")], "anyblock-data"),
         ):
             done = subprocess.run(
                 [sys.executable, "-m", "anyblock", *command], cwd=folder, capture_output=True, text=True, check=False

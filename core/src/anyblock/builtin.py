@@ -46,10 +46,9 @@ class Builtins:
     @hookimpl
     def adaptations(self) -> dict[str, type[Adaptation]]:
         """See `FamilySpec.adaptations`."""
-        from anyblock.pipeline.stages.distill import BlockDistillation, ModelDistillation
         from anyblock.pipeline.stages.repair import LeastSquaresRepair
 
-        return {"repair": LeastSquaresRepair, "distill-blocks": BlockDistillation, "distill-model": ModelDistillation}
+        return {"repair": LeastSquaresRepair}
 
     @hookimpl
     def costs(self) -> dict[str, type[Cost]]:

@@ -13,7 +13,7 @@ BASE = {"model": "teacher", "output": "child"}
 
 def value(config, key):
     for part in key.split("."):
-        config = getattr(config, part)
+        config = getattr(config, part, None)  # a section of an extension is there where the file has it
     return list(config) if isinstance(config, tuple) else config
 
 
@@ -41,7 +41,7 @@ def test_every_value_of_an_effort_arrives_and_the_rest_keeps_its_default(effort)
 
 @pytest.mark.parametrize("key", settings("thorough"))
 def test_what_an_override_says_wins_over_the_effort(key):
-    given = value(load_config(None, [], BASE), key)
+    given = value(load_config(None, [], BASE), key) or False
     text = {True: "true", False: "false"}.get(given, str(given)) if isinstance(given, bool) else given
     config = load_config(None, [f"{key}={text}", "effort=thorough"], BASE)
     assert value(config, key) == given
@@ -65,3 +65,10 @@ def test_an_effort_that_there_is_not_is_refused_with_the_three_that_there_are():
 def test_the_widths_of_an_effort_are_not_a_request_for_a_dense_ffn():
     assert load_config(None, ["effort=thorough"], BASE).pruning.requested_kinds() == set()
     assert load_config(None, ["pruning.ffn.sizes=[0.3]"], BASE).pruning.requested_kinds() == {"ffn_intermediate"}
+
+
+def test_an_effort_that_trains_says_which_distribution_does(monkeypatch):
+    monkeypatch.setenv("ANYBLOCK_DISABLE_PLUGINS", "anyblock-distillation")
+    with pytest.raises(ConfigError, match=r"effort thorough: .*python -m pip install anyblock-distillation"):
+        load_config(None, ["effort=thorough"], BASE)
+    assert load_config(None, ["effort=thorough", "~distillation"], BASE).data.scoring_tokens == 16_384

@@ -12,8 +12,8 @@ from anyblock.config import RunConfig
 from anyblock.errors import BudgetError, InputError, OutputExistsError, UsageError
 from anyblock.modeling.load import load_model
 from anyblock.pipeline.compress import compress
-from anyblock.pipeline.other_budgets import search_run
 from anyblock.pipeline.run_folder import RunFolder
+from anyblock.pipeline.saved_search import search_run
 from anyblock.pipeline.stages.candidates import read_candidates
 from anyblock.pipeline.stages.refine import read_refinement
 from anyblock_tests.stopping import Stop, StopAfter

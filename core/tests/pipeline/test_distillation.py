@@ -8,18 +8,22 @@ from typing import Any
 
 import pytest
 from anyblock.config import RunConfig
+from anyblock.config.extension_sections import sections_of, with_sections
+from anyblock.extensions import installed_extensions
 from anyblock.pipeline.compress import compress
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.adapt import read_adaptation, stage_of
 from anyblock.progress import SILENT, Progress
 from anyblock_tests.stopping import Stop, StopAfter
 
+pytest.importorskip("anyblock_distillation")
+SCHEMA = with_sections(RunConfig, sections_of(installed_extensions()))
 BLOCKS, MODEL = stage_of("distill-blocks"), stage_of("distill-model")
 
 
 def run(settings: dict[str, Any], progress: Progress = SILENT) -> tuple[Path, str]:
     """Compress, and return the run folder and a hash of the child's files."""
-    result = compress(RunConfig.model_validate(settings), progress=progress)
+    result = compress(SCHEMA.model_validate(settings), progress=progress)
     files = sorted(path for path in result.child.path.rglob("*") if path.is_file())
     return result.run, hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 

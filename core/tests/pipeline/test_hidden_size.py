@@ -15,8 +15,8 @@ from anyblock.evaluation.evaluate import evaluate
 from anyblock.family import get_family
 from anyblock.modeling.load import load_model
 from anyblock.pipeline.compress import compress
-from anyblock.pipeline.other_budgets import search_run
 from anyblock.pipeline.run_folder import RunFolder
+from anyblock.pipeline.saved_search import search_run
 from anyblock.pipeline.stages.refine import read_refinement
 
 HIDDEN, NARROW = 32, 20

@@ -10,8 +10,10 @@ import pytest
 from anyblock.config import RunConfig
 from anyblock.errors import BudgetError, UsageError
 from anyblock.pipeline.compress import CompressResult, compress
-from anyblock.pipeline.other_budgets import search_run
 from anyblock.pipeline.run_folder import RunFolder
+from anyblock.pipeline.saved_search import search_run
+
+pytest.importorskip("anyblock_latency")
 
 
 def run(settings: dict[str, Any], **search: Any) -> CompressResult:

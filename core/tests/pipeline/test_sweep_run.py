@@ -11,8 +11,7 @@ import pytest
 from anyblock.config import RunConfig
 from anyblock.errors import OutputExistsError, UsageError
 from anyblock.pipeline.compress import compress
-from anyblock.pipeline.other_budgets import Restrictions, search_run
-from anyblock.pipeline.sweep_budgets import sweep_run
+from anyblock.pipeline.saved_search import Restrictions, search_run, sweep_run
 
 
 def test_sweep_restrictions_and_baseline(settings: dict[str, Any], tmp_path: Path) -> None:

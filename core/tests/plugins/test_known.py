@@ -11,6 +11,7 @@ import pytest
 from anyblock.cli import app, external
 from anyblock.cli.external import KNOWN
 from anyblock.config.budget import parse_bound
+from anyblock.config.load import load_config
 from anyblock.errors import ConfigError, UnsupportedModelError, UsageError
 from anyblock.extensions import installed_extensions
 from anyblock.family import get_family
@@ -127,3 +128,10 @@ def test_a_command_of_a_missing_distribution_says_what_to_install(monkeypatch, c
     done = CliRunner().invoke(app, [command, "x"])
     assert isinstance(done.exception, UsageError)
     assert done.exception.hint == f"python -m pip install {distribution}"
+
+
+def test_a_section_of_a_missing_distribution_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("ANYBLOCK_DISABLE_PLUGINS", "anyblock-distillation")
+    overrides = ["model=m", "output=o", "distillation.blocks.enabled=true"]
+    with pytest.raises(ConfigError, match=r"distillation.*python -m pip install anyblock-distillation"):
+        load_config(None, overrides)

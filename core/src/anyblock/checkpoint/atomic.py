@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anyblock.checkpoint.jsonio import json_bytes
+from anyblock.checkpoint.json_io import json_bytes
 from anyblock.checkpoint.sync import sync, sync_tree
 from anyblock.checkpoint.tempfiles import claim, lock, remove_leftovers, temporary_name, writer_of
 from anyblock.errors import ExecutionError, InputError, OutputExistsError

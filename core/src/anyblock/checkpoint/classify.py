@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from anyblock.checkpoint.groups import group_file
 from anyblock.checkpoint.index import some
-from anyblock.checkpoint.parse import shown
+from anyblock.checkpoint.json_io import shown
 from anyblock.errors import CheckpointError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from anyblock.checkpoint.files import inside, plain_directory, read_bounded
-from anyblock.checkpoint.parse import parse_object, shown
+from anyblock.checkpoint.json_io import parse_object, shown
 from anyblock.errors import CheckpointError, ConfigError
 
 CONFIG: Final = "config.json"

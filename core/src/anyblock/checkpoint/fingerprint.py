@@ -12,7 +12,7 @@ from typing import Any
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.files import open_regular, read_bounded
 from anyblock.checkpoint.header import Stamp
-from anyblock.checkpoint.parse import parse_object
+from anyblock.checkpoint.json_io import parse_object
 from anyblock.errors import CheckpointError
 
 _MEMORY: dict[str, str] = {}

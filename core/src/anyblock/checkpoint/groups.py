@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
-from anyblock.checkpoint.parse import shown
+from anyblock.checkpoint.json_io import shown
 from anyblock.contract.blocks import HALVES, BlockConfig, group_name, layer_of
 from anyblock.errors import CheckpointError
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.checkpoint.dtypes import BITS, torch_dtype
 from anyblock.checkpoint.files import open_regular, read_exactly
-from anyblock.checkpoint.parse import parse_object, shown, unique
+from anyblock.checkpoint.json_io import parse_object, shown, unique
 from anyblock.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from typing import Final
 from anyblock.checkpoint.config import CONFIG, MAX_CONFIG
 from anyblock.checkpoint.files import inside, read_bounded
 from anyblock.checkpoint.groups import FOLDER
-from anyblock.checkpoint.jsonio import json_bytes
-from anyblock.checkpoint.parse import parse_object, shown, unique
+from anyblock.checkpoint.json_io import json_bytes, parse_object, shown, unique
 from anyblock.errors import CheckpointError
 
 INDEX: Final = "model.safetensors.index.json"

@@ -12,7 +12,7 @@ from typing import Final
 from anyblock.checkpoint.files import inside, plain_directory
 from anyblock.checkpoint.header import Header, TensorEntry, read_header
 from anyblock.checkpoint.index import INDEX, SINGLE, check_against_index, read_index
-from anyblock.checkpoint.parse import shown
+from anyblock.checkpoint.json_io import shown
 from anyblock.errors import CheckpointError
 
 PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl")

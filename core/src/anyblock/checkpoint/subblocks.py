@@ -15,7 +15,7 @@ from anyblock.checkpoint.fingerprint import content_fingerprint
 from anyblock.checkpoint.groups import FOLDER, NOT_LOADED, check_groups, group_file, group_of
 from anyblock.checkpoint.header import Header, TensorEntry, read_header
 from anyblock.checkpoint.index import INDEX, SINGLE, check_against_index, read_index
-from anyblock.checkpoint.parse import shown
+from anyblock.checkpoint.json_io import shown
 from anyblock.contract.blocks import BlockConfig, block_configs_from_json
 from anyblock.errors import CheckpointError, ConfigError, nearest
 

@@ -14,9 +14,8 @@ from anyblock.checkpoint.config import CONFIG
 from anyblock.checkpoint.groups import FOLDER, check_groups, group_file
 from anyblock.checkpoint.header import Stamp
 from anyblock.checkpoint.index import INDEX, index_bytes
-from anyblock.checkpoint.jsonio import json_bytes
+from anyblock.checkpoint.json_io import json_bytes, shown
 from anyblock.checkpoint.layout import PT, ordered
-from anyblock.checkpoint.parse import shown
 from anyblock.checkpoint.safetensors_writer import InMemory, Part, Stored, write_safetensors
 from anyblock.checkpoint.transfer import Copier
 from anyblock.contract.blocks import BlockConfig

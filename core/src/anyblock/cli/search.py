@@ -46,7 +46,7 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search other budgets with the scores of an existing run: seconds, no model is run."""
-    from anyblock.pipeline.other_budgets import Restrictions, search_run
+    from anyblock.pipeline.saved_search import Restrictions, search_run
 
     if sweep is not None:
         _sweep(run, sweep, budget or [], out, overwrite=overwrite, as_json=as_json)
@@ -80,7 +80,7 @@ def _choice(text: str) -> tuple[str, str]:
 
 
 def _sweep(run: Path, text: str, budget: list[str], out: Path | None, *, overwrite: bool, as_json: bool) -> None:
-    from anyblock.pipeline.sweep_budgets import sweep_run
+    from anyblock.pipeline.saved_search import sweep_run
     from anyblock.search.sweep import sweep_csv, sweep_json
 
     output = out or run / f"sweep-{text.partition('=')[0]}"

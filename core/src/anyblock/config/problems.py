@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from anyblock.contract.config_tree import KeyPath, Tree
+from anyblock.contract.config_tree import KeyPath, Tree, dotted
 from anyblock.errors import ConfigError, nearest
+from anyblock.plugins.known import missing
 
 
 def configuration_error(error: ValidationError, tree: Tree, model: type[BaseModel]) -> ConfigError:
@@ -31,6 +32,9 @@ def _describe(fault: Mapping[str, Any], tree: Tree, model: type[BaseModel]) -> I
             for part in fault["ctx"]["faults"]:
                 yield f"{tree.place((*path, *part['path']))}: {part['text']}"
         case "extra_forbidden":
+            if absent := missing("sections of the configuration", "section", dotted(path)):
+                yield f"{tree.place(path)}: {absent['what']}; {absent['hint']}"
+                return
             known = _keys_at(path[:-1], model)
             hint = nearest(str(path[-1]), known) or f"known keys: {', '.join(known)}"
             yield f"{tree.place(path)}: unknown key; {hint}"

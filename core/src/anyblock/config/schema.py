@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from anyblock.config.budget import Bound, as_cost, merge_entries, parse_bound
-from anyblock.config.distillation import DistillationConfig
 from anyblock.config.effort import Effort
 from anyblock.config.pruning import PruningConfig
 from anyblock.contract.cost import LatencyScenario
@@ -274,9 +273,6 @@ class RunConfig(Section):
     pruning: PruningConfig = Field(default_factory=PruningConfig, description="Which candidates there are.")
     scoring: ScoringConfig = Field(default_factory=ScoringConfig, description="How candidates are scored.")
     search: SearchConfig = Field(default_factory=SearchConfig, description="Which child is looked for.")
-    distillation: DistillationConfig = Field(
-        default_factory=DistillationConfig, description="Training of the child against its teacher."
-    )
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="What is measured in the end.")
     report: ReportConfig = Field(default_factory=ReportConfig, description="What the run's report says.")
     memory: MemoryConfig = Field(default_factory=MemoryConfig, description="How much memory the run itself takes.")

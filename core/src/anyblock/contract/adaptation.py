@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -23,6 +24,139 @@ class AdaptationSettings(Section):
     """Settings of every adaptation."""
 
     enabled: bool = Field(default=False, description="Whether the stage runs.")
+
+
+class LayerRunner(Protocol):
+    """A model that runs layer by layer, with as many layers in memory as there is room for. Since 0.2."""
+
+    @property
+    def num_layers(self) -> int:
+        """The number of decoder layers."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where hidden states are between layers."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the hidden states."""
+        ...
+
+    def prepare_all(self, batches: Iterable[torch.Tensor], spool: Any) -> tuple[list[Any], Any]:
+        """Return batches of token ids, [batch, length] each, ready to run, and the first layer's inputs.
+
+        Args:
+            batches: the token ids.
+            spool: where the inputs are kept, see `LayerwiseChild.spool`; they are read and replaced by their place.
+        """
+        ...
+
+    def run(self, index: int, hidden: torch.Tensor, batch: Any, *, layer: nn.Module | None = None) -> torch.Tensor:
+        """Run layer `index`, or `layer` in its place, on hidden states [batch, length, hidden]; returns the same shape."""
+        ...
+
+    def final_hidden(self, hidden: torch.Tensor, batch: Any) -> torch.Tensor:
+        """Return what the head receives, from the last layer's output."""
+        ...
+
+
+class ChildLayers(Protocol):
+    """The layers of a child, made on demand. Since 0.2."""
+
+    def tensors(self, index: int) -> dict[str, torch.Tensor]:
+        """Return a layer's tensors by checkpoint name."""
+        ...
+
+    def is_teachers(self, index: int) -> bool:
+        """Return whether the layer is the teacher's own, weights included."""
+        ...
+
+    def layer(self, index: int) -> AbstractContextManager[nn.Module]:
+        """Lend a layer."""
+        ...
+
+    def trainable(self, index: int) -> dict[str, nn.Parameter]:
+        """Give the lent layer float32 parameters with gradients, and return them by checkpoint name."""
+        ...
+
+    def run(self, index: int, hidden: Iterable[torch.Tensor], batches: Sequence[Any]) -> Iterator[torch.Tensor]:
+        """Run a layer on the hidden states of every batch, one batch after the other."""
+        ...
+
+
+class Targets(Protocol):
+    """What the teacher says on one batch. Since 0.2."""
+
+    @property
+    def batch(self) -> Any:
+        """The batch, as the child's layers take it, with `hidden`, the first layer's input."""
+        ...
+
+    @property
+    def final(self) -> torch.Tensor | None:
+        """What the teacher's head receives; None where the teacher has a larger hidden size than the child."""
+        ...
+
+    def divergences(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield KL(teacher || child) of every token, chunk by chunk; gradients reach `hidden`, the child's last hidden states."""
+        ...
+
+    def distance(self, hidden: torch.Tensor) -> tuple[float, float]:
+        """Return the sum of the KL over tokens, and their number."""
+        ...
+
+
+class LayerStore(Protocol):
+    """Finished layers in a folder, so that an interrupted stage continues after them. Since 0.2."""
+
+    def load(self, index: int) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]] | None:
+        """Return a layer's tensors and its JSON lines; None where it is not finished."""
+        ...
+
+    def save(self, index: int, tensors: Mapping[str, torch.Tensor], lines: list[dict[str, Any]]) -> None:
+        """Keep a finished layer."""
+        ...
+
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """Return the tensors of all finished layers, mapped from their files."""
+        ...
+
+
+class LayerwiseChild(Protocol):
+    """A child that is run, fitted or trained layer by layer, within the run's memory. Since 0.2."""
+
+    @property
+    def runner(self) -> LayerRunner:
+        """The model that the child is made from."""
+        ...
+
+    @property
+    def fit_ids(self) -> torch.Tensor:
+        """See `ChosenChild.fit_ids`."""
+        ...
+
+    @property
+    def judge_ids(self) -> torch.Tensor:
+        """Text to judge by, int64 [sequences, tokens]; no stage fits to it."""
+        ...
+
+    def layers(self, changed: Mapping[str, torch.Tensor]) -> ChildLayers:
+        """Return the child's layers with these tensors in place of its own; the mapping is read at every use."""
+        ...
+
+    def targets(self, ids: torch.Tensor) -> Targets:
+        """Run the teacher on token ids, [batch, length]."""
+        ...
+
+    def spool(self, folder: Path) -> Any:
+        """Return where hidden states are kept, `spool.collect(tensors)`: in memory, or in this folder where that is too small."""
+        ...
+
+    def store(self, folder: Path) -> LayerStore:
+        """Return the finished layers that are kept in this folder."""
+        ...
 
 
 class ChosenChild(Protocol):
@@ -51,6 +185,11 @@ class ChosenChild(Protocol):
     @property
     def progress(self) -> Progress:
         """Where to report."""
+        ...
+
+    @property
+    def layerwise(self) -> LayerwiseChild:
+        """The child layer by layer, for stages that must not hold a whole model in memory."""
         ...
 
     def model(self, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
@@ -82,7 +221,7 @@ class Adaptation(ABC):
 
     Class attributes:
         summary: one line.
-        order: core's repair has 100, its distillation of single layers 200, that of the whole model 300.
+        order: core's repair has 100.
         settings: the section of the configuration that stands at `settings_path`; `self.settings_given` holds it.
         settings_path: where it stands; `adaptation.NAME` when empty.
     """

@@ -11,7 +11,7 @@ from anyblock.checkpoint.classify import classify
 from anyblock.checkpoint.config_view import config_view, without_layers
 from anyblock.checkpoint.groups import NOT_LOADED, check_groups
 from anyblock.checkpoint.index import some
-from anyblock.checkpoint.parse import shown
+from anyblock.checkpoint.json_io import shown
 from anyblock.checkpoint.safetensors_writer import Stored
 from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 from anyblock.contract.blocks import BlockConfig, block_configs_from_json

@@ -11,7 +11,7 @@ from anyblock.checkpoint.companions import carry, companions
 from anyblock.checkpoint.config import CONFIG
 from anyblock.checkpoint.config_view import config_view
 from anyblock.checkpoint.index import INDEX, index_bytes
-from anyblock.checkpoint.jsonio import json_bytes
+from anyblock.checkpoint.json_io import json_bytes
 from anyblock.checkpoint.safetensors_writer import InMemory, write_safetensors
 from anyblock.checkpoint.transfer import Copier
 from anyblock.errors import ConfigError

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from anyblock.checkpoint.index import some
-from anyblock.checkpoint.parse import shown
+from anyblock.checkpoint.json_io import shown
 from anyblock.checkpoint.safetensors_writer import Stored, same_bytes
 from anyblock.errors import CheckpointError
 from anyblock.modeling.agree import agreed_blocks, of_this_architecture, said

@@ -16,8 +16,7 @@ from anyblock.errors import OutputExistsError
 from anyblock.modeling.device import resolve_devices
 from anyblock.pipeline.context import RunContext, RunModel
 from anyblock.pipeline.disk_space import require_run_space
-from anyblock.pipeline.model_source import read_source
-from anyblock.pipeline.pinned import pin_model
+from anyblock.pipeline.model_source import pin_model, read_source
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.adapt import Adapted, Adapting, adaptations
 from anyblock.pipeline.stages.candidates import CostedCandidates, keep_candidates, linear_places, plan_candidates

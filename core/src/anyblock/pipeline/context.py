@@ -15,9 +15,8 @@ from anyblock.config.schema import RunConfig
 from anyblock.contract.cost import MeasuredCost
 from anyblock.costs.registry import known_costs
 from anyblock.modeling.device import compute_dtype, resolve_devices, stored_dtype
-from anyblock.pipeline.model_source import Source
+from anyblock.pipeline.model_source import Source, run_sources
 from anyblock.pipeline.run_folder import RunFolder, digest
-from anyblock.pipeline.run_sources import run_sources
 from anyblock.plugins.collecting import CORE
 from anyblock.progress import Progress
 from anyblock.version import VERSION

@@ -1,4 +1,4 @@
-"""The model a run starts from, as its config and headers describe it; no weight is read."""
+"""The model a run starts from: where it is, and what its config and headers say; no weight is read."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml  # type: ignore[import-untyped]
+
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.config_view import config_view
+from anyblock.checkpoint.hub import origin_of, resolve_model, split_revision
 from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
+from anyblock.config.schema import RunConfig
 from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.candidate_source import CandidateSource
 from anyblock.conversion.plan import plan_conversion
 from anyblock.family import ModelFamily, get_family
 from anyblock.modeling.complete import skeleton_of
@@ -75,3 +80,47 @@ def read_source(path: Path, *, trust_remote_code: bool = False) -> Source:
     view = config_view(path, trust_remote_code=trust_remote_code)
     shapes = {group: checkpoint.meta(group) for group in checkpoint.groups}
     return Source(path, model_type, adapter, view, checkpoint.block_configs, shapes)
+
+
+def pin_model(config: RunConfig, run: Path) -> tuple[RunConfig, Path]:
+    """Return the configuration with a hub id's commit as its revision, and the model's directory.
+
+    A run that is started again without a revision continues with the commit in its `run.yaml`, though the branch may have
+    moved on meanwhile; naming a revision, if only `main`, looks it up anew.
+
+    Args:
+        config: what was asked for.
+        run: the run folder, which need not be there yet.
+
+    Raises:
+        InputError: see `anyblock.checkpoint.hub.resolve_model`.
+    """
+    if Path(config.model).expanduser().exists():
+        return config, resolve_model(config.model, revision=config.revision)
+    name, own = split_revision(config.model)
+    asked = config.revision or own or _recorded(run, name)
+    folder = resolve_model(config.model, revision=asked)
+    commit = (origin_of(folder) or "").rpartition("@")[2]
+    return config.model_copy(update={"model": name, "revision": commit or asked}), folder
+
+
+def _recorded(run: Path, model: str) -> str | None:
+    """Return the revision in the `run.yaml` of an earlier start with the same model."""
+    try:
+        earlier = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    if not isinstance(earlier, dict) or earlier.get("model") != model:
+        return None
+    revision = earlier.get("revision")
+    return revision if isinstance(revision, str) else None
+
+
+def run_sources(config: RunConfig, family: ModelFamily) -> dict[str, CandidateSource]:
+    """Return the sources that a run uses, by name, with their settings."""
+    found = {}
+    for name, source in family.named("sources").items():
+        made = source.of_run(config.section(f"pruning.{name}", source.settings), config.pruning)
+        if made is not None:
+            found[name] = made
+    return found

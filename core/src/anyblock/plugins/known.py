@@ -13,6 +13,8 @@ from anyblock.errors import UnsupportedModelError
 
 BROUGHT_BY: Final[Mapping[str, Mapping[str, str]]] = {
     "costs": {"latency": "anyblock-latency", "throughput": "anyblock-latency"},
+    "adaptations": {"distill-blocks": "anyblock-distillation", "distill-model": "anyblock-distillation"},
+    "sections of the configuration": {"distillation": "anyblock-distillation"},
     "formats": {
         "gguf": "anyblock-gguf",
         "gguf-q8_0": "anyblock-gguf",

@@ -25,7 +25,7 @@ from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.progress import SILENT, Progress
 from anyblock.pruning.least_squares import LinearFit
 from anyblock.realize.held_out import held_out_every
-from anyblock.realize.layer_cache import layer_files, load_layer, save_layer
+from anyblock.realize.layer_cache import FolderStore
 from anyblock.realize.stream_fit import fit_to_stream
 
 
@@ -88,14 +88,15 @@ def repair(
     prepared, hidden = engine.prepare_all(batches, spool)
     teacher = _TeacherStream(engine, chosen, weights, spool, hidden) if to_stream else None
     repaired: dict[str, torch.Tensor] = {}
+    store = FolderStore(partial)
     lines: list[RepairLine] = []
     with progress.task("Repairing", total=batches.tokens * engine.num_layers, unit="layer tokens") as advance:
         for index in range(engine.num_layers):
-            found = load_layer(partial, index)
+            found = store.load(index)
             targets = {} if teacher is None else teacher.advance(index, prepared)
             if found is None:
                 found = sweep.fit_layer(index, hidden, prepared, targets)
-                save_layer(partial, index, *found)
+                store.save(index, *found)
             tensors, rows = found
             lines.extend(RepairLine(**row) for row in rows)
             if partial is None:
@@ -104,7 +105,7 @@ def repair(
             for position, output in enumerate(sweep.child.run(index, hidden, prepared)):
                 hidden[position] = output
             advance(batches.tokens)
-    return (repaired if partial is None else layer_files(partial)), lines
+    return (repaired if partial is None else store.tensors()), lines
 
 
 class _TeacherStream:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING
 
 from anyblock.errors import ExecutionError, UsageError
 from anyblock.search.infeasible import budget_error
@@ -21,36 +21,6 @@ if TYPE_CHECKING:
     from anyblock.search.instance import Ints
 
 
-@overload
-def solve(
-    problem: Problem,
-    *,
-    gap: float = ...,
-    time_limit: float = ...,
-    node_limit: int | None = ...,
-    fixed: Mapping[str, str] | None = ...,
-    forbidden: Mapping[str, Set[str]] | None = ...,
-    count: Literal[1] = ...,
-    min_distance: int = ...,
-    seed: int = ...,
-) -> Solution: ...
-
-
-@overload
-def solve(
-    problem: Problem,
-    *,
-    gap: float = ...,
-    time_limit: float = ...,
-    node_limit: int | None = ...,
-    fixed: Mapping[str, str] | None = ...,
-    forbidden: Mapping[str, Set[str]] | None = ...,
-    count: int,
-    min_distance: int = ...,
-    seed: int = ...,
-) -> Solution | list[Solution]: ...
-
-
 def solve(
     problem: Problem,
     *,
@@ -59,26 +29,12 @@ def solve(
     node_limit: int | None = None,
     fixed: Mapping[str, str] | None = None,
     forbidden: Mapping[str, Set[str]] | None = None,
-    count: int = 1,
-    min_distance: int = 1,
     seed: int = 0,
-) -> Solution | list[Solution]:
-    """Return the solution of least score; for a `count` above one, the list that `solve_diverse` returns.
-
-    The arguments and errors are those of `solve_diverse`.
-    """
-    solutions = solve_diverse(
-        problem,
-        gap=gap,
-        time_limit=time_limit,
-        node_limit=node_limit,
-        fixed=fixed,
-        forbidden=forbidden,
-        count=count,
-        min_distance=min_distance,
-        seed=seed,
-    )
-    return solutions[0] if count == 1 else solutions
+) -> Solution:
+    """Return the solution of least score; arguments and errors are those of `solve_diverse`."""
+    return solve_diverse(
+        problem, gap=gap, time_limit=time_limit, node_limit=node_limit, fixed=fixed, forbidden=forbidden, seed=seed
+    )[0]
 
 
 def solve_diverse(

@@ -1,4 +1,4 @@
-"""What the stages have in common that adapt the child's weights: repair and both kinds of distillation.
+"""What the stages have in common that adapt the child's weights: the repair and those of extensions.
 
 Each hands a mapping of tensors to the next, judged by one measure: KL(teacher || child) on a part of the calibration text
 that none of them fits to. A stage that does not lower it, or whose numbers become NaN or infinite, is dropped as a whole, and
@@ -32,6 +32,7 @@ from anyblock.pipeline.run_folder import RunFolder, file_digest, read_json
 from anyblock.plugins.blame import blaming, check_result
 from anyblock.progress import Progress
 from anyblock.realize.held_out import held_out_split
+from anyblock.realize.layerwise_child import ChildByLayers
 from anyblock.scoring.swaps import ChildScorer
 
 if TYPE_CHECKING:
@@ -125,10 +126,18 @@ class Adapting:
         """See `ChosenChild`."""
         return child_blocks(self.context.teacher.source.block_configs, self.chosen)
 
+    @cached_property
+    def layerwise(self) -> ChildByLayers:
+        """See `ChosenChild`."""
+        context = self.context
+        return ChildByLayers(
+            context.teacher.engine, context.reference.engine, self.weights, self.chosen, self.batches, context.spool
+        )
+
     @property
     def fit_ids(self) -> torch.Tensor:
         """See `ChosenChild`."""
-        return held_out_split(self.batches)[0].ids
+        return self.layerwise.fit_ids
 
     def model(self, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
         """See `ChosenChild.model`."""

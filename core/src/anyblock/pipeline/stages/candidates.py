@@ -22,9 +22,8 @@ from anyblock.costs.cost_model import Scenario, fixed_costs, model_costs, subblo
 from anyblock.costs.registry import CandidateCosts
 from anyblock.errors import UnsupportedModelError, nearest
 from anyblock.modeling.skeleton import load_hf_config
-from anyblock.pipeline.model_source import Source
+from anyblock.pipeline.model_source import Source, run_sources
 from anyblock.pipeline.run_folder import RunFolder, read_json
-from anyblock.pipeline.run_sources import run_sources
 
 STAGE: Final = "candidates"
 _FILE = "candidates.json"

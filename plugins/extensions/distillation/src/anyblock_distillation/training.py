@@ -1,21 +1,19 @@
-"""What both kinds of distillation share: how text is split, the learning rate, the precision of training."""
+"""What both kinds of distillation share: the learning rate, the precision of training, and that numbers are finite."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
 import torch
+from anyblock.errors import NotFiniteError
 from torch import nn
 
-from anyblock.calibration.batches import Batches
-from anyblock.errors import NotFiniteError
-from anyblock.modeling.finite import all_finite
-from anyblock.realize.held_out import held_out_split
-
+PARTIAL: Final = ".partial"
+"""Where a stage keeps what it has done so far, in its folder."""
 WARM_UP: Final = 0.05
 """Share of the steps over which the learning rate rises."""
 
@@ -41,14 +39,9 @@ class TrainingSettings:
         return torch.optim.AdamW(parameters.values(), lr=self.learning_rate, weight_decay=0.0)
 
 
-def training_split(batches: Batches, batch_size: int) -> tuple[Batches, Batches]:
-    """Cut the calibration text into steps to train on and text to judge by, which is the part that the repair holds out.
-
-    Raises:
-        UsageError: there are fewer than two batches, so that nothing could be held out.
-    """
-    train, held_out = held_out_split(batches)
-    return Batches(train.ids, batch_size), Batches(held_out.ids, batch_size)
+def steps_of(ids: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """Cut sequences of token ids, [sequences, tokens], into steps of so many sequences."""
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 
 def epoch_order(count: int, epoch: int, seed: int) -> list[int]:
@@ -112,3 +105,19 @@ def as_stored(
 def mixed_precision(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
     """Return a context in which float32 parameters compute in the model's own dtype."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Return whether no tensor holds NaN or infinity."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+
+def require_finite(value: float, what: str) -> float:
+    """Return a number that is finite.
+
+    Raises:
+        NotFiniteError: it is not; `what` names it.
+    """
+    if not math.isfinite(value):
+        raise NotFiniteError(f"the {what} is {value}", expected="a finite number", hint="lower the learning rate")
+    return value

@@ -18,15 +18,17 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import NotFiniteError, UsageError
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.spool import IN_MEMORY
 from anyblock.progress import SILENT
-from anyblock.realize import distill_blocks as blockwise
-from anyblock.realize import distill_model as whole
-from anyblock.realize.distill_blocks import distill_blocks
-from anyblock.realize.distill_model import distill_model
 from anyblock.realize.held_out import held_out_split
+from anyblock.realize.layerwise_child import ChildByLayers
 from anyblock.realize.realize import realize
-from anyblock.realize.training import TrainingSettings, as_stored, learning_rate_at, training_split
 from anyblock.scoring.swaps import ChildScorer
+from anyblock_distillation import blocks as blockwise
+from anyblock_distillation import whole
+from anyblock_distillation.blocks import distill_blocks
+from anyblock_distillation.training import TrainingSettings, as_stored, learning_rate_at
+from anyblock_distillation.whole import distill_model
 from anyblock_tests.stopping import Stop, StopAfter
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -42,7 +44,8 @@ def _split(options: dict[str, Any]) -> tuple[TrainingSettings, dict[str, Any]]:
 class Child:
     """The tiny Llama without the attention of layer 1 and with narrower ffns in layers 0 and 1; layer 2 stays as it is."""
 
-    def __init__(self, teacher_dir: Path, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, teacher_dir: Path, folder: Path, dtype: torch.dtype | None = None) -> None:
+        self.folder = folder
         self.engine = LayerwiseModel(SubblockCheckpoint.open(teacher_dir), FAMILY, dtype=dtype)
         mixin, blocks = FAMILY.pruning_mixins()["ffn_intermediate"], self.engine.block_configs
         self.chosen = [
@@ -52,15 +55,24 @@ class Child:
         self.weights = CandidateWeights(self.engine.checkpoint, FAMILY, self.engine.config, {})
         self.batches = Batches(torch.randint(0, 96, (16, 32), generator=torch.Generator().manual_seed(2)), 2)
 
+    @property
+    def layerwise(self) -> ChildByLayers:
+        return ChildByLayers(
+            self.engine, self.engine, self.weights, self.chosen, self.batches, spools=lambda _: IN_MEMORY
+        )
+
+    def _given(self, options: dict[str, Any]) -> tuple[TrainingSettings, dict[str, Any]]:
+        fresh = self.folder / str(len(list(self.folder.iterdir())))
+        return _split({"changed": {}, "progress": SILENT, "folder": fresh, **options})
+
     def blocks(self, **options: Any) -> tuple[Mapping[str, torch.Tensor], list[Any]]:
-        settings, given = _split({"epochs": 3, "learning_rate": 3e-3, "batch_size": 1, "changed": {}, **options})
-        return distill_blocks(self.engine, self.chosen, self.weights, self.batches, settings=settings, **given)
+        settings, given = self._given({"epochs": 3, "learning_rate": 3e-3, "batch_size": 1, **options})
+        return distill_blocks(self.layerwise, settings=settings, **given)
 
     def model(self, **options: Any) -> tuple[dict[str, torch.Tensor], Any]:
-        default = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 2, "cosine_weight": 1.0, "changed": {}}
-        settings, given = _split({**default, **options})
-        engine = self.engine
-        return distill_model(engine, engine, self.chosen, self.weights, self.batches, settings=settings, **given)
+        default = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 2, "cosine_weight": 1.0}
+        settings, given = self._given({**default, **options})
+        return distill_model(self.layerwise, settings=settings, **given)
 
     def divergence(self, tensors: Mapping[str, torch.Tensor]) -> float:
         judge = ChildScorer(self.engine, self.engine, self.weights, held_out_split(self.batches)[1], probes=1, seed=0)
@@ -72,8 +84,13 @@ def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> 
 
 
 @pytest.fixture
-def child(teacher_dir: Path) -> Child:
-    return Child(teacher_dir)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stages")
+
+
+@pytest.fixture
+def child(teacher_dir: Path, folder: Path) -> Child:
+    return Child(teacher_dir, folder)
 
 
 def test_blocks_come_nearer_to_the_teacher_and_so_does_the_child(child: Child) -> None:
@@ -133,7 +150,7 @@ def test_epochs_before_the_one_that_diverges_count_and_a_stopped_run_knows_the_s
     train = child.blocks if stage is blockwise else child.model
     monkeypatch.setattr(whole, "SAVE_EVERY", 1)
     (good, good_lines), settings = train(epochs=1), {"epochs": 3}
-    steps = len(training_split(child.batches, 1 if stage is blockwise else 2)[0])
+    steps = len(child.layerwise.fit_ids.split(1 if stage is blockwise else 2))
     # The same first epoch, and a second one that cannot go well.
     monkeypatch.setattr(
         stage, "learning_rate_at", lambda step, _, rate: learning_rate_at(step, steps, rate) if step < steps else 1e30
@@ -147,8 +164,8 @@ def test_epochs_before_the_one_that_diverges_count_and_a_stopped_run_knows_the_s
     # Killed before the epoch that diverges, in it (a step or a layer a count), and after it.
     for after in (1, steps + 1) if stage is whole else (0, 1, 2):
         with pytest.raises(Stop):
-            train(**settings, partial=tmp_path / str(after), progress=StopAfter(after))
-        found, again = train(**settings, partial=tmp_path / str(after))
+            train(**settings, folder=tmp_path / str(after), progress=StopAfter(after))
+        found, again = train(**settings, folder=tmp_path / str(after))
         assert again == lines
         assert same(found, want)
 
@@ -161,14 +178,14 @@ def test_a_kept_state_with_numbers_that_are_not_finite_is_not_used(
     train = getattr(child, stage)
     want, want_lines = train()
     with pytest.raises(Stop):
-        train(partial=tmp_path, progress=StopAfter(steps))
-    (kept,) = tmp_path.glob("*.safetensors")
+        train(folder=tmp_path, progress=StopAfter(steps))
+    (kept,) = tmp_path.glob(".partial/*.safetensors")
     with safe_open(kept, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
     name = next(name for name, tensor in tensors.items() if tensor.dtype == torch.float32)
     save_file({**tensors, name: torch.full_like(tensors[name], float("nan"))}, kept, metadata)
-    found, lines = train(partial=tmp_path)
+    found, lines = train(folder=tmp_path)
     assert lines == want_lines
     assert same(found, want)
 
@@ -189,8 +206,8 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     train = getattr(child, stage)
     want, want_lines = train()
     with pytest.raises(Stop):
-        train(partial=tmp_path, progress=StopAfter(steps))
-    found, lines = train(partial=tmp_path, progress=SILENT)
+        train(folder=tmp_path, progress=StopAfter(steps))
+    found, lines = train(folder=tmp_path, progress=SILENT)
     assert lines == want_lines
     assert same(found, want)
 
@@ -209,8 +226,8 @@ def test_the_written_child_is_what_was_trained(child: Child, tmp_path: Path, ids
     assert kl == pytest.approx(child.divergence(tensors), rel=1e-4, abs=1e-6)
 
 
-def test_weights_are_kept_in_the_dtype_of_the_checkpoint_and_judged_in_it(teacher_dir: Path) -> None:
-    child = Child(teacher_dir, dtype=torch.bfloat16)
+def test_weights_are_kept_in_the_dtype_of_the_checkpoint_and_judged_in_it(teacher_dir: Path, folder: Path) -> None:
+    child = Child(teacher_dir, folder, dtype=torch.bfloat16)
     tensors, lines = child.blocks(epochs=1)
     assert lines
     assert {tensor.dtype for tensor in tensors.values()} <= {torch.float32}

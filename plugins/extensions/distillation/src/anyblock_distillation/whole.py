@@ -10,32 +10,29 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from anyblock.contract.adaptation import LayerwiseChild
+from anyblock.errors import NotFiniteError
 from torch import nn
 
-from anyblock.calibration.batches import Batches
-from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.candidate_weights import CandidateWeights
-from anyblock.candidates.child_layers import ChildLayers
-from anyblock.errors import NotFiniteError
-from anyblock.modeling.finite import require_finite_score
-from anyblock.modeling.layerwise import Batch, LayerwiseModel
-from anyblock.modeling.metrics import KlDivergence
-from anyblock.modeling.spool import IN_MEMORY
-from anyblock.modeling.teacher_targets import TeacherTargets
-from anyblock.progress import SILENT, Progress
-from anyblock.realize.training import (
+from anyblock_distillation.training import (
+    PARTIAL,
     TrainingSettings,
     as_stored,
     epoch_order,
     learning_rate_at,
     mixed_precision,
+    require_finite,
     set_learning_rate,
+    steps_of,
     take_step,
-    training_split,
 )
-from anyblock.realize.training_state import TrainingState
+from anyblock_distillation.training_state import TrainingState
+
+if TYPE_CHECKING:
+    from anyblock.contract.cost import Progress
 
 SAVE_EVERY = 16
 """Steps after which the state of the training is kept, so that a stopped run loses no more than these."""
@@ -59,30 +56,23 @@ class ModelLine:
 
 
 def distill_model(
-    engine: LayerwiseModel,
-    reference: LayerwiseModel,
-    chosen: Sequence[Candidate],
-    weights: CandidateWeights,
-    batches: Batches,
+    child: LayerwiseChild,
     *,
     changed: Mapping[str, torch.Tensor],
     settings: TrainingSettings,
     cosine_weight: float,
-    partial: Path | None = None,
-    progress: Progress = SILENT,
+    folder: Path,
+    progress: Progress,
 ) -> tuple[dict[str, torch.Tensor], ModelLine]:
     """Train all layers of a child together, and keep what did best on held-out text.
 
     Args:
-        engine: the model that the child is made from.
-        reference: the model whose predictions it learns; `engine` itself unless that has a smaller hidden size.
-        chosen: at most one candidate a subblock.
-        weights: their weights.
-        batches: calibration text; a quarter of the batches is held out.
+        child: the child.
         changed: tensors by checkpoint name that replace those of the candidates.
         settings: see `TrainingSettings`.
-        cosine_weight: weight of the cosine, which is added to the divergence; without effect where `reference` is another model.
-        partial: folder in which the state is kept; a later call continues there and gives the same tensors.
+        cosine_weight: weight of the cosine, which is added to the divergence; without effect where the teacher has another
+            hidden size.
+        folder: the stage's folder, in which the state is kept; a later call continues there and gives the same tensors.
         progress: where to report; the unit is tokens.
 
     Returns:
@@ -92,22 +82,24 @@ def distill_model(
         UsageError: there is too little text to hold anything out.
         NotFiniteError: the child gives NaN or infinite numbers before any training.
     """
-    train, held_out = training_split(batches, settings.batch_size)
-    child = ChildLayers(engine, weights, chosen, changed=changed)
-    stored = {name: t.dtype for index in range(engine.num_layers) for name, t in child.tensors(index).items()}
+    train = steps_of(child.fit_ids, settings.batch_size)
+    held_out = steps_of(child.judge_ids, settings.batch_size)
+    tokens = child.fit_ids.numel()
+    own, count = child.layers(changed), child.runner.num_layers
+    stored = {name: t.dtype for index in range(count) for name, t in own.tensors(index).items()}
     with ExitStack() as lent:
-        layers = [lent.enter_context(child.layer(index)) for index in range(engine.num_layers)]
+        layers = [lent.enter_context(own.layer(index)) for index in range(count)]
         parameters: dict[str, nn.Parameter] = {}
-        for index in range(engine.num_layers):
-            parameters.update(child.trainable(index))
-        student = _Student(engine, layers, reference, cosine_weight if reference is engine else 0.0)
+        for index in range(count):
+            parameters.update(own.trainable(index))
+        student = _Student(child, layers, cosine_weight)
         optimizer = settings.optimizer(parameters)
-        state = TrainingState(None if partial is None else partial / "state.safetensors", parameters, optimizer)
+        state = TrainingState(folder / PARTIAL / "state.safetensors", parameters, optimizer)
         if not state.load():
             state.before = state.best_error = student.divergence(held_out)
         total, diverged = settings.epochs * len(train), None
-        with progress.task("Distilling the model", total=settings.epochs * train.tokens, unit="tokens") as advance:
-            advance(state.step * train.tokens // len(train))
+        with progress.task("Distilling the model", total=settings.epochs * tokens, unit="tokens") as advance:
+            advance(state.step * tokens // len(train))
             while state.step < total:
                 epoch, number = divmod(state.step, len(train))
                 place = epoch_order(len(train), epoch, settings.seed)[number]
@@ -131,12 +123,10 @@ def distill_model(
 class _Student:
     """A child whose layers hold trainable weights, and its teacher."""
 
-    def __init__(
-        self, engine: LayerwiseModel, layers: Sequence[nn.Module], teacher: LayerwiseModel, cosine_weight: float
-    ) -> None:
-        self._engine = engine
+    def __init__(self, child: LayerwiseChild, layers: Sequence[nn.Module], cosine_weight: float) -> None:
+        self._child = child
+        self._runner = child.runner
         self._layers = layers
-        self._teacher = teacher
         self._cosine_weight = cosine_weight
 
     def backward(self, ids: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -146,45 +136,33 @@ class _Student:
             NotFiniteError: the divergence is not finite.
         """
         optimizer.zero_grad(set_to_none=True)
-        targets, theirs, batch = self._targets(ids)
-        with torch.enable_grad(), mixed_precision(self._engine.device, self._engine.dtype):
-            last = self._run(batch)
+        targets = self._child.targets(ids)
+        with torch.enable_grad(), mixed_precision(self._runner.device, self._runner.dtype):
+            last = self._run(targets.batch)
             # The head is run chunk by chunk on a copy, so that the logits of one chunk are held at a time.
             leaf = last.detach().requires_grad_()
             for part in targets.divergences(leaf):
                 loss = part.sum() / ids.numel()
-                require_finite_score(float(loss.detach()), "kl in training")
+                require_finite(float(loss.detach()), "kl in training")
                 loss.backward()  # type: ignore[no-untyped-call]
-            if self._cosine_weight:
-                mine = self._engine.final_hidden(leaf, batch)
-                far = 1 - nn.functional.cosine_similarity(mine.float(), theirs.float(), dim=-1)
+            if self._cosine_weight and targets.final is not None:
+                mine = self._runner.final_hidden(leaf, targets.batch)
+                far = 1 - nn.functional.cosine_similarity(mine.float(), targets.final.float(), dim=-1)
                 (self._cosine_weight * far.mean()).backward()  # type: ignore[no-untyped-call]
             last.backward(leaf.grad)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
-    def divergence(self, batches: Batches) -> float:
-        """Return KL(teacher || child) in nats a token."""
+    def divergence(self, batches: Sequence[torch.Tensor]) -> float:
+        """Return KL(teacher || child) in nats per token."""
         total = 0.0
         for ids in batches:
-            targets, _, batch = self._targets(ids)
-            with mixed_precision(self._engine.device, self._engine.dtype):
-                total += targets.distance(self._run(batch))[0]
-        return total / batches.tokens
+            targets = self._child.targets(ids)
+            with mixed_precision(self._runner.device, self._runner.dtype):
+                total += targets.distance(self._run(targets.batch))[0]
+        return total / sum(ids.numel() for ids in batches)
 
-    @torch.no_grad()
-    def _targets(self, ids: torch.Tensor) -> tuple[TeacherTargets, torch.Tensor, Batch]:
-        prepared = self._teacher.prepare(ids)
-        hidden = prepared.hidden
-        for index in range(self._teacher.num_layers):
-            hidden = self._teacher.run(index, hidden, prepared)
-        targets = TeacherTargets(self._teacher, prepared, hidden, metric=KlDivergence(), spool=IN_MEMORY)
-        if self._teacher is self._engine:
-            return targets, self._engine.final_hidden(hidden, prepared), prepared
-        batch = self._engine.prepare(ids)
-        return targets.seen_by(self._engine, batch), hidden, batch
-
-    def _run(self, batch: Batch) -> torch.Tensor:
-        hidden = batch.hidden
+    def _run(self, batch: Any) -> torch.Tensor:
+        hidden: torch.Tensor = batch.hidden
         for index, layer in enumerate(self._layers):
-            hidden = self._engine.run(index, hidden, batch, layer=layer)
+            hidden = self._runner.run(index, hidden, batch, layer=layer)
         return hidden

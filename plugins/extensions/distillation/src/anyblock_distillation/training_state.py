@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from anyblock.checkpoint.atomic import write_tensors_atomic
-from anyblock.modeling.finite import all_finite
+from anyblock_distillation.training import all_finite
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -63,7 +62,13 @@ class TrainingState:
             "best_epoch": self.best_epoch,
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors_atomic(self._path, tensors, {"numbers": json.dumps(numbers)})
+        from safetensors.torch import save_file
+
+        fresh = self._path.with_suffix(".tmp")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()}, fresh, {"numbers": json.dumps(numbers)}
+        )
+        fresh.replace(self._path)
 
     @torch.no_grad()
     def load(self) -> bool:

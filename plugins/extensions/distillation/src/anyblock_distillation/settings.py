@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from anyblock.contract.settings import Positive, Section
+from pydantic import Field
 
 
 class BlockDistillationConfig(Section):
@@ -26,10 +25,3 @@ class ModelDistillationConfig(Section):
     cosine_weight: float = Field(
         default=1.0, ge=0, description="Weight of 1 - cosine of the final hidden states, added to the KL divergence."
     )
-
-
-class DistillationConfig(Section):
-    """Training of the child on the calibration text. A stage is dropped where it does not help on the held-out part."""
-
-    blocks: BlockDistillationConfig = Field(default_factory=BlockDistillationConfig, description="Layer by layer.")
-    model: ModelDistillationConfig = Field(default_factory=ModelDistillationConfig, description="The model as a whole.")

@@ -11,30 +11,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from anyblock.contract.adaptation import ChildLayers, LayerRunner, LayerwiseChild
+from anyblock.errors import NotFiniteError
 from torch import nn
 
-from anyblock.calibration.batches import Batches
-from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.candidate_weights import CandidateWeights
-from anyblock.candidates.child_layers import ChildLayers
-from anyblock.errors import NotFiniteError
-from anyblock.modeling.finite import require_finite_score
-from anyblock.modeling.layerwise import Batch, LayerwiseModel
-from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
-from anyblock.progress import SILENT, Progress
-from anyblock.realize.layer_cache import layer_files, load_layer, save_layer
-from anyblock.realize.training import (
+from anyblock_distillation.training import (
+    PARTIAL,
     TrainingSettings,
     as_stored,
     epoch_order,
     learning_rate_at,
     mixed_precision,
+    require_finite,
     set_learning_rate,
+    steps_of,
     take_step,
-    training_split,
 )
+
+if TYPE_CHECKING:
+    from anyblock.contract.cost import Progress
 
 
 @dataclass(frozen=True)
@@ -57,69 +55,60 @@ class BlockLine:
 
 
 def distill_blocks(
-    engine: LayerwiseModel,
-    chosen: Sequence[Candidate],
-    weights: CandidateWeights,
-    batches: Batches,
+    child: LayerwiseChild,
     *,
     changed: Mapping[str, torch.Tensor],
     settings: TrainingSettings,
-    partial: Path | None = None,
-    spool: Spool = IN_MEMORY,
-    progress: Progress = SILENT,
+    folder: Path,
+    progress: Progress,
 ) -> tuple[Mapping[str, torch.Tensor], list[BlockLine]]:
     """Train the layers of a child one after the other, and keep of each what did best on held-out text.
 
     Args:
-        engine: the teacher.
-        chosen: at most one candidate a subblock.
-        weights: their weights.
-        batches: calibration text; a quarter of the steps is held out.
+        child: the child.
         changed: tensors by checkpoint name that replace those of the candidates, for instance repaired ones.
         settings: see `TrainingSettings`.
-        partial: folder in which finished layers are kept; a later call continues after them and gives the same tensors, which
-            are mapped from it. None holds all tensors in memory.
-        spool: where hidden states of the teacher and of the child are kept.
+        folder: the stage's folder, in which finished layers are kept; a later call continues after them and gives the same tensors.
         progress: where to report; the unit is tokens through one layer.
 
     Returns:
-        `changed` with the trained tensors in it, in the dtypes of the child's checkpoint, and one line a changed layer.
+        `changed` with the trained tensors in it, in the dtypes of the child's checkpoint, mapped from their files, and one line
+        per changed layer.
 
     Raises:
         UsageError: there is too little text to hold anything out.
         NotFiniteError: the child gives NaN or infinite numbers before any training.
     """
-    train, held_out = training_split(batches, settings.batch_size)
+    runner, store, spool = child.runner, child.store(folder / PARTIAL), child.spool(folder)
+    train = steps_of(child.fit_ids, settings.batch_size)
+    held_out = steps_of(child.judge_ids, settings.batch_size)
+    tokens = child.fit_ids.numel() + child.judge_ids.numel()
     held: dict[str, torch.Tensor] = {}  # what replaces the candidates' tensors in the layer that is worked on
-    child = ChildLayers(engine, weights, chosen, changed=held)
-    prepared, mine = engine.prepare_all((*train, *held_out), spool)
+    layers = child.layers(held)
+    prepared, mine = runner.prepare_all((*train, *held_out), spool)
     theirs = spool.collect(mine)
-    result: dict[str, torch.Tensor] = {}
     lines: list[BlockLine] = []
-    total = batches.tokens * engine.num_layers
-    with progress.task("Distilling blocks", total=total, unit="layer tokens") as advance:
-        for index in range(engine.num_layers):
+    with progress.task("Distilling blocks", total=tokens * runner.num_layers, unit="layer tokens") as advance:
+        for index in range(runner.num_layers):
             with torch.no_grad():
                 for place, batch in enumerate(prepared):
-                    theirs[place] = engine.run(index, theirs[place], batch)
+                    theirs[place] = runner.run(index, theirs[place], batch)
             held.clear()
-            held.update({name: changed[name] for name in child.tensors(index) if name in changed})
-            if not child.is_teachers(index):
-                found = load_layer(partial, index)
+            held.update({name: changed[name] for name in layers.tensors(index) if name in changed})
+            if not layers.is_teachers(index):
+                found = store.load(index)
                 if found is None:
-                    layer = _Layer(engine, child, index, prepared, mine, theirs)
+                    layer = _Layer(runner, layers, index, prepared, mine, theirs)
                     tensors, line = layer.train(len(train), settings)
                     found = {**held, **tensors}, [asdict(line)]
-                    save_layer(partial, index, *found)
+                    store.save(index, *found)
                 held.update(found[0])
                 lines.extend(BlockLine(**row) for row in found[1])
-                if partial is None:
-                    result.update(found[0])
             with torch.no_grad():
-                for place, output in enumerate(child.run(index, mine, prepared)):
+                for place, output in enumerate(layers.run(index, mine, prepared)):
                     mine[place] = output
-            advance(batches.tokens)
-    return (result if partial is None else layer_files(partial)), lines
+            advance(tokens)
+    return store.tensors(), lines
 
 
 class _Layer:
@@ -127,14 +116,14 @@ class _Layer:
 
     def __init__(
         self,
-        engine: LayerwiseModel,
+        runner: LayerRunner,
         child: ChildLayers,
         index: int,
-        batches: Sequence[Batch],
-        inputs: SpooledTensors,
-        targets: SpooledTensors,
+        batches: Sequence[Any],
+        inputs: Any,
+        targets: Any,
     ) -> None:
-        self._engine = engine
+        self._runner = runner
         self._child = child
         self._index = index
         self._batches = batches
@@ -177,18 +166,18 @@ class _Layer:
         optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad():
             loss = self._errors(layer, place).mean()
-            require_finite_score(float(loss.detach()), "loss of a layer in training")
+            require_finite(float(loss.detach()), "loss of a layer in training")
             loss.backward()  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def _error(self, layer: nn.Module, places: Sequence[int]) -> float:
         errors = [self._errors(layer, place).double() for place in places]
         mean = float(torch.cat([error.flatten() for error in errors]).mean())
-        return require_finite_score(mean, f"relative error of layer {self._index}")
+        return require_finite(mean, f"relative error of layer {self._index}")
 
     def _errors(self, layer: nn.Module, place: int) -> torch.Tensor:
         """Return the relative squared error of every token, [batch, length]."""
-        target = self._targets[place].float()
-        with mixed_precision(self._engine.device, self._engine.dtype):
-            output = self._engine.run(self._index, self._inputs[place], self._batches[place], layer=layer)
+        target: torch.Tensor = self._targets[place].float()
+        with mixed_precision(self._runner.device, self._runner.dtype):
+            output = self._runner.run(self._index, self._inputs[place], self._batches[place], layer=layer)
         return (output.float() - target).square().sum(-1) / target.square().sum(-1).clamp(min=1e-12)

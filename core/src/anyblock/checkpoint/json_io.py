@@ -1,4 +1,4 @@
-"""Parsing JSON from untrusted files."""
+"""JSON: parsed from untrusted files, and written."""
 
 from __future__ import annotations
 
@@ -73,6 +73,15 @@ def unique(pairs: Pairs, where: str, *, error: type[AnyBlockError] = CheckpointE
 def shown(value: object) -> str:
     """Return `repr(value)` for an error message, shortened without ever being complete in memory."""
     return _SHORT.repr(value)
+
+
+def json_bytes(data: Any) -> bytes:
+    """Return data as indented JSON in ASCII, with a newline at the end.
+
+    Raises:
+        TypeError, ValueError: the data is not JSON.
+    """
+    return (json.dumps(data, indent=2) + "\n").encode()
 
 
 def _kind(data: object) -> str:

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from anyblock.config.distillation import BlockDistillationConfig, ModelDistillationConfig
 from anyblock.contract.adaptation import Adaptation, ChosenChild
 from anyblock.contract.settings import Section
-from anyblock.pipeline.stages.adapt import PARTIAL, Adapting, helped
-from anyblock.realize.distill_blocks import distill_blocks
-from anyblock.realize.distill_model import distill_model
-from anyblock.realize.training import TrainingSettings
+
+from anyblock_distillation.blocks import distill_blocks
+from anyblock_distillation.settings import BlockDistillationConfig, ModelDistillationConfig
+from anyblock_distillation.training import TrainingSettings
+from anyblock_distillation.whole import distill_model
 
 if TYPE_CHECKING:
     import torch
@@ -31,23 +31,24 @@ class BlockDistillation(Adaptation):
         self, child: ChosenChild, given: Mapping[str, torch.Tensor], folder: Path
     ) -> tuple[Mapping[str, torch.Tensor], list[dict[str, Any]]]:
         """See `Adaptation.run`."""
-        assert isinstance(child, Adapting)
         tensors, lines = distill_blocks(
-            child.context.teacher.engine,
-            child.chosen,
-            child.weights,
-            child.batches,
+            child.layerwise,
             changed=given,
             settings=_training(self.settings_given, child.seed),
-            partial=folder / PARTIAL,
-            spool=child.context.spool(folder),
+            folder=folder,
             progress=child.progress,
         )
         return tensors, [asdict(line) for line in lines]
 
     def describe(self, lines: Sequence[Mapping[str, Any]]) -> str:
         """See `Adaptation.describe`."""
-        return helped(lines, "changed layers were trained one by one", "epoch", "before", "after")
+        if not lines:
+            return ""
+        before, after = (sum(line[name] for line in lines) / len(lines) for name in ("before", "after"))
+        return (
+            f"{sum(bool(line['epoch']) for line in lines)} of {len(lines)} changed layers were trained one by one; the relative "
+            f"error of their outputs on held-out tokens went from {before:.3f} to {after:.3f} on average."
+        )
 
 
 class ModelDistillation(Adaptation):
@@ -62,17 +63,12 @@ class ModelDistillation(Adaptation):
         self, child: ChosenChild, given: Mapping[str, torch.Tensor], folder: Path
     ) -> tuple[Mapping[str, torch.Tensor], list[dict[str, Any]]]:
         """See `Adaptation.run`."""
-        assert isinstance(child, Adapting)
         tensors, line = distill_model(
-            child.context.teacher.engine,
-            child.context.reference.engine,
-            child.chosen,
-            child.weights,
-            child.batches,
+            child.layerwise,
             changed=given,
             settings=_training(self.settings_given, child.seed),
             cosine_weight=self.settings_given.cosine_weight,
-            partial=folder / PARTIAL,
+            folder=folder,
             progress=child.progress,
         )
         return tensors, [asdict(line)]
