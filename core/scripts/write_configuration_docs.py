@@ -72,7 +72,8 @@ differ on the same side, or that leave nothing between them, are an error.
 ## Effort
 
 `effort`, or `--effort` on the command line, sets the defaults of the keys on which time and quality depend most. `balanced` is what
-stands in the tables below. What the file, an option or an override says of a key wins over it.
+stands in the tables below. What the file, an option or an override says of a key wins over it. `thorough` trains the child with
+[anyblock-distillation](../../plugins/extensions/distillation/README.md), which has to be installed.
 
 EFFORTS
 
@@ -105,9 +106,14 @@ def _efforts() -> str:
     columns = {name: load_config(None, [f"effort={name}"], {"model": "m", "output": "o"}) for name in EFFORTS}
     rows = []
     for path in dict.fromkeys(path for values in EFFORTS.values() for path in paths_of(values)):
-        values = [reduce(getattr, map(str, path), config) for config in columns.values()]
-        if not isinstance(values[0], BaseModel):
-            rows.append((f"`{dotted(path)}`", *(f"`{json.dumps(value)}`" for value in values)))
+        # An extension's section is there where something in it is set.
+        values = [
+            reduce(lambda section, key: getattr(section, key, None), map(str, path), config)
+            for config in columns.values()
+        ]
+        if not any(isinstance(value, BaseModel) for value in values):
+            cells = ("" if value is None else f"`{json.dumps(value)}`" for value in values)
+            rows.append((f"`{dotted(path)}`", *cells))
     return _table(("key", *EFFORTS), rows)
 
 

@@ -71,4 +71,3 @@ def test_an_effort_that_trains_says_which_distribution_does(monkeypatch):
     monkeypatch.setenv("ANYBLOCK_DISABLE_PLUGINS", "anyblock-distillation")
     with pytest.raises(ConfigError, match=r"effort thorough: .*python -m pip install anyblock-distillation"):
         load_config(None, ["effort=thorough"], BASE)
-    assert load_config(None, ["effort=thorough", "~distillation"], BASE).data.scoring_tokens == 16_384
