@@ -27,6 +27,7 @@ def test_every_command_it_names_exists() -> None:
         "bench",
         "conformance",
         "new-family",
+        "push",
         "report",
     }
     assert set(re.findall(r"`(?:\$ )?anyblock ([a-z]+(?:-[a-z]+)*)", README)) == known
