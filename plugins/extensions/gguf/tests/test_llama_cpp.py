@@ -1,4 +1,4 @@
-"""GGUF exports in llama.cpp: `nox -s gguf` builds it, and names its interpreter in ANYBLOCK_LLAMA_CPP.
+"""GGUF exports in llama.cpp, which the wheel `xllamacpp` carries; skipped where that is not installed.
 
 Logits are compared with those of the child in float32. llama.cpp rounds activations to 16 bits (F16) or to 8 bits (Q8_0)
 before each product with a matrix, and Q8_0 rounds the weights as well: the root mean square of the difference stays below
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ import numpy as np
 import pytest
 import torch
 from anyblock import export_child, load_model
+from anyblock_gguf.library import library_path
 from anyblock_tests.fixtures import TRAINED
 from anyblock_tests.small_llamas import CASES, child_of, tokenizer_like
 
-PYTHON = os.environ.get("ANYBLOCK_LLAMA_CPP")
-pytestmark = pytest.mark.skipif(PYTHON is None, reason="`nox -s gguf` runs these")
+pytestmark = pytest.mark.skipif(library_path() is None, reason="xllamacpp is not installed")
 ASSET = TRAINED
 TOLERANCE = {"gguf": 0.003, "gguf-q8_0": 0.1}
 PROMPT = [464, 12, 99, 3, 7, 21, 55, 100, 2, 9]
@@ -38,9 +39,9 @@ TEXTS = [
 
 def llama_cpp(folder: Path, exported: Path, **request: Any) -> dict[str, Any]:
     (file,) = exported.glob("*.gguf")
-    (folder / "request.json").write_text(json.dumps({"file": str(file), **request}))
+    (folder / "request.json").write_text(json.dumps({"library": str(library_path()), "file": str(file), **request}))
     script = Path(__file__).with_name("run_llama_cpp.py")
-    command = [PYTHON, str(script), str(folder / "request.json"), str(folder / "answer.npz")]
+    command = [sys.executable, str(script), str(folder / "request.json"), str(folder / "answer.npz")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(np.load(folder / "answer.npz"))
