@@ -2,8 +2,8 @@
 
     python run_llama_cpp.py REQUEST.json ANSWER.npz
 
-The request: `{"library", "file", "prompt": ids, "new": greedy tokens, "texts": [texts to tokenize]}`. The answer: `logits`
-[prompt, vocabulary], `greedy` [new], and `text_0` ... with the ids of each text.
+The request: `{"library", "files", "prompt": ids, "new": greedy tokens, "texts": [texts to tokenize]}`. The answer, for the
+first file: `logits_0` [prompt, vocabulary], `greedy_0` [new], and `text_0_0` ... with the ids of each text.
 
 llama.h passes its parameters by value, in structures that grow from release to release. They are kept as opaque bytes here,
 larger than any release's: both sides then agree, since the caller copies them whole. The few fields that are changed are
@@ -110,18 +110,19 @@ class Runner:
 
 def main() -> None:
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    runner = Runner(request["library"], request["file"])
     answer = {}
-    if prompt := request.get("prompt"):
-        runner.start()
-        answer["logits"] = runner.logits(prompt)
-        greedy, last = [], answer["logits"][-1]
-        for _ in range(request.get("new", 0)):
-            greedy.append(int(last.argmax()))
-            last = runner.logits(greedy[-1:])[0]
-        answer["greedy"] = np.array(greedy)
-    for index, text in enumerate(request.get("texts", [])):
-        answer[f"text_{index}"] = np.array(runner.tokens(text), dtype=np.int64)
+    for place, file in enumerate(request["files"]):
+        runner = Runner(request["library"], file)
+        if prompt := request.get("prompt"):
+            runner.start()
+            answer[f"logits_{place}"] = logits = runner.logits(prompt)
+            greedy, last = [], logits[-1]
+            for _ in range(request.get("new", 0)):
+                greedy.append(int(last.argmax()))
+                last = runner.logits(greedy[-1:])[0]
+            answer[f"greedy_{place}"] = np.array(greedy)
+        for index, text in enumerate(request.get("texts", [])):
+            answer[f"text_{place}_{index}"] = np.array(runner.tokens(text), dtype=np.int64)
     np.savez(sys.argv[2], **answer)
 
 

@@ -13,11 +13,11 @@ __all__ = ["GgufExtension"]
 
 
 class GgufExtension:
-    """Contributes the formats `gguf` and `gguf-q8_0`."""
+    """Contributes the format `gguf`."""
 
     @hookimpl
     def export_formats(self) -> dict[str, type[ExportFormat]]:
         """See `FamilySpec.export_formats`."""
-        from anyblock_gguf.form import GgufFormat, GgufQ8Format
+        from anyblock_gguf.form import GgufFormat
 
-        return {"gguf": GgufFormat, "gguf-q8_0": GgufQ8Format}
+        return {"gguf": GgufFormat}

@@ -2,122 +2,154 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from anyblock.contract.cache_spec import head_width
-from anyblock.contract.export_format import Child, ExportFormat, llama_obstacles
-from anyblock.errors import UnsupportedModelError
+from anyblock.contract.export_format import Child, ExportFormat, linear_obstacles
 
-from anyblock_gguf.layers import is_uniform, layer_sizes
-from anyblock_gguf.tensors import gguf_tensors, rope_factors
+from anyblock_gguf.settings import GgufSettings
 from anyblock_gguf.tokenizer import add_tokenizer, tokenizer_obstacles
 
 if TYPE_CHECKING:
     import torch
 
-    from anyblock_gguf.layers import LayerSizes
+    from anyblock_gguf.architecture import Architecture
+
+FILE_TYPES: Final = {
+    "f32": "ALL_F32", "q6_k": "MOSTLY_Q6_K", "q5_k": "MOSTLY_Q5_K_S", "q4_k": "MOSTLY_Q4_K_S", "q3_k": "MOSTLY_Q3_K_S",
+    "q2_k": "MOSTLY_Q2_K_S", "mxfp4": "MOSTLY_MXFP4_MOE",
+}  # fmt: skip
+"""llama.cpp's name for a file whose matrices mostly have a type, where it is not MOSTLY_ and that type."""
 
 
 class GgufFormat(ExportFormat):
-    """One GGUF file: llama.cpp's architecture `deci`, which has sizes for every layer, or `llama` where all are alike.
+    """One GGUF file in the architecture of llama.cpp that computes what the child computes.
 
-    Class attributes:
-        precision: the type of matrices. Vectors are F32, and matrices whose rows cannot be divided into blocks of 32 are
-            F16 also where others are Q8_0.
+    Vectors are F32, and so are routers and what llama.cpp reads in no other type. Layers that the child has lost as a whole
+    are left out of the file.
     """
 
-    summary: ClassVar[str] = "one file for llama.cpp, with matrices in F16"
-    precision: ClassVar[Literal["F16", "Q8_0"]] = "F16"
+    summary: ClassVar[str] = "one file for llama.cpp; --set type=q4_k and others quantize it"
+    settings = GgufSettings
 
     def obstacles(self, child: Child) -> list[str]:
-        """See `ExportFormat.obstacles`: a Llama with a tokenizer that llama.cpp has."""
-        if found := llama_obstacles(child):
+        """See `ExportFormat.obstacles`: a family, sizes and a tokenizer that llama.cpp has."""
+        if found := linear_obstacles(child):
             return found
-        config = child.view.resolve()
-        try:
-            rope_factors(config)
-        except ValueError as error:
-            found.append(str(error))
-        return found + tokenizer_obstacles(child.path, config.vocab_size)
+        architecture = architecture_of(child)
+        if isinstance(architecture, list):
+            return architecture
+        if not (found := architecture.obstacles()):
+            try:
+                plan = self._plan(child, architecture)
+            except KeyError as error:
+                found.append(f"it has the tensor {error.args[0]}, which llama.cpp's {architecture.name} does not have")
+            else:
+                found += plan.changed if self.settings_given.strict else []
+        return found + tokenizer_obstacles(child.path, architecture.config.vocab_size)
 
     def write(self, child: Child, directory: Path) -> None:
         """See `ExportFormat.write`."""
         import gguf
         import numpy as np
 
-        config = child.view.resolve()
-        sizes = layer_sizes(child.block_configs, config.num_attention_heads)
-        head_dim = head_width(config)
-        path = directory / f"model-{self.precision.lower()}.gguf"
-        writer = gguf.GGUFWriter(path, "llama" if is_uniform(sizes) else "deci")
-        writer.add_file_type(
-            gguf.LlamaFileType.MOSTLY_F16 if self.precision == "F16" else gguf.LlamaFileType.MOSTLY_Q8_0
-        )
+        from anyblock_gguf.importance import mean_squared_inputs
+        from anyblock_gguf.library import library
+        from anyblock_gguf.storage import IN_PYTHON, stored, stored_bytes
+
+        settings = self.settings_given
+        architecture = architecture_of(child)
+        assert not isinstance(architecture, list)
+        plan = self._plan(child, architecture)
+        if any(kind not in IN_PYTHON for kind in plan.kinds.values()):
+            library()  # before the work begins
+        importance = mean_squared_inputs(child, architecture, settings) if settings.importance else {}
+        path = directory / f"model-{settings.type}.gguf"
+        writer = gguf.GGUFWriter(path, architecture.name)
+        writer.add_file_type(gguf.LlamaFileType[FILE_TYPES.get(settings.type, f"MOSTLY_{settings.type.upper()}")])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        _add_sizes(writer, config, sizes, head_dim)
-        add_tokenizer(writer, child.path, config.vocab_size)
-
-        def tensors() -> Iterator[tuple[str, torch.Tensor]]:
-            if (factors := rope_factors(config)) is not None:
-                yield "rope_freqs.weight", factors
-            yield from gguf_tensors(child, sizes, hidden=config.hidden_size, head_dim=head_dim)
-
-        for name, tensor in tensors():
-            kind = self._kind(tensor)
-            block, nbytes = gguf.GGML_QUANT_SIZES[kind]
-            writer.add_tensor_info(
-                name, tuple(tensor.shape), np.dtype(np.float32), tensor.numel() // block * nbytes, kind
-            )
+        architecture.metadata(writer)
+        add_tokenizer(writer, child.path, architecture.config.vocab_size)
+        for name, shape in plan.shapes.items():
+            kind = plan.kinds[name]
+            writer.add_tensor_info(name, shape, np.dtype(np.float32), stored_bytes(kind, shape), kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for name, tensor in tensors():
-            writer.write_tensor_data(self._stored(name, tensor))
+        for name, tensor in architecture.tensors(child.model_groups, child.load):
+            writer.write_tensor_data(stored(name, tensor, plan.kinds[name], importance))
         writer.close()
+        if plan.changed:
+            kept = f"; {path.name} has {path.stat().st_size:,} bytes"
+            warnings.warn("; ".join(plan.changed) + kept, stacklevel=2)
 
-    def _kind(self, tensor: torch.Tensor) -> Any:
-        from gguf import GGMLQuantizationType as Kind
+    def _plan(self, child: Child, architecture: Architecture) -> Plan:
+        import torch
 
-        if tensor.dim() == 1:
-            return Kind.F32
-        return Kind.Q8_0 if self.precision == "Q8_0" and tensor.shape[-1] % 32 == 0 else Kind.F16
+        def shapes(group: str) -> Mapping[str, torch.Tensor]:
+            return {name: torch.empty(child.shape(name), device="meta") for name in child.groups[group]}
 
-    def _stored(self, name: str, tensor: torch.Tensor) -> Any:
-        from gguf import GGMLQuantizationType as Kind
-        from gguf.quants import quantize
-
-        kind = self._kind(tensor)
-        wide = tensor.float()
-        if kind != Kind.F32 and not wide.half().isfinite().all():
-            raise UnsupportedModelError(
-                f"{name} has values that are no float16", hint="export it in a format that keeps the child's dtype"
-            )
-        return quantize(wide.contiguous().numpy(), kind)
+        return Plan(architecture.tensors(child.model_groups, shapes), self.settings_given)
 
 
-class GgufQ8Format(GgufFormat):
-    """The same in 8 bits: blocks of 32 weights with one scale each."""
+class Plan:
+    """The tensors of a file.
 
-    summary: ClassVar[str] = "one file for llama.cpp, with matrices in Q8_0"
-    precision: ClassVar[Literal["F16", "Q8_0"]] = "Q8_0"
+    Attributes:
+        shapes, kinds: by name, in the file's order.
+        changed: sentences on the tensors whose rows do not allow the type that the settings give them.
+    """
+
+    def __init__(self, tensors: Iterator[tuple[str, torch.Tensor]], settings: GgufSettings) -> None:
+        from anyblock_gguf.storage import allowed_kind, wanted_kind
+
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.kinds: dict[str, Any] = {}
+        other: dict[tuple[str, str, int], list[str]] = {}
+        for name, tensor in tensors:
+            wanted = wanted_kind(name, tensor.dim(), settings)
+            kind = allowed_kind(wanted, tensor.shape[-1])
+            self.shapes[name], self.kinds[name] = tuple(tensor.shape), kind
+            if kind != wanted:
+                other.setdefault((wanted.name, kind.name, tensor.shape[-1]), []).append(name)
+        self.changed = [
+            f"{len(names)} tensors with rows of {columns} are {kind}, since {wanted} does not divide them: {', '.join(names)}"
+            for (wanted, kind, columns), names in other.items()
+        ]
 
 
-def _add_sizes(writer: Any, config: Any, sizes: list[LayerSizes], head_dim: int) -> None:
-    def of(name: str) -> Any:
-        values = [getattr(layer, name) for layer in sizes]
-        return values[0] if writer.arch == "llama" else values
+def architecture_of(child: Child) -> Architecture | list[str]:
+    """Return the architecture that a child is written in, or why there is none for its family or its sizes."""
+    from anyblock_gguf.families import families
 
-    writer.add_block_count(len(sizes))
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_feed_forward_length(of("width"))
-    writer.add_head_count(of("heads"))
-    writer.add_head_count_kv(of("kv_heads"))
-    writer.add_key_length(head_dim)
-    writer.add_value_length(head_dim)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    model_type = child.config["model_type"]
+    known = families()
+    if model_type not in known:
+        return [f"its model_type is {model_type}; models of {', '.join(known)} can be expressed"]
+    differences = child.layer_differences()
+    places = [
+        index for index, block in enumerate(child.block_configs) if not (block.attention.no_op and block.ffn.no_op)
+    ]
+    if not places:
+        return ["no layer is left"]
+    base = child.view.resolve()
+    base.head_dim = head_width(base)  # of which single layers have other multiples
+    configs = []
+    for place in places:
+        config = copy.deepcopy(base)
+        for name, value in differences[place].items():
+            if name != "skip":
+                setattr(config, name, value)
+        configs.append(config)
+    blocks = [child.block_configs[place] for place in places]
+    kept = [differences[place] for place in places]
+    found: list[str] = []
+    for kind in known[model_type]:
+        architecture = kind(configs, places, blocks)
+        if not (found := architecture.uneven(kept)):
+            return architecture
+    return found

@@ -29,7 +29,7 @@ class LayerSizes:
     zero_ffn: bool
 
 
-def layer_sizes(blocks: Sequence[BlockConfig], heads: int) -> list[LayerSizes]:
+def layer_sizes(blocks: Sequence[BlockConfig], heads: Sequence[int]) -> list[LayerSizes]:
     """Return the sizes of every layer.
 
     llama.cpp (`src/models/deci.cpp`) takes the width of a head from layer 0, which therefore needs an attention; it skips
@@ -39,7 +39,7 @@ def layer_sizes(blocks: Sequence[BlockConfig], heads: int) -> list[LayerSizes]:
 
     Args:
         blocks: the child's block configs.
-        heads: query heads of a layer that states none.
+        heads: the query heads of each layer.
     """
     found = []
     for index, block in enumerate(blocks):
@@ -49,7 +49,7 @@ def layer_sizes(blocks: Sequence[BlockConfig], heads: int) -> list[LayerSizes]:
         zero_ffn = ffn.no_op and (attends or index == len(blocks) - 1)
         found.append(
             LayerSizes(
-                heads=1 if zero_attention else 0 if attention.no_op else attention.num_attention_heads or heads,
+                heads=1 if zero_attention else 0 if attention.no_op else heads[index],
                 kv_heads=1 if zero_attention else attention.num_key_value_heads or 0,
                 width=ZERO_WIDTH if zero_ffn else ffn.intermediate_size or 0,
                 zero_attention=zero_attention,
@@ -57,10 +57,3 @@ def layer_sizes(blocks: Sequence[BlockConfig], heads: int) -> list[LayerSizes]:
             )
         )
     return found
-
-
-def is_uniform(sizes: Sequence[LayerSizes]) -> bool:
-    """Say whether all layers are alike and whole, so that llama.cpp's plain `llama` architecture expresses them."""
-    first = sizes[0]
-    whole = first.heads > 0 and first.width > 0 and not first.zero_attention and not first.zero_ffn
-    return whole and all(layer == first for layer in sizes)
