@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from anyblock import convert_model, get_family, load_model
+from anyblock.checkpoint.hub import resolve_model
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.cli import main
 from anyblock.contract.services import services
-from anyblock.errors import CheckpointError
+from anyblock.errors import CheckpointError, InputError
 from anyblock.export.export import export_child
 from anyblock.modeling.complete import require_complete
 from anyblock.modeling.layerwise import LayerwiseModel
@@ -271,6 +272,54 @@ def test_quantised_weights(llama_dir: Path, tmp_path: Path, method: str | None) 
     if method != "fp8":  # which transformers makes plain when it loads
         with pytest.raises(CheckpointError, match="bad holds quantised weights"):
             load_model(bad)
+
+
+def packed(method: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the tensors, by what follows the map's name, that a method stores in place of a weight."""
+    out, width = weight.shape
+    codes, scales = torch.zeros(width, out // 8, dtype=torch.int32), torch.ones(1, out)
+    return {
+        "awq": {"qweight": codes, "qzeros": codes[:1].clone(), "scales": scales},
+        "gptq": {"qweight": codes, "qzeros": codes[:1].clone(), "scales": scales, "g_idx": torch.zeros(width, dtype=torch.int32)},
+        "bitsandbytes": {"weight": torch.zeros(out * width // 2, 1, dtype=torch.uint8), "weight.absmax": scales[0]},
+        "compressed-tensors": {"weight_packed": codes, "weight_scale": scales, "weight_shape": torch.tensor([out, width])},
+        "modelopt": {"weight": torch.zeros(out, width // 2, dtype=torch.uint8), "weight_scale_2": torch.ones(())},
+    }[method]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["awq", "gptq", "bitsandbytes", "compressed-tensors", "modelopt"])
+def test_methods_of_quantisation_are_named_with_what_to_do(llama_dir: Path, tmp_path: Path, method: str) -> None:
+    def quantise(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if "_proj.weight" in name]:
+            stem = name.removesuffix("weight")
+            tensors |= {stem + own: tensor for own, tensor in packed(method, tensors.pop(name)).items()}
+
+    bad = edited(llama_dir, tmp_path / "bad", quantise)
+    config = json.loads((bad / "config.json").read_text())
+    (bad / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": method}}))
+    with pytest.raises(CheckpointError, match=rf"bad holds quantised weights \({method}\)") as raised:
+        convert_model(bad, tmp_path / "out")
+    assert "use the model that was quantised" in raised.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_gguf_file_is_named_with_what_to_do(llama_dir: Path, tmp_path: Path) -> None:
+    """As a file, alone in a folder, and next to a `config.json`; nothing of its content is read."""
+    folder = tmp_path / "gguf"
+    folder.mkdir()
+    file = folder / "model-q4_k.gguf"
+    file.write_bytes(b"GGUF")
+    with pytest.raises(InputError) as as_a_model:
+        resolve_model(str(file))
+    found = [as_a_model]
+    for place in (file, folder, folder):
+        with pytest.raises(InputError) as converted:
+            convert_model(place, tmp_path / "out")
+        found.append(converted)
+        shutil.copy(llama_dir / "config.json", folder)
+    for raised in found:
+        assert "'model-q4_k.gguf' was written for llama.cpp; use the Hugging Face checkpoint" in raised.value.hint
+    assert not (tmp_path / "out").exists()
 
 
 def test_plain_weights_whose_config_still_calls_them_quantised(llama_dir: Path, tmp_path: Path) -> None:
