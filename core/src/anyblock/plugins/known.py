@@ -17,7 +17,6 @@ BROUGHT_BY: Final[Mapping[str, Mapping[str, str]]] = {
     "sections of the configuration": {"distillation": "anyblock-distillation"},
     "formats": {
         "gguf": "anyblock-gguf",
-        "gguf-q8_0": "anyblock-gguf",
         "nemotron-nas": "anyblock-vllm",
         "anymodel": "anyblock-vllm",
     },

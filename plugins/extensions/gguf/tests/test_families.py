@@ -69,8 +69,8 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
 }  # fmt: skip
 PROMPT = [5, 12, 90, 3, 7, 21, 55, 60, 2, 9, 33, 44, 8, 1, 77, 6]
-TOLERANCE = {"f32": 2e-5, "q8_0": 0.1}
-"""Root mean square of the difference of logits, in their standard deviations."""
+TOLERANCE = {"f32": 2e-5, "q8_0": 0.4}
+"""Root mean square of the difference of logits, in their standard deviations. In Q8_0 a token may choose another expert."""
 ROUNDED = {"gemma2": 1e-3, "gemma3_text": 1e-3, "nemotron_h": 2e-3, "nemotron_h with experts": 2e-3}
 """Files in F32 of families for which llama.cpp rounds to 16 bits by itself: GELU by a table, and Mamba's convolution."""
 

@@ -44,7 +44,7 @@ def mean_squared_inputs(child: Child, architecture: Architecture, settings: Gguf
     if loaded.tokenizer is None:
         raise UsageError("the child has no tokenizer to read the text of importance with")
     window = min(_WINDOW, architecture.config.max_position_embeddings)
-    ids = loaded.tokenizer(text, return_tensors="pt").input_ids[0, : settings.importance_tokens]
+    ids = loaded.tokenizer(text, return_tensors="pt", verbose=False).input_ids[0, : settings.importance_tokens]
     if len(ids) < window:
         raise UsageError(f"importance={settings.importance} has {len(ids)} tokens", expected=f"at least {window}")
     sums: dict[str, torch.Tensor] = {}

@@ -27,8 +27,6 @@ class NemotronH(Architecture):
         "ffn_down",
     )
 
-    varies = ("num_key_value_heads", "intermediate_size")
-
     def __init__(self, configs: Sequence[Any], places: Sequence[int], blocks: Sequence[BlockConfig]) -> None:
         super().__init__(configs, places, blocks)
         self.kinds = [self.config.layers_block_type[place] for place in places]
