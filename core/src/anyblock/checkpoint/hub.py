@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from anyblock.checkpoint.config import read_config, refuse_adapter
-from anyblock.checkpoint.files import gguf_hint
 from anyblock.checkpoint.index import INDEX
 from anyblock.errors import InputError, UsageError
 
@@ -69,8 +68,7 @@ def resolve_model(model: str, *, revision: str | None = None, patterns: Iterable
         refuse_adapter(path)
         return path
     if model and os.path.lexists(path):
-        expected = "the directory of a model, or a hub id"
-        raise InputError(f"{model} is not a directory", expected=expected, hint=gguf_hint([path.name]))
+        raise InputError(f"{model} is not a directory", expected="the directory of a model, or a hub id")
     if _looks_like_path(model):
         raise InputError(
             f"{model or 'the empty name'} does not exist",
