@@ -22,7 +22,7 @@ nox.options.sessions = ["lint", "types", "contracts", "tests"]
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
-TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "hatchling", "peft")
+TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "hatchling", "jsonschema", "peft")
 LICENCES = (
     *("Apache-2.0", "Apache Software License", "Apache 2.0 License", "Apache-2.0 OR BSD-2-Clause"),
     *("BSD License", "BSD-2-Clause", "BSD-3-Clause", "ISC License (ISCL)", "MIT", "MIT License", "MIT-CMU"),

@@ -30,7 +30,8 @@ SMALL = ["data.block_size=64", "data.calibration_tokens=512", "data.scoring_toke
          "search.refine_rounds=0"]  # fmt: skip
 MORE = {"compress": SMALL, "conformance": ["--level", "structure"], "bench": ["--repeats", "1"]}
 """Arguments that keep a command short, after those that the page shows."""
-BROUGHT = {"conformance": "anyblock_conformance", "bench": "anyblock_bench", "report": "anyblock_html_report"}
+BROUGHT = {"conformance": "anyblock_conformance", "bench": "anyblock_bench", "report": "anyblock_html_report",
+           **dict.fromkeys(("generate", "init", "schema", "watch"), "anyblock_terminal")}  # fmt: skip
 """Commands of other distributions, which need not be installed."""
 
 

@@ -16,6 +16,7 @@ from anyblock.errors import OutputExistsError
 from anyblock.modeling.device import resolve_devices
 from anyblock.pipeline.context import RunContext, RunModel
 from anyblock.pipeline.disk_space import require_run_space
+from anyblock.pipeline.events import recorded
 from anyblock.pipeline.model_source import pin_model, read_source
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.adapt import Adapted, Adapting, adaptations
@@ -103,7 +104,8 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     for note in data.notes:
         progress.note(note)
     require_run_space(run.path, output, source, narrow, config.search.bounds(), costed.reference)
-    with run.locked():
+    with run.locked(), recorded(run.path / "events.jsonl", progress) as progress:
+        run.progress = progress
         write_bytes_atomic(run.path / "run.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())).encode())
         keep_candidates(run, costed)
         tokens = data.batches()
