@@ -367,6 +367,15 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", requires=["workspace"])
+def docs(session: nox.Session) -> None:
+    """Build the documentation site into build/site, strictly: a broken link or a page outside the navigation is an error."""
+    session.run(shared(session, "python"), "-m", "pip", "install", "--quiet", *CONSTRAINTS, "mkdocs")
+    session.run(shared(session, "python"), "-m", "mkdocs", "build", "--strict")
+    chosen = ("-rs", "core/tests/packaging/test_site.py")
+    session.run(shared(session, "pytest"), *(session.posargs or chosen), env=ONE_THREAD)
+
+
+@nox.session(venv_backend="none", requires=["workspace"])
 def demo(session: nox.Session) -> None:
     """Compress a real 135 M parameter model to 80 % on this machine and compare it with its teacher."""
     session.run(shared(session, "python"), "demo/run.py", *session.posargs)

@@ -97,7 +97,7 @@ def test_without_a_terminal_it_says_which_options_are_missing(
 def test_a_person_is_asked_for_what_no_option_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_a_terminal(monkeypatch)
     answers = ["teacher", "chatting", "server", "auto", "much", "9 MB", "text.txt", ""]
-    done = init("mine.yaml", answers="\n".join(answers) + "\n")
+    done = init("mine.yaml", "--length", "512", answers="\n".join(answers) + "\n")
     assert done.exit_code == 0, done.output
     config = load_config(folder / "mine.yaml")
     assert (config.model, config.output, config.search.batch) == ("teacher", "teacher-small", 16)

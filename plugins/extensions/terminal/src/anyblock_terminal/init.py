@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -74,6 +75,9 @@ def init(
         raise UsageError(f"{file} is not a YAML file", expected="a name that ends with .yaml")
     if file.exists() and not overwrite and not (asks and typer.confirm(f"{file} is there already. Replace it?")):
         raise OutputExistsError(f"{file} is there already", hint="give another name, or pass --overwrite")
+    schema = file.parent / SCHEMA_FILE
+    if schema.exists() and MARK not in schema.read_text(encoding="utf-8"):
+        raise OutputExistsError(f"{schema} is there already, and it is not AnyBlock's", hint="choose another folder")
     if memory is not None and budget:
         raise UsageError("--memory and --budget are given", expected="one of them: a budget follows from the memory")
     model = model or typer.prompt("Model (a folder or a hub id)")
@@ -93,13 +97,14 @@ def init(
     output = output or (typer.prompt("Folder of the child", default=f"{name}-small") if asks else f"{name}-small")
     batch = batch or PURPOSES[purpose].batch
     length = length or PURPOSES[purpose].length
+    answers = Answers(model, purpose, device, bytes_free, tuple(budget or ()), data, output, batch, length)
+    _check_answers(answers)
     inspected = _inspect(model, batch, length)
     context = context_of(Path(inspected["path"]))
     if context is not None and context < length:
         typer.echo(f"the model was made for {context} tokens, so the length is {context} and not {length}", err=True)
-        length = context
-        inspected = _inspect(model, batch, length)
-    answers = Answers(model, purpose, device, bytes_free, tuple(budget or ()), data, output, batch, length)
+        answers = replace(answers, length=context)
+        inspected = _inspect(model, batch, context)
     _write(file, recipe(answers, inspected, f"./{SCHEMA_FILE}"), inspected["model_type"])
     typer.echo(f"wrote {file}; next: anyblock compress {file}")
 
@@ -141,25 +146,28 @@ def _inspect(model: str, batch: int, length: int) -> dict[str, Any]:
     return found
 
 
-def _write(file: Path, text: str, model_type: str) -> None:
-    """Check the YAML with the model that `compress` checks it with, then write it, and its schema next to it."""
-    import yaml  # type: ignore[import-untyped]
+def _check_answers(answers: Answers) -> None:
+    """Refuse answers that make no run, whatever the model, with the model that `compress` checks a YAML with."""
     from anyblock.contract.services import services
     from pydantic import ValidationError
 
-    settings = services().run_settings(model_type)
+    data = {"model": answers.model, "output": answers.output, "device": answers.device, "data": {"path": answers.data}}
     try:
-        settings.model_validate(yaml.safe_load(text))
+        services().run_settings().model_validate({**data, "search": {"budget": list(answers.budget)}})
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)]
         raise UsageError(
             f"these answers make no run: {'; '.join(faults)}", hint="see `anyblock init --help`"
         ) from error
-    schema = file.parent / SCHEMA_FILE
-    if schema.exists() and MARK not in schema.read_text(encoding="utf-8"):
-        raise OutputExistsError(f"{schema} is there already, and it is not AnyBlock's", hint="choose another folder")
+
+
+def _write(file: Path, text: str, model_type: str) -> None:
+    """Write the YAML, and its schema next to it."""
+    from anyblock.contract.services import services
+
     file.parent.mkdir(parents=True, exist_ok=True)
-    for place, content in ((schema, schema_text(settings)), (file, text)):
+    schema = schema_text(services().run_settings(model_type))
+    for place, content in ((file.parent / SCHEMA_FILE, schema), (file, text)):
         half = place.with_name(f".{place.name}.part")
         half.write_text(content, encoding="utf-8")
         half.replace(place)
