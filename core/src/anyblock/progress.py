@@ -6,10 +6,15 @@ Stages call `Progress.task`; the command line passes what shows it, and a librar
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, Final, Protocol
+
+from anyblock.version import VERSION
 
 Advance = Callable[[int], None]
 """Tells that so many more units are done."""
@@ -92,3 +97,33 @@ class Events:
 
 SILENT: Final = Events()
 """Reports nothing."""
+
+
+@contextmanager
+def recorded(path: Path, shown: Progress) -> Iterator[Events]:
+    """Return a progress that appends every event to a file, also that the run begins and how it ends, and passes it on.
+
+    Args:
+        path: the file; its last line may be torn, where an earlier process was killed.
+        shown: where the run reports as well.
+    """
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            file.write(b"" if file.read() == b"\n" else b"\n")
+
+        def append(event: Event) -> None:
+            """Write one line."""
+            plain = {key: round(value, 4) if isinstance(value, float) else value for key, value in event.items()}
+            file.write(json.dumps(plain).encode() + b"\n")
+            file.flush()
+
+        events = Events(append, shown)
+        events.emit("run", version=VERSION, pid=os.getpid())
+        try:
+            yield events
+        except BaseException as error:
+            failed = isinstance(error, Exception)
+            events.emit("end", state="failed" if failed else "stopped", error=str(error) if failed else "")
+            raise
+        events.emit("end", state="done")

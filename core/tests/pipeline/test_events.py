@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from anyblock.config import RunConfig
 from anyblock.pipeline.compress import compress
-from anyblock.pipeline.events import recorded
-from anyblock.progress import SILENT, Event, Events
+from anyblock.progress import SILENT, Event, Events, recorded
 from anyblock_tests.stopping import Stop, StopAfter
 
 

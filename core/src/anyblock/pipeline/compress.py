@@ -16,7 +16,6 @@ from anyblock.errors import OutputExistsError
 from anyblock.modeling.device import resolve_devices
 from anyblock.pipeline.context import RunContext, RunModel
 from anyblock.pipeline.disk_space import require_run_space
-from anyblock.pipeline.events import recorded
 from anyblock.pipeline.model_source import pin_model, read_source
 from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.stages.adapt import Adapted, Adapting, adaptations
@@ -35,7 +34,7 @@ from anyblock.pipeline.stages.scores import estimates, run_scores
 from anyblock.pipeline.stages.search import check_reachable, chosen_candidates, run_search
 from anyblock.pipeline.stages.teacher import run_teacher
 from anyblock.pipeline.summary import summarise
-from anyblock.progress import SILENT, Progress
+from anyblock.progress import SILENT, Progress, recorded
 from anyblock.realize.held_out import held_out_every
 from anyblock.realize.realize import inputs_hash_of
 
