@@ -22,7 +22,7 @@ nox.options.sessions = ["lint", "types", "contracts", "tests"]
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
-TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "hatchling", "peft")
+TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "hatchling", "jsonschema", "peft")
 LICENCES = (
     *("Apache-2.0", "Apache Software License", "Apache 2.0 License", "Apache-2.0 OR BSD-2-Clause"),
     *("BSD License", "BSD-2-Clause", "BSD-3-Clause", "ISC License (ISCL)", "MIT", "MIT License", "MIT-CMU"),
@@ -357,6 +357,15 @@ def browser(session: nox.Session) -> None:
     session.run(shared(session, "python"), "-m", "pip", "install", "--quiet", *CONSTRAINTS, "selenium")
     chosen = session.posargs or ["plugins/extensions/html-report/tests"]
     session.run(shared(session, "pytest"), "-rP", "-m", "browser", *chosen, env=ONE_THREAD)
+
+
+@nox.session(venv_backend="none", requires=["workspace"])
+def docs(session: nox.Session) -> None:
+    """Build the documentation site into build/site, strictly: a broken link or a page outside the navigation is an error."""
+    session.run(shared(session, "python"), "-m", "pip", "install", "--quiet", *CONSTRAINTS, "mkdocs")
+    session.run(shared(session, "python"), "-m", "mkdocs", "build", "--strict")
+    chosen = ("-rs", "core/tests/packaging/test_site.py")
+    session.run(shared(session, "pytest"), *(session.posargs or chosen), env=ONE_THREAD)
 
 
 @nox.session(venv_backend="none", requires=["workspace"])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from anyblock.contract.cost import Call, Timing
+    from anyblock.contract.settings import Section
     from anyblock.progress import Progress
 
 
@@ -110,6 +111,15 @@ class CoreServices:
         from anyblock.measuring.replay import restorer
 
         return restorer(cache)
+
+    def run_settings(self, model_type: str | None = None) -> type[Section]:
+        """See `Services.run_settings`."""
+        from anyblock.config.extension_sections import sections_of, with_sections
+        from anyblock.config.schema import RunConfig
+        from anyblock.extensions import installed_extensions
+        from anyblock.family import get_family
+
+        return with_sections(RunConfig, sections_of(get_family(model_type) if model_type else installed_extensions()))
 
     def progress(self) -> Progress:
         """See `Services.progress`."""

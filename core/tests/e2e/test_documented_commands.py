@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from anyblock.cli import app
+from anyblock.family import get_family
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[3]
@@ -20,6 +21,7 @@ MEANT = {  # what the capitals stand for; the sizes on the search page are those
     "RUN": "path/to/child.run",
     "FILE": "text.txt",
     "TEXT": "text.txt",
+    "HuggingFaceTB/SmolLM2-135M-Instruct": "path/to/model",
     "NAME": "transformers",
     "FAMILY": "llama",
     "...": "params=0.9x",
@@ -30,7 +32,8 @@ SMALL = ["data.block_size=64", "data.calibration_tokens=512", "data.scoring_toke
          "search.refine_rounds=0"]  # fmt: skip
 MORE = {"compress": SMALL, "conformance": ["--level", "structure"], "bench": ["--repeats", "1"]}
 """Arguments that keep a command short, after those that the page shows."""
-BROUGHT = {"conformance": "anyblock_conformance", "bench": "anyblock_bench", "report": "anyblock_html_report"}
+BROUGHT = {"conformance": "anyblock_conformance", "bench": "anyblock_bench", "report": "anyblock_html_report",
+           **dict.fromkeys(("generate", "init", "schema", "watch"), "anyblock_terminal")}  # fmt: skip
 """Commands of other distributions, which need not be installed."""
 
 
@@ -74,12 +77,30 @@ def test_every_command_of_the_tour_runs(in_a_users_folder: Path) -> None:
         run(command)
 
 
-@pytest.mark.parametrize("page", ["distillation.md", "latency.md", "memory.md"])
+@pytest.mark.parametrize("page", ["choosing.md", "distillation.md", "latency.md", "memory.md", "tutorial.md"])
 def test_commands_of_a_page_run(in_a_users_folder: Path, page: str) -> None:
+    run_commands(page)
+
+
+def test_commands_on_sparse_models_run(in_a_users_folder: Path) -> None:
+    pytest.importorskip("anyblock_mixtral")
+    tiny = pytest.importorskip("anyblock_conformance.tiny")
+    shutil.rmtree(in_a_users_folder / "path" / "to" / "model")
+    tiny.save_tiny(get_family("mixtral").conformance_config(), in_a_users_folder / "path" / "to" / "model")
+    text = "\n".join(" ".join(f"w{(i * j) % 97}" for j in range(20)) for i in range(40))
+    (in_a_users_folder / "text.txt").write_text(text)
+    run_commands("sparse.md", "data.block_size=16")
+
+
+def run_commands(page: str, *settings: str) -> None:
     commands = commands_on(page)
     assert commands
+    absent = {name for name, package in BROUGHT.items() if importlib.util.find_spec(package) is None}
     for number, command in enumerate(commands):
-        run(command.replace(" OUT ", f" out-{number} "), "search.timing_rounds=1")
+        name = shlex.split(command)[1]
+        if name not in absent:
+            more = ("search.timing_rounds=1", *settings) if name == "compress" else ()
+            run(command.replace(" OUT ", f" out-{number} "), *more)
 
 
 def commands_on(page: str) -> list[str]:

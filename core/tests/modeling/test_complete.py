@@ -107,7 +107,6 @@ def test_a_subblock_checkpoint_that_lacks_a_tensor(teacher_dir: Path, tmp_path: 
         ["convert", "MODEL", "OUT"],
         ["compress", "MODEL", "OUT", "--budget", "params=0.8x", "--data", "TEXT"],
         ["evaluate", "MODEL", "--data", "TEXT"],
-        ["generate", "MODEL", "a"],
     ],
     ids=lambda arguments: arguments[0],
 )

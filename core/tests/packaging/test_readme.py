@@ -29,6 +29,7 @@ def test_every_command_it_names_exists() -> None:
         "new-family",
         "push",
         "report",
+        *("generate", "init", "schema", "watch"),
     }
     assert set(re.findall(r"`(?:\$ )?anyblock ([a-z]+(?:-[a-z]+)*)", README)) == known
 

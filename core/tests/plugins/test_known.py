@@ -124,7 +124,7 @@ def test_a_cost_of_a_missing_distribution_says_what_to_install(monkeypatch):
 
 @pytest.mark.parametrize(("command", "distribution"), [(name, about[0]) for name, about in sorted(KNOWN.items())])
 def test_a_command_of_a_missing_distribution_says_what_to_install(monkeypatch, command, distribution):
-    monkeypatch.setattr(external, "installed_commands", dict)
+    monkeypatch.setattr(external, "installed_entries", dict)
     done = CliRunner().invoke(app, [command, "x"])
     assert isinstance(done.exception, UsageError)
     assert done.exception.hint == f"python -m pip install {distribution}"

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from anyblock import rich_progress
-from anyblock.rich_progress import PlainProgress, RichProgress, rate_text, terminal_progress
+from anyblock import progress, rich_progress
+from anyblock.rich_progress import rate_text, terminal_progress
 from rich.console import Console
 
 
@@ -31,49 +31,35 @@ def test_rates_are_in_their_unit(rate, unit, text):
     assert rate_text(rate, unit) == text
 
 
-def test_terminal_shows_bar_rate_and_share():
+def test_a_terminal_without_a_display_gets_lines(monkeypatch):
+    monkeypatch.setattr(rich_progress, "installed_entries", lambda group: {})
     console = terminal()
-    progress = terminal_progress(console)
-    assert isinstance(progress, RichProgress)
-    with progress.task("score", total=4, unit="candidates") as advance:
-        for _ in range(4):
-            advance(1)
-    shown = console.file.getvalue()
-    assert "score" in shown
-    assert "100%" in shown
-    assert "candidates/s" in shown
+    with terminal_progress(console).task("score", total=4, unit="candidates") as advance:
+        advance(4)
+    assert console.file.getvalue().startswith("score: done in")
 
 
-def test_nested_tasks_share_one_display_and_notes_stay():
-    console = terminal()
-    progress = RichProgress(console)
-    with progress.task("outer", total=2, unit="layers") as outer:
-        with progress.task("inner [/] step", total=3, unit="tokens") as inner:
-            inner(3)
-        progress.note("kept [bold]this[/bold]")
-        outer(2)
-    shown = console.file.getvalue()
-    assert "inner [/] step" in shown
-    assert "kept [bold]this[/bold]" in shown
-    with progress.task("later", total=1, unit="bytes") as advance:
-        advance(1)
-    assert "later" in console.file.getvalue()
+def test_a_terminal_is_handed_to_the_installed_display(monkeypatch):
+    seen = []
 
+    class Entry:
+        def load(self):
+            return lambda console: seen.append
 
-def test_an_error_ends_the_display():
-    progress = RichProgress(terminal())
-    with pytest.raises(ValueError, match="boom"), progress.task("work", total=2, unit="tokens"):
-        raise ValueError("boom")
-    assert progress._bars is None
+    monkeypatch.setattr(rich_progress, "installed_entries", lambda group: {group: Entry()})
+    with terminal_progress(terminal()).task("score", total=4, unit="candidates") as advance:
+        advance(4)
+    assert [event["event"] for event in seen] == ["task", "finished"]
+    seen.clear()
+    terminal_progress(Console(file=io.StringIO())).note("not a terminal")
+    assert seen == []
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch):
     now = 100.0
-    monkeypatch.setattr(rich_progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     console = Console(file=io.StringIO(), width=40)
-    progress = terminal_progress(console)
-    assert isinstance(progress, PlainProgress)
-    with progress.task("score", total=100, unit="candidates") as advance:
+    with terminal_progress(console).task("score", total=100, unit="candidates") as advance:
         for _ in range(10):
             now += 10.0
             advance(10)
@@ -87,9 +73,9 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch):
 
 def test_what_was_done_before_does_not_count_as_speed(monkeypatch):
     now = 100.0
-    monkeypatch.setattr(rich_progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     console = Console(file=io.StringIO())
-    with PlainProgress(console).task("score", total=100, unit="candidates") as advance:
+    with terminal_progress(console).task("score", total=100, unit="candidates") as advance:
         advance(40)
         now += 30.0
         advance(30)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anyblock.cli.options import Data, Overwrite, TrustRemoteCode, expanded_path
+from anyblock.cli.options import DATA, Overwrite, TrustRemoteCode, expanded_path
 from anyblock.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def compress(
         list[str] | None,
         typer.Option("--budget", help="For instance params=0.8x, params=100M, memory=2.5GiB. May be repeated."),
     ] = None,
-    data: Data = None,
+    data: Annotated[str | None, DATA] = None,
     run: Annotated[
         Path | None,
         typer.Option("--run", metavar="FOLDER", help="The run folder; OUT.run when not given.", parser=expanded_path),

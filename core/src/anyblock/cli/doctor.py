@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,8 +22,6 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON inst
 
     diagnosis = diagnose()
     if as_json:
-        import json
-
         typer.echo(json.dumps(diagnosis.to_dict(), indent=2))
     else:
         _print(diagnosis)

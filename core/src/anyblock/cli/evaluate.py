@@ -7,18 +7,12 @@ from typing import Annotated
 
 import typer
 
-from anyblock.cli.options import Device, Dtype, Json, Model, TrustRemoteCode
+from anyblock.cli.options import DATA, Device, Dtype, Json, Model, TrustRemoteCode
 
 
 def evaluate(
     model: Model,
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            help="Text: a file or folder (text, JSON, CSV, Parquet, compressed), - or hf://datasets/OWNER/NAME.",
-        ),
-    ],
+    data: Annotated[str, DATA],
     teacher: Annotated[str | None, typer.Option(help="Compare with this model.")] = None,
     block_size: Annotated[int | None, typer.Option(min=2, help="Tokens of one window.")] = None,
     stride: Annotated[

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from anyblock.errors import AnyBlockError, PluginError, UsageError
-from anyblock.plugins.commands import installed_commands
+from anyblock.plugins.commands import installed_entries
 
 KNOWN: Final = {
     "conformance": ("anyblock-conformance", "Run the conformance suite on an adapter or a checkpoint."),
@@ -20,6 +20,10 @@ KNOWN: Final = {
     "bench": ("anyblock-bench", "Measure how fast a model generates, and its teacher next to it."),
     "report": ("anyblock-html-report", "Show a run, or several compared, as one HTML page."),
     "push": ("anyblock-hub", "Put a child on the Hugging Face hub, with a generated model card."),
+    "generate": ("anyblock-terminal", "Continue a text with a model or a child."),
+    "init": ("anyblock-terminal", "Ask for model, purpose and memory, and write the YAML of a run."),
+    "schema": ("anyblock-terminal", "Print the JSON Schema of the YAML, for editors."),
+    "watch": ("anyblock-terminal", "Show what a run does, while it does it or afterwards."),
     "lm-eval": ("anyblock-lm-eval", "Run tasks of lm-evaluation-harness on a child and its teacher."),
 }
 """`{command: (the distribution that brings it, what it does)}`; shown and explained where it is not installed."""
@@ -31,14 +35,14 @@ class CommandGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """See `click.Group.list_commands`."""
         own = super().list_commands(ctx)
-        return [*own, *(name for name in sorted({*KNOWN, *installed_commands()}) if name not in own)]
+        return [*own, *(name for name in sorted({*KNOWN, *installed_entries()}) if name not in own)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """See `click.Group.get_command`."""
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
-        entry = installed_commands().get(cmd_name)
+        entry = installed_entries().get(cmd_name)
         if entry is None and cmd_name not in KNOWN:
             return None
         return _command(cmd_name, entry)

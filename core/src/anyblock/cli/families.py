@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,8 +28,9 @@ def families(
 
     settings = PluginSettings.from_env()
     registry = PluginRegistry.discover(settings)
-    if load:
-        _load(registry)
+    if load:  # what a plugin prints while it is imported must not end up in the table or the JSON
+        with contextlib.redirect_stdout(sys.stderr):
+            registry.load_all()
     if as_json:
         _print_json(registry)
     else:
@@ -35,18 +39,7 @@ def families(
         raise typer.Exit(1)
 
 
-def _load(registry: PluginRegistry) -> None:
-    import contextlib
-    import sys
-
-    # What a plugin prints while it is imported must not end up in the table or the JSON.
-    with contextlib.redirect_stdout(sys.stderr):
-        registry.load_all()
-
-
 def _print_json(registry: PluginRegistry) -> None:
-    import json
-
     data = {
         "core": registry.core_version,
         "model_types": list(registry.model_types),

@@ -27,9 +27,6 @@ Dtype = Annotated[
     typer.Option(help="float32, bfloat16, float16, or auto: the checkpoint's own where this device is fast in it."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data", help="Text: a file or folder (text, JSON, CSV, Parquet, compressed), - or hf://datasets/OWNER/NAME."
-    ),
-]
+DATA = typer.Option(
+    "--data", help="Text: a file or folder (text, JSON, CSV, Parquet, compressed), - or hf://datasets/OWNER/NAME."
+)

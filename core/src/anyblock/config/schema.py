@@ -19,6 +19,7 @@ from anyblock.errors import ConfigError
 _S = TypeVar("_S", bound=Section)
 UserPath = Annotated[str, AfterValidator(os.path.expanduser)]
 """A path, in which `~` is the home folder."""
+_Bounds = dict[str, float | str]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """`auto` is what the checkpoint itself says."""
 
@@ -120,7 +121,7 @@ class ScoringConfig(Section):
 class SearchConfig(Section):
     """Which child is looked for."""
 
-    budget: Annotated[dict[str, float | str], BeforeValidator(_budget)] = Field(
+    budget: Annotated[_Bounds, BeforeValidator(_budget, json_schema_input_type=_Bounds | list[str])] = Field(
         default_factory=dict,
         description=(
             "What the child may cost: `{cost: value}` or a list of `COST=VALUE`. A value is a number with or without "

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from anyblock.contract.cost import Call, Timing
+    from anyblock.contract.settings import Section
     from anyblock.progress import Progress
 
 
@@ -156,6 +157,10 @@ class Services(Protocol):
 
     def restorer(self, cache: Any) -> Callable[[], None]:
         """Return a function that puts a cache back into its present state."""
+        ...
+
+    def run_settings(self, model_type: str | None = None) -> type[Section]:
+        """Return the pydantic model of a run's YAML, with the sections of all installed extensions, and of a family's kinds."""
         ...
 
     def progress(self) -> Progress:

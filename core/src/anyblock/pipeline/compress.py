@@ -34,7 +34,7 @@ from anyblock.pipeline.stages.scores import estimates, run_scores
 from anyblock.pipeline.stages.search import check_reachable, chosen_candidates, run_search
 from anyblock.pipeline.stages.teacher import run_teacher
 from anyblock.pipeline.summary import summarise
-from anyblock.progress import SILENT, Progress
+from anyblock.progress import SILENT, Progress, recorded
 from anyblock.realize.held_out import held_out_every
 from anyblock.realize.realize import inputs_hash_of
 
@@ -103,7 +103,8 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     for note in data.notes:
         progress.note(note)
     require_run_space(run.path, output, source, narrow, config.search.bounds(), costed.reference)
-    with run.locked():
+    with run.locked(), recorded(run.path / "events.jsonl", progress) as progress:
+        run.progress = progress
         write_bytes_atomic(run.path / "run.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())).encode())
         keep_candidates(run, costed)
         tokens = data.batches()

@@ -20,6 +20,7 @@ from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import AnyBlockError, ConfigError, InputError
 from anyblock.modeling.process_memory import peak_memory, reset_peak_memory
+from anyblock.progress import SILENT
 
 STAGES: Final = (
     "candidates",
@@ -94,13 +95,17 @@ class Stage:
         name: one of `STAGES`, or `GROUP:NAME`.
         folder: the stage's folder in the run.
         inputs: everything the result depends on, as JSON data.
-        ran: the names of stages that this process worked on; this one adds itself when it runs.
+        run: the folder it belongs to.
+
+    Attributes:
+        figures: what it measured (`kl`, in nats per token, and the `text`), for whoever follows the run.
     """
 
-    def __init__(self, name: str, folder: Path, inputs: Mapping[str, Any], ran: set[str]) -> None:
+    def __init__(self, name: str, folder: Path, inputs: Mapping[str, Any], run: RunFolder) -> None:
         self.name = name
         self.folder = folder
-        self._ran = ran
+        self._run = run
+        self.figures: dict[str, Any] = {}
         self.fingerprint = digest(inputs)
         self.inputs = dict(inputs)
         self.skipped = self._finished()
@@ -135,7 +140,8 @@ class Stage:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             write_json_atomic(self.folder / _INPUTS, {"fingerprint": self.fingerprint, "inputs": self.inputs})
-        self._ran.add(self.name)
+        self._run.ran.add(self.name)
+        self._run.progress.emit("stage", stage=self.name, state="started")
         begin = time.monotonic()
         reset_peak_memory()
         yield self.folder
@@ -149,6 +155,7 @@ class Stage:
             self.folder / _DONE,
             {"fingerprint": self.fingerprint, "files": files, "seconds": seconds, "peak_memory": memory},
         )
+        self._run.progress.emit("stage", stage=self.name, state="done", seconds=seconds, memory=memory, **self.figures)
 
 
 class RunFolder:
@@ -160,12 +167,14 @@ class RunFolder:
     Attributes:
         ran: the names of stages that this process worked on.
         used: the names of stages that this process asked for, in order, finished before or not.
+        progress: where stages report.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.ran: set[str] = set()
         self.used: list[str] = []
+        self.progress = SILENT
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -198,7 +207,10 @@ class RunFolder:
     def stage(self, name: str, inputs: Mapping[str, Any]) -> Stage:
         """Return a stage by name; `skipped` says whether its result is there already."""
         self.used.append(name)
-        return Stage(name, self.folder(name), inputs, self.ran)
+        stage = Stage(name, self.folder(name), inputs, self)
+        if stage.skipped:
+            self.progress.emit("stage", stage=name, state="reused")
+        return stage
 
     def result(self, stage: str, name: str) -> Path:
         """Return the path of a finished stage's file.

@@ -14,22 +14,22 @@ SUITES_GROUP: Final = "anyblock.suites"
 """Entry-point group of the function that runs the suite: it takes a `ModelFamily` and returns a report that has `to_dict`."""
 
 
-def installed_commands() -> dict[str, EntryPoint]:
-    """Return the entry point of every command that an installed distribution adds; nothing is imported.
+def installed_entries(group: str = COMMANDS_GROUP) -> dict[str, EntryPoint]:
+    """Return every entry point of a group, by default those of commands that distributions add; nothing is imported.
 
     The first distribution on `sys.path` wins a name. A distribution with malformed metadata adds nothing.
     """
     found: dict[str, EntryPoint] = {}
     for installed in distributions():
-        for entry in _entries(installed):
+        for entry in _entries(installed, group):
             found.setdefault(entry.name, entry)
     return dict(sorted(found.items()))
 
 
-def _entries(installed: Distribution) -> list[EntryPoint]:
+def _entries(installed: Distribution, group: str) -> list[EntryPoint]:
     # `importlib.metadata.entry_points` raises for everybody over one malformed file.
     with contextlib.suppress(Exception):
-        return list(installed.entry_points.select(group=COMMANDS_GROUP))
+        return list(installed.entry_points.select(group=group))
     return []
 
 

@@ -244,6 +244,7 @@ class Adapting:
                     finite_or_none(before), finite_or_none(after), kept, lines, not kept and _diverged(after, lines)
                 )
                 context.progress.note(f"{name}: KL on held-out text {before:.4f} -> {after:.4f} ({result.outcome})")
+                stage.figures = {"kl": finite_or_none(after if kept else before), "text": "held-out text"}
                 _write(tensors if kept else given.tensors, folder / _WEIGHTS)
                 write_json_atomic(folder / _RESULT, asdict(result))
         path = context.run.result(stage_name, _WEIGHTS)

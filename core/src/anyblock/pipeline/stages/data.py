@@ -145,6 +145,8 @@ class TokenData:
         if self._packed:
             with self._stage.run() as folder:
                 write_tensors_atomic(folder / _FILE, self._packed)
+        else:  # was found before the run was held
+            self._run.progress.emit("stage", stage=STAGE, state="reused")
         tokens = load_file(self._run.result(STAGE, _FILE))
         around = Around(*(tuple(tokens[name].tolist()) if name in tokens else () for name in _AROUND))
         return {part: Batches(tokens[part], self._batch_size, around) for part in PARTS}

@@ -39,5 +39,6 @@ def run_evaluation(context: RunContext, child: SubblockCheckpoint, batches: Batc
                 spool=context.spool(folder),
                 progress=context.progress,
             )
+            stage.figures = {"kl": result.kl_per_token, "text": "evaluation text"}
             write_json_atomic(folder / "evaluation.json", result.to_dict())
     return EvaluationResult.from_dict(read_json(context.run.result(STAGE, "evaluation.json")))

@@ -106,6 +106,7 @@ def run_refine(
     if not stage.skipped:
         with stage.run() as folder:
             state = _refine(context, costed, orders, batches, solution, folder / ".state.json")
+            stage.figures = {"kl": state.divergence, "text": "scoring text"}
             steps = [asdict(step) for step in state.steps]
             write_json_atomic(
                 folder / _FILE, {"choices": state.choices, "divergence": state.divergence, "steps": steps}

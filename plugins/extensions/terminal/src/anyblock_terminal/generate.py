@@ -6,23 +6,32 @@ from typing import Annotated, Any
 
 import typer
 
-from anyblock.cli.options import Device, Dtype, Model, TrustRemoteCode
+from anyblock_terminal.run_app import run_app
+
+_APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+@_APP.command()
 def generate(
-    model: Model,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A Hugging Face directory, a subblock checkpoint or a hub id.")
+    ],
     prompt: Annotated[str, typer.Argument(help="What the text begins with.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to add at most.")] = 60,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the most likely token.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     chat: Annotated[bool, typer.Option("--chat", help="Put the prompt into the model's chat template.")] = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    trust_remote_code: TrustRemoteCode = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(help="float32, bfloat16, float16, or auto: the checkpoint's own where this device is fast in it."),
+    ] = "auto",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the checkpoint.")
+    ] = False,
 ) -> None:
     """Continue a text with a model or a child."""
     import torch
-
     from anyblock.contract.services import services
     from anyblock.contract.text_reader import require_characters
     from anyblock.errors import UsageError
@@ -49,3 +58,8 @@ def generate(
     output = loaded.generate(**inputs.to(loaded.device), max_new_tokens=max_new_tokens, pad_token_id=end, **sampling)
     start = inputs["input_ids"].shape[1] if chat else 0
     typer.echo(tokenizer.decode(output[0][start:], skip_special_tokens=True))
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command on these arguments and return its exit code."""
+    return run_app(_APP, "generate", arguments)
