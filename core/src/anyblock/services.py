@@ -111,6 +111,12 @@ class CoreServices:
 
         return restorer(cache)
 
+    def run_task(self, folder: Path, task: str) -> None:
+        """See `Services.run_task`."""
+        from anyblock.run_task import run_task
+
+        run_task(folder, task)
+
     def progress(self) -> Progress:
         """See `Services.progress`."""
         from anyblock.rich_progress import terminal_progress

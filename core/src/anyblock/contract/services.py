@@ -158,6 +158,19 @@ class Services(Protocol):
         """Return a function that puts a cache back into its present state."""
         ...
 
+    def run_task(self, folder: Path, task: str) -> None:
+        """Compute one task of a run in this process, and keep its result; what earlier tasks loaded is used again. Since 0.2.
+
+        Args:
+            folder: the folder of tasks, as an executor is given it.
+            task: the task's id.
+
+        Raises:
+            InputError: this process does not see the folder, or has other distributions than the run.
+            AnyBlockError: the computation failed. Whatever is raised is in the folder's `logs` as well.
+        """
+        ...
+
     def progress(self) -> Progress:
         """Return where the terminal shows long work: `task(description, total=, unit=)` and `note(message)`."""
         ...

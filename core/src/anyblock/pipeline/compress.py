@@ -13,6 +13,7 @@ from anyblock.checkpoint.atomic import write_bytes_atomic, write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
 from anyblock.errors import OutputExistsError
+from anyblock.execution.environment import opened_executor
 from anyblock.modeling.device import resolve_devices
 from anyblock.pipeline.context import RunContext, RunModel
 from anyblock.pipeline.disk_space import require_run_space
@@ -83,7 +84,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     if output.exists() and not overwrite and inputs_hash_of(output) is None:
         raise OutputExistsError(f"{output} is there already", hint="choose another output, or pass --overwrite")
     # Whatever can be refused is refused here, before anything is written.
-    resolve_devices(config.device)
+    device = resolve_devices(config.device)[0].type
     config, folder = pin_model(config, run.path)
     source = read_source(folder, trust_remote_code=config.trust_remote_code)
     _check_names(config, source.family)
@@ -103,12 +104,12 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     for note in data.notes:
         progress.note(note)
     require_run_space(run.path, output, source, narrow, config.search.bounds(), costed.reference)
-    with run.locked():
+    with opened_executor(config, source.family, run.path, device, progress) as executor, run.locked():
         write_bytes_atomic(run.path / "run.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())).encode())
         keep_candidates(run, costed)
         tokens = data.batches()
         given = RunModel(config, source, run_teacher(config, run, source, progress), progress)
-        context = RunContext(config, run, progress, given, given, linear)
+        context = RunContext(config, run, progress, given, given, linear, executor)
         if narrow is source:
             costed = _with_measured(context, costed)
         orders = run_importance(context, plans, tokens["calibration"])
@@ -122,6 +123,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
 def _check_names(config: RunConfig, family: ModelFamily) -> None:
     """Refuse names that nothing has before any work is done."""
     estimates(config.scoring.method, family.one("metrics", config.scoring.metric))
+    family.one("executors", config.execution.engine)
     for name in config.evaluation.also:
         family.one("evaluations", name)
     for name in config.report.sections:

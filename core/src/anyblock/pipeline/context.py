@@ -14,6 +14,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
 from anyblock.contract.cost import MeasuredCost
 from anyblock.costs.registry import known_costs
+from anyblock.execution.local import LocalExecutor
 from anyblock.modeling.device import compute_dtype, resolve_devices, stored_dtype
 from anyblock.pipeline.model_source import Source, run_sources
 from anyblock.pipeline.run_folder import RunFolder, digest
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from anyblock.calibration.batches import Batches
     from anyblock.contract.candidate_source import CandidateSource
+    from anyblock.contract.executor import Executor
     from anyblock.contract.scoring_metric import ScoringMetric
     from anyblock.family import ModelFamily
     from anyblock.modeling.layerwise import LayerwiseModel
@@ -134,6 +136,7 @@ class RunContext:
         reference: the model as it was given, which children are compared with; the teacher itself unless the teacher is
             narrower.
         linear: the halves that linear maps can replace; after the calibration with the maps.
+        executor: where tasks are computed.
     """
 
     config: RunConfig
@@ -142,6 +145,7 @@ class RunContext:
     teacher: RunModel
     reference: RunModel
     linear: LinearMaps = field(default_factory=LinearMaps)
+    executor: Executor = field(default_factory=LocalExecutor)
 
     @property
     def family(self) -> ModelFamily:

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import AnyBlockError, ConfigError, InputError
+from anyblock.execution.folder import digest as digest
 from anyblock.modeling.process_memory import peak_memory, reset_peak_memory
 
 STAGES: Final = (
@@ -44,12 +45,6 @@ A stage that plugins can add to runs once per name, as `GROUP:NAME`, for instanc
 _INPUTS: Final = "inputs.json"
 _DONE: Final = "stage.json"
 _HOLDER: Final = ".holder.json"
-
-
-def digest(data: Any) -> str:
-    """Return a content hash of JSON data; the order of keys does not matter."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -140,11 +140,16 @@ class TokenData:
 
     def batches(self) -> dict[str, Batches]:
         """Return the batches of each part, kept in the run."""
-        from safetensors.torch import load_file
-
         if self._packed:
             with self._stage.run() as folder:
                 write_tensors_atomic(folder / _FILE, self._packed)
-        tokens = load_file(self._run.result(STAGE, _FILE))
-        around = Around(*(tuple(tokens[name].tolist()) if name in tokens else () for name in _AROUND))
-        return {part: Batches(tokens[part], self._batch_size, around) for part in PARTS}
+        return read_batches(self._run, self._batch_size)
+
+
+def read_batches(run: RunFolder, batch_size: int) -> dict[str, Batches]:
+    """Return the batches of each part, from the finished stage."""
+    from safetensors.torch import load_file
+
+    tokens = load_file(run.result(STAGE, _FILE))
+    around = Around(*(tuple(tokens[name].tolist()) if name in tokens else () for name in _AROUND))
+    return {part: Batches(tokens[part], batch_size, around) for part in PARTS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from anyblock.calibration.batches import Batches
 from anyblock.calibration.sweep import LINEAR_MAP, HookPlan, ScoreKey, sweep_importance
@@ -64,11 +64,16 @@ def run_importance(
             write_tensors_atomic(folder / _FILE, {str(key): found[key] for key in found if key.hook != LINEAR_MAP})
             if maps:
                 write_tensors_atomic(folder / _MAPS, maps)
+    return read_orders(context.run, plans)
+
+
+def read_orders(run: RunFolder, plans: Sequence[HookPlan]) -> dict[tuple[int, str], torch.Tensor]:
+    """Return what `run_importance` does, from the finished stage."""
     if not plans:
         return {}
     selecting = {plan.kind: plan.name for plan in reversed(plans) if plan.kind != HIDDEN_SIZE}
-    orders: dict[tuple[int, str], Any] = {}
-    for key, values in read_importance(context.run).items():
+    orders: dict[tuple[int, str], torch.Tensor] = {}
+    for key, values in read_importance(run).items():
         if selecting.get(key.kind) == key.hook:
             # A stable sort of the negated scores: equal scores keep the lower index first, on every machine.
             orders[key.layer, key.kind] = (-values).argsort(stable=True)

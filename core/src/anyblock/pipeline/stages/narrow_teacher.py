@@ -23,7 +23,7 @@ from anyblock.contract.residual_pruning import HIDDEN_SIZE, ResidualPruning
 from anyblock.errors import UnsupportedModelError
 from anyblock.pipeline.context import RunContext, RunModel
 from anyblock.pipeline.model_source import Source
-from anyblock.pipeline.run_folder import digest, fingerprint_of, read_json
+from anyblock.pipeline.run_folder import RunFolder, digest, fingerprint_of, read_json
 from anyblock.pipeline.stages.importance import channel_order
 
 if TYPE_CHECKING:
@@ -91,6 +91,11 @@ def narrow_teacher(context: RunContext, narrow: Source, plans: Sequence[HookPlan
             fingerprint = SubblockCheckpoint.open(output).fingerprint()
             write_json_atomic(folder / _FILE, {"fingerprint": fingerprint, "channels": channels})
     return replace(given, source=narrow, checkpoint=SubblockCheckpoint.open(output), channels=tuple(channels)), given
+
+
+def read_channels(run: RunFolder) -> tuple[int, ...]:
+    """Return which channels of the reference the narrowed teacher of the finished stage keeps."""
+    return tuple(read_json(run.result(STAGE, _FILE))["channels"])
 
 
 def _config(raw: Mapping[str, Any], source: Source, stream: ResidualPruning, size: int) -> dict[str, Any]:

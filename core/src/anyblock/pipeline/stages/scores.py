@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.contract.scoring_metric import ScoringMetric
 from anyblock.errors import ConfigError
 from anyblock.pipeline.context import RunContext
 from anyblock.pipeline.run_folder import RunFolder, digest, read_json
 from anyblock.pipeline.stages.candidates import CostedCandidates
+from anyblock.pipeline.task_context import TaskContext, compute
 from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, spread_sample
-from anyblock.scoring.replace_one import score_candidates
+from anyblock.scoring.replace_one import CandidateScorer
 
 if TYPE_CHECKING:
     from anyblock.candidates.sources import Orders
 
 STAGE: Final = "scores"
+KIND: Final = "scores"
+"""Of the tasks in which exact scores are computed, one for each layer."""
 _SCORES = "scores.json"
 _AGREEMENT = "agreement.json"
 
 
 def run_scores(context: RunContext, costed: CostedCandidates, orders: Orders, batches: Batches) -> dict[str, float]:
-    """Return `{candidate key: score}`; each score is kept as soon as it is known."""
+    """Return `{candidate key: score}`; what is known is kept at once, exact scores layer by layer."""
     candidates = costed.to_score
     settings = context.config.scoring
     stage = context.run.stage(
@@ -43,12 +46,11 @@ def run_scores(context: RunContext, costed: CostedCandidates, orders: Orders, ba
         ),
     )
     if not stage.skipped:
-        weights = context.weights(orders)
         with stage.run() as folder:
             scores = (
-                _estimated(context, candidates, weights, batches, folder)
+                _estimated(context, candidates, orders, batches, folder)
                 if estimates(settings.method, context.metric) and len(candidates) > settings.exact_sample
-                else _exact(context, candidates, weights, batches, folder)
+                else _exact(context, candidates, orders, batches, folder)
             )
             write_json_atomic(folder / _SCORES, scores)
     return read_scores(context.run)
@@ -86,27 +88,47 @@ def read_agreement(run: RunFolder) -> dict[str, float] | None:
 
 
 def _exact(
-    context: RunContext, candidates: Sequence[Candidate], weights: CandidateWeights, batches: Batches, folder: Path
+    context: RunContext,
+    candidates: Sequence[Candidate],
+    orders: Orders,
+    batches: Batches,
+    folder: Path,
 ) -> dict[str, float]:
-    with _ledger(folder / ".exact.jsonl") as (scores, record):
-        score_candidates(
-            context.teacher.engine,
-            candidates,
-            weights,
-            batches,
-            metric=context.metric,
-            done=set(scores),
-            record=record,
-            spool=context.spool(folder),
-            progress=context.progress,
-        )
+    shared = {"candidates": [candidate.to_dict() for candidate in candidates]}
+    work = TaskContext(context, orders, batches, context.spool(folder), shared)
+    count = Counter(candidate.layer for candidate in candidates)
+    wanted = [(f"scores of layer {layer} ({count[layer]} candidates)", {"layer": layer}) for layer in sorted(count)]
+    scores: dict[str, float] = {}
+    with context.progress.task("Scoring candidates", total=len(candidates), unit="candidates") as advance:
+        for _, found in compute(work, folder, KIND, "scoring", wanted):
+            scores |= found
+            advance(len(found))
     return {candidate.key: scores[candidate.key] for candidate in candidates}
 
 
+def score_layer(work: TaskContext, arguments: Mapping[str, Any]) -> dict[str, float]:
+    """Compute a task: the exact scores of one layer's candidates, by key."""
+    scorer: CandidateScorer | None = work.kept.get(KIND)
+    if scorer is None:
+        candidates = [Candidate.from_dict(data) for data in work.shared["candidates"]]
+        context = work.context
+        scorer = work.kept[KIND] = CandidateScorer(
+            context.teacher.engine,
+            candidates,
+            context.weights(work.orders),
+            work.batches,
+            metric=context.metric,
+            spool=work.spool,
+            progress=context.progress,
+        )
+    return scorer.layer(int(arguments["layer"]))
+
+
 def _estimated(
-    context: RunContext, candidates: Sequence[Candidate], weights: CandidateWeights, batches: Batches, folder: Path
+    context: RunContext, candidates: Sequence[Candidate], orders: Orders, batches: Batches, folder: Path
 ) -> dict[str, float]:
     settings = context.config.scoring
+    weights = context.weights(orders)
     with _ledger(folder / ".estimates.jsonl") as (estimates, record):
         estimate_scores(
             context.teacher.engine,
@@ -121,7 +143,7 @@ def _estimated(
             progress=context.progress,
         )
     sample = spread_sample(candidates, estimates, settings.exact_sample)
-    exact = _exact(context, sample, weights, batches, folder)
+    exact = _exact(context, sample, orders, batches, folder)
     agreement = rank_correlation([estimates[key] for key in exact], list(exact.values()))
     write_json_atomic(folder / _AGREEMENT, {"rank_correlation": agreement, "sample": len(exact)})
     context.progress.note(f"estimates against {len(exact)} exact scores: rank correlation {agreement:.3f}")
