@@ -40,6 +40,8 @@ def run_task(path: Path, name: str) -> None:
     """Compute a task and keep its result; see `anyblock.contract.services.Services.run_task`."""
     folder = TaskFolder(path)
     task = folder.task(name)
+    if folder.result(task) is not None:
+        return
     begin = time.monotonic()
     try:
         plan = folder.plan(task)

@@ -159,7 +159,9 @@ class Services(Protocol):
         ...
 
     def run_task(self, folder: Path, task: str) -> None:
-        """Compute one task of a run in this process, and keep its result; what earlier tasks loaded is used again. Since 0.2.
+        """Compute one task of a run in this process and keep its result, unless it has one. Since 0.2.
+
+        What earlier tasks loaded is used again.
 
         Args:
             folder: the folder of tasks, as an executor is given it.
