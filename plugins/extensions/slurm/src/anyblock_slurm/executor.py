@@ -103,7 +103,13 @@ class SlurmExecutor(Executor):
         )
         executor.update_parameters(**self._asked, slurm_array_parallelism=count)
         ids = [[task.id for task in share] for share in shares]
-        jobs = executor.map_array(ComputeTasks(), [str(tasks.folder)] * count, ids)
+        try:
+            jobs = executor.map_array(ComputeTasks(), [str(tasks.folder)] * count, ids)
+        except submitit.core.utils.FailedJobError as error:
+            raise InputError(
+                f"Slurm does not take the jobs: {str(error).strip().splitlines()[-1]}",
+                hint="correct execution.slurm.partition, .parameters or the amounts asked for, and start the run again",
+            ) from error
         left = dict(enumerate(shares))
         try:
             while left:
