@@ -15,6 +15,7 @@ BROUGHT_BY: Final[Mapping[str, Mapping[str, str]]] = {
     "costs": {"latency": "anyblock-latency", "throughput": "anyblock-latency"},
     "adaptations": {"distill-blocks": "anyblock-distillation", "distill-model": "anyblock-distillation"},
     "sections of the configuration": {"distillation": "anyblock-distillation"},
+    "executors": {"ray": "anyblock-ray", "slurm": "anyblock-slurm"},
     "formats": {
         "gguf": "anyblock-gguf",
         "gguf-q8_0": "anyblock-gguf",

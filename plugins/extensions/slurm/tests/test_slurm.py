@@ -91,7 +91,7 @@ def test_only_the_task_at_which_a_job_ended_counts_as_tried(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_what_slurm_does_not_take_is_one_message(slurm: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Slurm does not take the jobs: .*invalid partition specified: closed"):
+    with pytest.raises(InputError, match=r"Slurm does not take the jobs: .*invalid partition specified: closed"):
         bytes_of_run(tmp_path / "child", "slurm", partition="closed")
 
 

@@ -68,7 +68,7 @@ def check_nodes(needs: Needs, cpus: float, gpus: float, memory: int) -> list[Map
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     wanted = {"CPU": cpus, "GPU": gpus, "memory": memory}
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     nodes = [node for node in alive if all(node["Resources"].get(name, 0) >= amount for name, amount in wanted.items())]
     if not nodes:
         most = {name: max((node["Resources"].get(name, 0) for node in alive), default=0) for name in wanted}
