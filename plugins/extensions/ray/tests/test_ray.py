@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -96,6 +98,19 @@ def test_a_lost_node_changes_nothing(cluster: Any, local: dict[str, bytes], tmp_
     thread.start()
     assert bytes_of_run(tmp_path / "child", "ray", address=cluster.address) == local
     thread.join()
+
+
+@pytest.mark.faults
+def test_a_killed_run_goes_on_in_another_place(cluster: Any, local: dict[str, bytes], tmp_path: Path) -> None:
+    """Killed at its first result with Ray, the run ends in its own process, which computes what is missing."""
+    places = [*run_arguments(tmp_path / "child"), "--engine", "ray", f"execution.ray.address={cluster.address}"]
+    with subprocess.Popen([sys.executable, "-m", "anyblock", "compress", *places], stderr=subprocess.DEVNULL) as driver:
+        while not list(tmp_path.glob("child.run/stages/*-scores/.tasks/results/*")):
+            assert driver.poll() is None, "it ended before it could be killed"
+            time.sleep(0.005)
+        driver.kill()
+    assert not (tmp_path / "child").exists()
+    assert bytes_of_run(tmp_path / "child") == local
 
 
 def needs(tmp_path: Path, **changes: Any) -> Needs:
