@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyblock.config import RunConfig
+from anyblock.config import RunConfig, load_config
 from anyblock.errors import InputError
 from anyblock.execution.folder import TaskFolder
 from anyblock.pipeline.compress import compress
@@ -96,6 +96,16 @@ def test_tasks_have_the_threads_that_the_run_says(settings: dict[str, Any], monk
     compress(config_of({**settings, "execution": {"threads": before + 1}, "scoring": {"method": "exact"}}))
     assert set(found) == {before + 1}
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("name", ["ray", "slurm"])
+@pytest.mark.parametrize("setting", ["engine={name}", "{name}.cpus=1"])
+def test_an_engine_that_is_not_installed_is_named_with_its_distribution(
+    monkeypatch: pytest.MonkeyPatch, name: str, setting: str
+) -> None:
+    monkeypatch.setenv("ANYBLOCK_DISABLE_PLUGINS", "anyblock-ray,anyblock-slurm")
+    with pytest.raises(InputError, match=f"pip install anyblock-{name}"):
+        load_config(None, [f"execution.{setting.format(name=name)}"], {"model": "m", "output": "o"})
 
 
 def test_an_unknown_engine_is_refused_before_anything_is_written(settings: dict[str, Any]) -> None:
