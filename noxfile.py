@@ -24,8 +24,17 @@ ROOT = Path(__file__).parent
 CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
 TEST_TOOLS = ("pytest", "pytest-xdist", "hypothesis", "hatchling", "jsonschema", "peft")
 LICENCES = (
-    *("Apache-2.0", "Apache Software License", "Apache 2.0 License", "Apache-2.0 OR BSD-2-Clause"),
-    *("BSD License", "BSD-2-Clause", "BSD-3-Clause", "ISC License (ISCL)", "MIT", "MIT License", "MIT-CMU"),
+    *("Apache-2.0", "Apache Software License", "Apache 2.0", "Apache 2.0 License", "Apache-2.0 OR BSD-2-Clause"),
+    *(
+        "BSD License",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "3-Clause BSD License",
+        "ISC License (ISCL)",
+        "MIT",
+        "MIT License",
+        "MIT-CMU",
+    ),
     *("PSF-2.0", "Python Software Foundation License"),
     *("MPL-2.0", "MPL-2.0 AND MIT", "Mozilla Public License 2.0 (MPL 2.0)"),
     *("Apache-2.0 AND CNRI-Python", "Apache-2.0 AND MIT"),

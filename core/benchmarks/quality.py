@@ -33,17 +33,17 @@ from anyblock.config import RunConfig, load_config
 from anyblock.contract.blocks import HALVES
 from anyblock.modeling.load import load_model
 from anyblock.modeling.process_memory import peak_memory, reset_peak_memory
-from anyblock.pipeline.context import RunContext, RunModel
-from anyblock.pipeline.model_source import read_source
-from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.stages.candidates import keep_candidates, plan_candidates
-from anyblock.pipeline.stages.data import TokenData
-from anyblock.pipeline.stages.importance import hook_plans, run_importance
-from anyblock.pipeline.stages.search import build_problem, chosen_candidates
-from anyblock.pipeline.stages.teacher import run_teacher
 from anyblock.progress import SILENT
 from anyblock.realize.realize import realize
+from anyblock.run.context import RunContext, RunModel
+from anyblock.run.model_source import read_source
+from anyblock.run.run_folder import RunFolder
 from anyblock.search import solve
+from anyblock.stages.candidates import keep_candidates, plan_candidates
+from anyblock.stages.data import TokenData
+from anyblock.stages.importance import hook_plans, run_importance
+from anyblock.stages.search import build_problem, chosen_candidates
+from anyblock.stages.teacher import run_teacher
 from quality_page import commit, page, plot
 from quality_texts import Kind, kinds, mixture
 from torch import nn

@@ -40,7 +40,7 @@ from anyblock.modeling.load import load_model
 from anyblock.modeling.skeleton import load_hf_config
 from anyblock.realize.realize import realize
 from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, spread_sample
-from anyblock.scoring.replace_one import score_candidates
+from anyblock.scoring.replace_one import CandidateScorer
 from anyblock.scoring.swaps import ChildScorer
 from anyblock.search import Budget, Group, Option, Problem, solve
 from torch import nn
@@ -132,7 +132,8 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             engine, candidates, weights, batches, probes=arguments.probes, record=recording(estimates)
         )
     )
-    scoring = Measured(lambda: score_candidates(engine, candidates, weights, batches, record=recording(exact)))
+    scorer = CandidateScorer(engine, candidates, weights, batches)
+    scoring = Measured(lambda: [exact.update(scorer.layer(layer)) for layer in range(engine.num_layers)])
     count = len(candidates)
     sample = spread_sample(candidates, estimates, arguments.sample)
     corrected = correct(

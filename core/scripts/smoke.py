@@ -39,6 +39,7 @@ def main() -> None:
             [*compress, "search.refine_rounds=1"],
             ["search", "child.run", "--budget", "params=0.8x"],
             ["evaluate", "child", "--teacher", str(MODEL), "--data", str(TEXT), "--max-tokens", "512"],
+            ["generate", "child", "Once upon a time", "--max-new-tokens", "4"],
             ["export", "child", "exported", "--format", "transformers"],
         ]
         for command in commands:

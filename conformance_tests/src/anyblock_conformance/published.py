@@ -23,10 +23,10 @@ from anyblock.config.pruning import CORE_KINDS
 from anyblock.costs.cost_model import Scenario
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 from anyblock.pipeline.inspection import inspect_model
-from anyblock.pipeline.model_source import Source, read_source
-from anyblock.pipeline.stages.candidates import plan_candidates
-from anyblock.pipeline.stages.search import build_problem, chosen_candidates
+from anyblock.run.model_source import Source, read_source
 from anyblock.search.solve import solve
+from anyblock.stages.candidates import plan_candidates
+from anyblock.stages.search import build_problem, chosen_candidates
 
 from anyblock_conformance.expect import equal, nothing, that
 from anyblock_conformance.headers import Shape

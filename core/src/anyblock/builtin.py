@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from anyblock.contract.adaptation import Adaptation
     from anyblock.contract.candidate_source import CandidateSource
     from anyblock.contract.cost import Cost
+    from anyblock.contract.executor import Executor
     from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
     from anyblock.contract.scoring_metric import ScoringMetric
@@ -46,7 +47,7 @@ class Builtins:
     @hookimpl
     def adaptations(self) -> dict[str, type[Adaptation]]:
         """See `FamilySpec.adaptations`."""
-        from anyblock.pipeline.stages.repair import LeastSquaresRepair
+        from anyblock.stages.repair import LeastSquaresRepair
 
         return {"repair": LeastSquaresRepair}
 
@@ -70,3 +71,10 @@ class Builtins:
         from anyblock.calibration.plain_text import PlainText
 
         return {"plain": PlainText}
+
+    @hookimpl
+    def executors(self) -> dict[str, type[Executor]]:
+        """See `FamilySpec.executors`."""
+        from anyblock.execution.local import LocalExecutor
+
+        return {"local": LocalExecutor}

@@ -98,6 +98,11 @@ def inferring_families(note: Callable[[str], None]) -> Iterator[Inferring]:
         _INFERRING.reset(token)
 
 
+def is_inferring() -> bool:
+    """Return whether this is within the scope of `inferring_families`."""
+    return _INFERRING.get() is not None
+
+
 @dataclass
 class Inferring:
     """What families are inferred from within the scope of `inferring_families`.

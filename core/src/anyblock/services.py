@@ -121,6 +121,12 @@ class CoreServices:
 
         return with_sections(RunConfig, sections_of(get_family(model_type) if model_type else installed_extensions()))
 
+    def run_task(self, folder: Path, task: str) -> None:
+        """See `Services.run_task`."""
+        from anyblock.pipeline.run_task import run_task
+
+        run_task(folder, task)
+
     def progress(self) -> Progress:
         """See `Services.progress`."""
         from anyblock.rich_progress import terminal_progress

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from anyblock.cli import main
+from anyblock_tests.byte_tokenizer import byte_model, byte_tokenizer
 
 COMMANDS = (
     "families",
@@ -101,6 +102,8 @@ def test_a_user_goes_from_model_to_child(
     result = json.loads(capsys.readouterr().out)
     assert result["kl_per_token"] > 0
     assert result["child"]["parameters"] == costs["params"]
+    assert run("generate", child, "some text", "--max-new-tokens", 5) == 0
+    assert capsys.readouterr().out.startswith("some text")
     assert run("search", tmp_path / "child.run", "--budget", "params=0.7x", "--json") == 0
     (solution,) = json.loads(capsys.readouterr().out)
     assert solution["status"] == "proven"
@@ -306,3 +309,18 @@ def test_signals_keep_what_is_finished(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     assert run(*command[3:]) == 0
     assert (out / "config.json").is_file()
+
+
+def test_prompts_that_a_model_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = byte_model(tmp_path / "model")
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens(["First"])
+    tokenizer.save_pretrained(model)
+    assert run("generate", model, "Citizen", "--max-new-tokens", 1) == 0
+    capsys.readouterr()
+    for prompt, says in (
+        ("First Citizen", "token id 258 ('First') is outside"),
+        ("a\udcff", "half of a surrogate pair, \\udcff"),
+    ):
+        assert run("generate", model, prompt, "--max-new-tokens", 1) == 2
+        assert says in capsys.readouterr().err

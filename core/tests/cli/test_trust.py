@@ -28,6 +28,7 @@ def model(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["generate", "MODEL", "a text", "--max-new-tokens", "2"],
         ["evaluate", "MODEL", "--data", "TEXT", "--block-size", "16"],
         ["compress", "MODEL", "OUT", "--data", "TEXT", "--budget", "params=0.9x", "search.refine_rounds=0",
          "data.block_size=16", "data.scoring_tokens=64", "data.calibration_tokens=256", "data.evaluation_tokens=64"],

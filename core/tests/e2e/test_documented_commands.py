@@ -33,7 +33,7 @@ SMALL = ["data.block_size=64", "data.calibration_tokens=512", "data.scoring_toke
 MORE = {"compress": SMALL, "conformance": ["--level", "structure"], "bench": ["--repeats", "1"]}
 """Arguments that keep a command short, after those that the page shows."""
 BROUGHT = {"conformance": "anyblock_conformance", "bench": "anyblock_bench", "report": "anyblock_html_report",
-           **dict.fromkeys(("generate", "init", "schema", "watch"), "anyblock_terminal")}  # fmt: skip
+           **dict.fromkeys(("init", "schema", "watch"), "anyblock_terminal")}  # fmt: skip
 """Commands of other distributions, which need not be installed."""
 
 

@@ -10,9 +10,9 @@ from anyblock.config import RunConfig
 from anyblock.config.pruning import CORE_KINDS
 from anyblock.errors import AnyBlockError, ConfigError, UnsupportedModelError, UsageError
 from anyblock.family import get_family
-from anyblock.pipeline.model_source import Source, read_source
-from anyblock.pipeline.stages.candidates import CostedCandidates, plan_candidates
-from anyblock.pipeline.stages.narrow_teacher import narrowed_source
+from anyblock.run.model_source import Source, read_source
+from anyblock.stages.candidates import CostedCandidates, plan_candidates
+from anyblock.stages.narrow_teacher import narrowed_source
 from anyblock_conformance.tiny import save_tiny
 
 

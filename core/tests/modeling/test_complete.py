@@ -19,7 +19,7 @@ from anyblock.export.export import export_child
 from anyblock.modeling.complete import require_complete
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config
-from anyblock.pipeline.model_source import read_source
+from anyblock.run.model_source import read_source
 from safetensors.torch import load_file, save_file
 
 Edit = Callable[[dict[str, torch.Tensor]], object]
@@ -107,6 +107,7 @@ def test_a_subblock_checkpoint_that_lacks_a_tensor(teacher_dir: Path, tmp_path: 
         ["convert", "MODEL", "OUT"],
         ["compress", "MODEL", "OUT", "--budget", "params=0.8x", "--data", "TEXT"],
         ["evaluate", "MODEL", "--data", "TEXT"],
+        ["generate", "MODEL", "a"],
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -17,7 +17,7 @@ from anyblock.contract.services import services
 from anyblock.costs.cost_model import Scenario
 from anyblock.errors import CheckpointError
 from anyblock.pipeline.inspection import inspect_model
-from anyblock.pipeline.run_folder import fingerprint_of
+from anyblock.run.run_folder import fingerprint_of
 from transformers import AutoModelForCausalLM
 
 pytestmark = pytest.mark.usefixtures("auto_classes")

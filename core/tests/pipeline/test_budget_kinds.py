@@ -19,11 +19,11 @@ from anyblock.candidates.candidate_weights import candidate_shapes
 from anyblock.config import RunConfig
 from anyblock.costs.cost_model import model_costs
 from anyblock.errors import BudgetError
-from anyblock.pipeline.model_source import Source, read_source
-from anyblock.pipeline.stages.candidates import CostedCandidates, plan_candidates, scenario_of
-from anyblock.pipeline.stages.search import build_problem, chosen_candidates
+from anyblock.run.model_source import Source, read_source
 from anyblock.search.solution import Solution
 from anyblock.search.solve import solve, solve_diverse
+from anyblock.stages.candidates import CostedCandidates, plan_candidates, scenario_of
+from anyblock.stages.search import build_problem, chosen_candidates
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from anyblock.config.schema import SearchConfig
 from anyblock.errors import UsageError
-from anyblock.pipeline.stages.search import resolve_budgets
 from anyblock.search import Budget
+from anyblock.stages.search import resolve_budgets
 
 TEACHER = {"params": 200e6, "memory": 4 * 2.0**30, "kv_heads": 96.0, "latency": 20.0}
 

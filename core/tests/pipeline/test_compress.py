@@ -12,10 +12,10 @@ from anyblock.config import RunConfig
 from anyblock.errors import BudgetError, InputError, OutputExistsError, UsageError
 from anyblock.modeling.load import load_model
 from anyblock.pipeline.compress import compress
-from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.saved_search import search_run
-from anyblock.pipeline.stages.candidates import read_candidates
-from anyblock.pipeline.stages.refine import read_refinement
+from anyblock.run.run_folder import RunFolder
+from anyblock.stages.candidates import read_candidates
+from anyblock.stages.refine import read_refinement
 from anyblock_tests.stopping import Stop, StopAfter
 
 
@@ -208,7 +208,7 @@ def test_two_processes_do_not_share_a_run(settings: dict[str, Any], tmp_path: Pa
 
     run = Path(f"{settings['output']}.run")
     script = (
-        "import sys; from pathlib import Path; from anyblock.pipeline.run_folder import RunFolder\n"
+        "import sys; from pathlib import Path; from anyblock.run.run_folder import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).locked():\n    print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", script, str(run)]

@@ -11,9 +11,9 @@ from anyblock.config import RunConfig
 from anyblock.config.extension_sections import sections_of, with_sections
 from anyblock.extensions import installed_extensions
 from anyblock.pipeline.compress import compress
-from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.stages.adapt import read_adaptation, stage_of
 from anyblock.progress import SILENT, Progress
+from anyblock.run.run_folder import RunFolder
+from anyblock.stages.adapt import read_adaptation, stage_of
 from anyblock_tests.stopping import Stop, StopAfter
 
 pytest.importorskip("anyblock_distillation")

@@ -15,9 +15,9 @@ from anyblock.evaluation.evaluate import evaluate
 from anyblock.family import get_family
 from anyblock.modeling.load import load_model
 from anyblock.pipeline.compress import compress
-from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.saved_search import search_run
-from anyblock.pipeline.stages.refine import read_refinement
+from anyblock.run.run_folder import RunFolder
+from anyblock.stages.refine import read_refinement
 
 HIDDEN, NARROW = 32, 20
 NOTHING_ELSE = {"ffn": {"sizes": [], "no_op": False}, "attention": {"no_op": False}, "repair": {"method": "none"}}

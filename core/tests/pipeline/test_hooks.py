@@ -19,11 +19,11 @@ from anyblock.errors import PluginError, UsageError
 from anyblock.family import get_family
 from anyblock.importance import IndependentChannelContributionHook, L2NormHook
 from anyblock.modeling.layerwise import LayerwiseModel
-from anyblock.pipeline.model_source import read_source
-from anyblock.pipeline.stages.importance import hook_plans
 from anyblock.plugins import PluginRegistry
 from anyblock.plugins.status import Origin
 from anyblock.pruning.ffn import FFNIntermediatePruningMixIn
+from anyblock.run.model_source import read_source
+from anyblock.stages.importance import hook_plans
 
 
 class OwnHook(IndependentChannelContributionHook):

@@ -10,8 +10,8 @@ import torch
 from anyblock import load_model
 from anyblock.config import RunConfig, load_config
 from anyblock.pipeline.compress import compress
-from anyblock.pipeline.run_folder import RunFolder
 from anyblock.realize.realize import RECORD
+from anyblock.run.run_folder import RunFolder
 from omegaconf import OmegaConf
 
 GUIDE = """

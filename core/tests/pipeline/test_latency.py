@@ -10,8 +10,8 @@ import pytest
 from anyblock.config import RunConfig
 from anyblock.errors import BudgetError, UsageError
 from anyblock.pipeline.compress import CompressResult, compress
-from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pipeline.saved_search import search_run
+from anyblock.run.run_folder import RunFolder
 
 pytest.importorskip("anyblock_latency")
 

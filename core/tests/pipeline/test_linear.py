@@ -16,10 +16,10 @@ from anyblock.errors import UsageError
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.pipeline.compress import compress
-from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.stages.adapt import read_adaptation, stage_of
-from anyblock.pipeline.stages.scores import read_scores
 from anyblock.pruning.least_squares import RIDGES
+from anyblock.run.run_folder import RunFolder
+from anyblock.stages.adapt import read_adaptation, stage_of
+from anyblock.stages.scores import read_scores
 from safetensors.torch import load_file
 
 SITES = {(layer, half): name for layer in range(3) for half, name in (("attention", "self_attn"), ("ffn", "mlp"))}

@@ -17,8 +17,8 @@ from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.modeling.spool import Spool
 from anyblock.pipeline.compress import CompressResult, compress
-from anyblock.pipeline.memory import MemoryPlan, plan_memory, weight_sizes
-from anyblock.pipeline.run_folder import RunFolder
+from anyblock.run.memory import MemoryPlan, plan_memory, weight_sizes
+from anyblock.run.run_folder import RunFolder
 
 TIMES = {"seconds", "tokens_per_second", "peak_memory"}
 
@@ -137,8 +137,8 @@ def test_the_plan_holds_what_there_is_room_for(teacher_dir: Path, monkeypatch: p
     layers, outside = weight_sizes(SubblockCheckpoint.open(teacher_dir), torch.float32)
     model = LayerwiseModel(SubblockCheckpoint.open(teacher_dir), get_family("llama"))
     assert sum(layers.values()) + outside == 4 * sum(p.numel() for p in model.model.parameters())
-    monkeypatch.setattr("anyblock.pipeline.memory.resident", lambda: 1000)
-    monkeypatch.setattr("anyblock.pipeline.memory._LIBRARIES", 0)
+    monkeypatch.setattr("anyblock.run.memory.resident", lambda: 1000)
+    monkeypatch.setattr("anyblock.run.memory._LIBRARIES", 0)
     cpu = torch.device("cpu")
     sizes = dict.fromkeys(range(10), 100)
     plans = {limit: plan_memory(sizes, 50, device=cpu, limit=limit + 1000) for limit in (1, 1000, 2000, 5000)}

@@ -15,8 +15,8 @@ from anyblock.config import RunConfig
 from anyblock.errors import CheckpointError, ExecutionError, InputError
 from anyblock.modeling.load import load_model
 from anyblock.pipeline.compress import compress
-from anyblock.pipeline.run_folder import RunFolder
 from anyblock.pruning.ordering import best_first
+from anyblock.run.run_folder import RunFolder
 from safetensors.torch import load_file, save_file
 
 Change = Callable[[dict[str, torch.Tensor]], object]

@@ -12,10 +12,10 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config import RunConfig
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.pipeline.compress import compress
-from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.stages import child as child_stage
-from anyblock.pipeline.stages import importance
 from anyblock.progress import Advance
+from anyblock.run.run_folder import RunFolder
+from anyblock.stages import child as child_stage
+from anyblock.stages import importance
 from safetensors import safe_open
 
 ALL = {

@@ -17,8 +17,8 @@ from anyblock.costs.cost_model import Scenario, subblock_costs
 from anyblock.descriptors import DenseDescriptor
 from anyblock.family import ModelFamily
 from anyblock.pipeline.compress import compress
-from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.stages.scores import read_scores
+from anyblock.run.run_folder import RunFolder
+from anyblock.stages.scores import read_scores
 from safetensors.torch import load_file
 
 WIDTHS = {"ffn": {"sizes": [24], "no_op": False}, "attention": {"no_op": False}, "repair": {"method": "none"}}

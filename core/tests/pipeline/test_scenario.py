@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from anyblock.config import load_config
-from anyblock.pipeline.model_source import read_source
-from anyblock.pipeline.stages.candidates import scenario_of
+from anyblock.run.model_source import read_source
+from anyblock.stages.candidates import scenario_of
 from safetensors.torch import load_file, save_file
 
 

@@ -12,8 +12,8 @@ from anyblock.calibration import mixture
 from anyblock.config import RunConfig
 from anyblock.errors import InputError, OutputExistsError, UsageError
 from anyblock.pipeline.compress import CompressResult, compress
-from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.stages import data
+from anyblock.run.run_folder import RunFolder
+from anyblock.stages import data
 from anyblock_tests.byte_tokenizer import byte_model, byte_tokenizer
 from safetensors.torch import load_file
 

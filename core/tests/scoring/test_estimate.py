@@ -19,7 +19,7 @@ from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
 from anyblock.scoring import estimate
 from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, spread_sample
-from anyblock.scoring.replace_one import score_candidates
+from anyblock.scoring.replace_one import CandidateScorer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,7 +50,9 @@ def both(
     engine: LayerwiseModel, weights: CandidateWeights, candidates: list[Candidate], batches: Batches, probes: int
 ) -> list[dict[str, float]]:
     found: list[dict[str, float]] = [{}, {}]
-    score_candidates(engine, candidates, weights, batches, record=lambda c, s: found[0].__setitem__(c.key, s))
+    scorer = CandidateScorer(engine, candidates, weights, batches)
+    for layer in range(engine.num_layers):
+        found[0] |= scorer.layer(layer)
     estimate_scores(
         engine, candidates, weights, batches, probes=probes, record=lambda c, s: found[1].__setitem__(c.key, s)
     )

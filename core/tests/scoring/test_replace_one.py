@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from anyblock.modeling.load import load_model
 from anyblock.modeling.metrics import METRICS
 from anyblock.modeling.spool import Spool
 from anyblock.realize.realize import realize
-from anyblock.scoring.replace_one import score_candidates
+from anyblock.scoring.replace_one import CandidateScorer
 from torch.nn import functional
 
 FAMILY = get_family("llama")
@@ -53,18 +54,12 @@ class Setup:
     def to_score(self) -> list[Candidate]:
         return [candidate for candidate in self.candidates if candidate.kind != "teacher"]
 
-    def score(self, metric: str, **options: object) -> dict[str, float]:
-        scores: dict[str, float] = {}
-        score_candidates(
-            self.engine,
-            self.to_score,
-            self.weights,
-            self.batches,
-            metric=METRICS[metric](),
-            record=lambda candidate, score: scores.__setitem__(candidate.key, score),
-            **options,
+    def score(self, metric: str, *, layers: Iterable[int] | None = None, **options: object) -> dict[str, float]:
+        scorer = CandidateScorer(
+            self.engine, self.to_score, self.weights, self.batches, metric=METRICS[metric](), **options
         )
-        return scores
+        layers = range(self.engine.num_layers) if layers is None else layers
+        return {key: score for layer in layers for key, score in scorer.layer(layer).items()}
 
 
 @pytest.fixture(scope="module")
@@ -116,24 +111,16 @@ def test_block_output_error_equals_its_definition(setup: Setup, tmp_path: Path) 
 def test_the_teachers_own_shape_scores_zero(setup: Setup, metric: str) -> None:
     """Also where the reference has a similarity, of which its teacher gets the worst value."""
     same = [candidate for candidate in setup.candidates if candidate.kind == "teacher" and candidate.layer == 2]
-    scores: list[float] = []
-    score_candidates(
-        setup.engine,
-        same,
-        setup.weights,
-        setup.batches,
-        metric=METRICS[metric](),
-        record=lambda _, score: scores.append(score),
-    )
-    assert scores == [pytest.approx(0, abs=1e-6)] * 2
+    scorer = CandidateScorer(setup.engine, same, setup.weights, setup.batches, metric=METRICS[metric]())
+    assert list(scorer.layer(2).values()) == [pytest.approx(0, abs=1e-6)] * 2
 
 
-def test_done_scores_are_not_computed_again_and_the_spool_changes_nothing(setup: Setup, tmp_path: Path) -> None:
+def test_a_layer_alone_has_the_same_scores_and_the_spool_changes_nothing(setup: Setup, tmp_path: Path) -> None:
     whole = setup.score("kl")
-    first = list(whole)[: len(whole) // 2]
     spool = Spool(tmp_path / "spool")
-    rest = setup.score("kl", done=first, spool=spool)
-    assert {key: whole[key] for key in first} | rest == whole
+    last = setup.score("kl", layers=[1], spool=spool)
+    assert last
+    assert last == {key: score for key, score in whole.items() if key in last}
     assert next(spool._numbers) > 0, "nothing went to a file"
     assert not any((tmp_path / "spool").iterdir()), "what is no longer used is removed"
 
@@ -146,7 +133,7 @@ def test_a_number_that_is_not_finite_names_the_candidate(setup: Setup) -> None:
     broken = Broken(setup.teacher, FAMILY, setup.engine.config, {})
     candidate = next(c for c in setup.to_score if c.kind == "ffn_intermediate")
     with pytest.raises(ExecutionError, match=r"block_0_ffn:ffn_intermediate=16: the output of layer 0 .* NaN"):
-        score_candidates(setup.engine, [candidate], broken, setup.batches, record=lambda *_: None)
+        CandidateScorer(setup.engine, [candidate], broken, setup.batches).layer(0)
 
 
 def test_an_unknown_kind_and_an_impossible_size_are_refused(setup: Setup) -> None:

@@ -20,6 +20,7 @@ from anyblock.cli.evaluate import evaluate
 from anyblock.cli.export import ExportCommand, export
 from anyblock.cli.external import CommandGroup
 from anyblock.cli.families import families
+from anyblock.cli.generate import generate
 from anyblock.cli.inspect import inspect
 from anyblock.cli.list import list_kind
 from anyblock.cli.search import search
@@ -54,7 +55,7 @@ def _options(
         os.environ["ANYBLOCK_DEBUG"] = "1"
 
 
-for command in (families, inspect, convert, compress, search, evaluate, doctor):
+for command in (families, inspect, convert, compress, search, evaluate, generate, doctor):
     app.command()(command)
 app.command(cls=ExportCommand)(export)
 app.command("list")(list_kind)

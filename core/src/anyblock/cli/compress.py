@@ -38,6 +38,9 @@ def compress(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = None,
     dtype: Annotated[str | None, typer.Option(help="What is computed in: float32, bfloat16, float16, or auto.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Where tasks are computed, by name: local, or one that a distribution adds.")
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
     infer_family: Annotated[
         bool,
@@ -63,6 +66,7 @@ def compress(
         "effort": effort,
         "device": device,
         "dtype": dtype,
+        "execution.engine": engine,
         "trust_remote_code": trust_remote_code or None,
         "search.budget": budget or None,
     }

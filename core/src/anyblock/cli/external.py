@@ -20,7 +20,6 @@ KNOWN: Final = {
     "bench": ("anyblock-bench", "Measure how fast a model generates, and its teacher next to it."),
     "report": ("anyblock-html-report", "Show a run, or several compared, as one HTML page."),
     "push": ("anyblock-hub", "Put a child on the Hugging Face hub, with a generated model card."),
-    "generate": ("anyblock-terminal", "Continue a text with a model or a child."),
     "init": ("anyblock-terminal", "Ask for model, purpose and memory, and write the YAML of a run."),
     "schema": ("anyblock-terminal", "Print the JSON Schema of the YAML, for editors."),
     "watch": ("anyblock-terminal", "Show what a run does, while it does it or afterwards."),

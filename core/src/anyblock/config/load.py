@@ -84,6 +84,8 @@ def load_config(
         (("evaluation", "also", index), "evaluations", name) for index, name in enumerate(config.evaluation.also)
     ]
     named += [(("report", "sections", index), "sections", name) for index, name in enumerate(config.report.sections)]
+    if config.execution.engine != type(config.execution).model_fields["engine"].default:
+        named.append((("execution", "engine"), "executors", config.execution.engine))
     if config.scoring.metric != type(config.scoring).model_fields["metric"].default:
         named.append((("scoring", "metric"), "metrics", config.scoring.metric))
     for place, kind, name in named:

@@ -245,6 +245,20 @@ class MemoryConfig(Section):
         return int(bound.upper.value)
 
 
+class ExecutionConfig(Section):
+    """Where the run's tasks are computed; it changes no result."""
+
+    engine: str = Field(
+        default="local",
+        min_length=1,
+        description="`local`: in this process. `anyblock list executors` shows those of extensions too.",
+    )
+    threads: Positive | None = Field(
+        default=None,
+        description="Threads of one task, wherever it is computed. `null`: what torch takes where the run is started.",
+    )
+
+
 class RunConfig(Section):
     """One run: a teacher, a text, the candidates, the budget, and where the child goes."""
 
@@ -277,6 +291,9 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="What is measured in the end.")
     report: ReportConfig = Field(default_factory=ReportConfig, description="What the run's report says.")
     memory: MemoryConfig = Field(default_factory=MemoryConfig, description="How much memory the run itself takes.")
+    execution: ExecutionConfig = Field(
+        default_factory=ExecutionConfig, description="Where the run's tasks are computed."
+    )
 
     def section(self, path: str, model: type[_S]) -> _S:
         """Return the settings that stand at a dotted path; the model's defaults where the file has none.

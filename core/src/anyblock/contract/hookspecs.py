@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from anyblock.contract.config_dialect import ConfigDialect
     from anyblock.contract.cost import Cost
     from anyblock.contract.evaluation import Evaluation
+    from anyblock.contract.executor import Executor
     from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
     from anyblock.contract.pruning_mixin import PruningMixIn
@@ -217,6 +218,10 @@ class FamilySpec:
     @hookspec
     def adaptations(self) -> Mapping[str, type[Adaptation]]:  # type: ignore[empty-body]
         """Return `{name: adaptation class}` for further stages that adapt a child's weights; merged over plugins. Since 0.2."""
+
+    @hookspec
+    def executors(self) -> Mapping[str, type[Executor]]:  # type: ignore[empty-body]
+        """Return `{name: executor class}` for further places where tasks are computed; merged over plugins. Since 0.2."""
 
     # -- after the child is written ---------------------------------------------------------------------------------
 

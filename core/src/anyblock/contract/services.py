@@ -163,6 +163,21 @@ class Services(Protocol):
         """Return the pydantic model of a run's YAML, with the sections of all installed extensions, and of a family's kinds."""
         ...
 
+    def run_task(self, folder: Path, task: str) -> None:
+        """Compute one task of a run in this process and keep its result, unless it has one. Since 0.2.
+
+        What earlier tasks loaded is used again.
+
+        Args:
+            folder: the folder of tasks, as an executor is given it.
+            task: the task's id.
+
+        Raises:
+            InputError: this process does not see the folder, or has other distributions than the run.
+            AnyBlockError: the computation failed. Whatever is raised is in the folder's `logs` as well.
+        """
+        ...
+
     def progress(self) -> Progress:
         """Return where the terminal shows long work: `task(description, total=, unit=)` and `note(message)`."""
         ...

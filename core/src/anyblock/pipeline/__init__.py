@@ -1,1 +1,1 @@
-"""The pipeline: stages in a run folder, from a checkpoint to a child."""
+"""The pipeline: the stages one after the other, from a checkpoint to a child."""

@@ -13,30 +13,31 @@ from anyblock.checkpoint.atomic import write_bytes_atomic, write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
 from anyblock.errors import OutputExistsError
+from anyblock.execution.environment import opened_executor
 from anyblock.modeling.device import resolve_devices
-from anyblock.pipeline.context import RunContext, RunModel
 from anyblock.pipeline.disk_space import require_run_space
-from anyblock.pipeline.model_source import pin_model, read_source
-from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.stages.adapt import Adapted, Adapting, adaptations
-from anyblock.pipeline.stages.candidates import CostedCandidates, keep_candidates, linear_places, plan_candidates
-from anyblock.pipeline.stages.child import STAGE as CHILD
-from anyblock.pipeline.stages.child import run_child
-from anyblock.pipeline.stages.data import TokenData
-from anyblock.pipeline.stages.evaluation import run_evaluation
-from anyblock.pipeline.stages.further_evaluations import run_further_evaluations
-from anyblock.pipeline.stages.importance import hook_plans, linear_maps, run_importance
-from anyblock.pipeline.stages.measured_check import run_measured_checks
-from anyblock.pipeline.stages.measured_costs import measured_bounds, run_measured_costs
-from anyblock.pipeline.stages.narrow_teacher import narrow_teacher, narrowed_source
-from anyblock.pipeline.stages.refine import run_refine
-from anyblock.pipeline.stages.scores import estimates, run_scores
-from anyblock.pipeline.stages.search import check_reachable, chosen_candidates, run_search
-from anyblock.pipeline.stages.teacher import run_teacher
 from anyblock.pipeline.summary import summarise
 from anyblock.progress import SILENT, Progress, recorded
 from anyblock.realize.held_out import held_out_every
 from anyblock.realize.realize import inputs_hash_of
+from anyblock.run.context import RunContext, RunModel
+from anyblock.run.model_source import pin_model, read_source
+from anyblock.run.run_folder import RunFolder
+from anyblock.stages.adapt import Adapted, Adapting, adaptations
+from anyblock.stages.candidates import CostedCandidates, keep_candidates, linear_places, plan_candidates
+from anyblock.stages.child import STAGE as CHILD
+from anyblock.stages.child import run_child
+from anyblock.stages.data import TokenData
+from anyblock.stages.evaluation import run_evaluation
+from anyblock.stages.further_evaluations import run_further_evaluations
+from anyblock.stages.importance import hook_plans, linear_maps, run_importance
+from anyblock.stages.measured_check import run_measured_checks
+from anyblock.stages.measured_costs import measured_bounds, run_measured_costs
+from anyblock.stages.narrow_teacher import narrow_teacher, narrowed_source
+from anyblock.stages.refine import run_refine
+from anyblock.stages.scores import estimates, run_scores
+from anyblock.stages.search import check_reachable, chosen_candidates, run_search
+from anyblock.stages.teacher import run_teacher
 
 if TYPE_CHECKING:
     from anyblock.candidates.sources import Orders
@@ -83,7 +84,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     if output.exists() and not overwrite and inputs_hash_of(output) is None:
         raise OutputExistsError(f"{output} is there already", hint="choose another output, or pass --overwrite")
     # Whatever can be refused is refused here, before anything is written.
-    resolve_devices(config.device)
+    device = resolve_devices(config.device)[0].type
     config, folder = pin_model(config, run.path)
     source = read_source(folder, trust_remote_code=config.trust_remote_code)
     _check_names(config, source.family)
@@ -103,13 +104,17 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     for note in data.notes:
         progress.note(note)
     require_run_space(run.path, output, source, narrow, config.search.bounds(), costed.reference)
-    with run.locked(), recorded(run.path / "events.jsonl", progress) as progress:
+    with (
+        opened_executor(config, source.family, run.path, device, progress) as executor,
+        run.locked(),
+        recorded(run.path / "events.jsonl", progress) as progress,
+    ):
         run.progress = progress
         write_bytes_atomic(run.path / "run.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())).encode())
         keep_candidates(run, costed)
         tokens = data.batches()
         given = RunModel(config, source, run_teacher(config, run, source, progress), progress)
-        context = RunContext(config, run, progress, given, given, linear)
+        context = RunContext(config, run, progress, given, given, linear, executor)
         if narrow is source:
             costed = _with_measured(context, costed)
         orders = run_importance(context, plans, tokens["calibration"])
@@ -123,6 +128,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
 def _check_names(config: RunConfig, family: ModelFamily) -> None:
     """Refuse names that nothing has before any work is done."""
     estimates(config.scoring.method, family.one("metrics", config.scoring.metric))
+    family.one("executors", config.execution.engine)
     for name in config.evaluation.also:
         family.one("evaluations", name)
     for name in config.report.sections:

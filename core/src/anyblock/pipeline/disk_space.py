@@ -10,10 +10,10 @@ from anyblock.checkpoint.space import existing_parent, require_space
 from anyblock.checkpoint.subblocks import is_subblock_checkpoint
 from anyblock.config.budget import Bound
 from anyblock.costs.registry import CandidateCosts
-from anyblock.pipeline.model_source import Shapes, Source
-from anyblock.pipeline.stages.narrow_teacher import NARROWED
-from anyblock.pipeline.stages.search import resolve_budget
-from anyblock.pipeline.stages.teacher import CONVERTED
+from anyblock.run.model_source import Shapes, Source
+from anyblock.stages.narrow_teacher import NARROWED
+from anyblock.stages.search import resolve_budget
+from anyblock.stages.teacher import CONVERTED
 
 _SLACK: Final = 16 << 20
 """For scores, reports and tokenizer files, in bytes."""

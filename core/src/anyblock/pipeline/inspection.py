@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from anyblock.costs.cost_model import Scenario, model_costs
-from anyblock.pipeline.model_source import read_source
 from anyblock.report.inspection import Inspection
+from anyblock.run.model_source import read_source
 
 
 def inspect_model(path: Path, scenario: Scenario, *, trust_remote_code: bool = False) -> Inspection:

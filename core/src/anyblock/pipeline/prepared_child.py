@@ -20,10 +20,10 @@ from anyblock.errors import InputError
 from anyblock.family import get_family
 from anyblock.modeling.complete import skeleton_of
 from anyblock.pipeline.inspection import inspect_model
-from anyblock.pipeline.run_folder import RunFolder, read_json
-from anyblock.pipeline.stages.child import STAGE as CHILD_STAGE
 from anyblock.report.markdown import report_sections
 from anyblock.report.summary import RunSummary
+from anyblock.run.run_folder import RunFolder, read_json
+from anyblock.stages.child import STAGE as CHILD_STAGE
 
 if TYPE_CHECKING:
     from anyblock.checkpoint.subblocks import SubblockCheckpoint

@@ -14,17 +14,17 @@ from anyblock.config.load import load_config
 from anyblock.config.schema import SearchConfig
 from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import UsageError
-from anyblock.pipeline.run_folder import RunFolder
-from anyblock.pipeline.stages.candidates import CostedCandidates, read_candidates
-from anyblock.pipeline.stages.measured_costs import with_measured_costs
-from anyblock.pipeline.stages.scores import read_scores, scores_belong_to
-from anyblock.pipeline.stages.search import build_problem, chosen_candidates, resolve_budgets
+from anyblock.run.run_folder import RunFolder
 from anyblock.search.homogeneous import homogeneous
 from anyblock.search.problem import Problem
 from anyblock.search.restrict import restrict
 from anyblock.search.solution import Solution
 from anyblock.search.solve import solve_diverse
 from anyblock.search.sweep import SweepPoint, sweep, sweep_csv, sweep_json
+from anyblock.stages.candidates import CostedCandidates, read_candidates
+from anyblock.stages.measured_costs import with_measured_costs
+from anyblock.stages.scores import read_scores, scores_belong_to
+from anyblock.stages.search import build_problem, chosen_candidates, resolve_budgets
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,17 @@ from anyblock.config.schema import RunConfig
 from anyblock.contract.adaptation import Adaptation
 from anyblock.contract.cost import Rate
 from anyblock.costs.registry import CandidateCosts, known_costs
-from anyblock.pipeline.context import RunContext
-from anyblock.pipeline.stages.adapt import AdaptationResult, adaptations, read_adaptation, stage_of
-from anyblock.pipeline.stages.candidates import CostedCandidates, scenario_of
-from anyblock.pipeline.stages.measured_check import read_measured_checks
-from anyblock.pipeline.stages.measured_costs import measured_bounds
-from anyblock.pipeline.stages.refine import STAGE as REFINE
-from anyblock.pipeline.stages.refine import read_refinement
-from anyblock.pipeline.stages.scores import read_agreement
-from anyblock.pipeline.stages.search import resolve_budgets
 from anyblock.report.format import quantity
 from anyblock.report.summary import BudgetLine, RunSummary, SearchLine, StageLine
+from anyblock.run.context import RunContext
+from anyblock.stages.adapt import AdaptationResult, adaptations, read_adaptation, stage_of
+from anyblock.stages.candidates import CostedCandidates, scenario_of
+from anyblock.stages.measured_check import read_measured_checks
+from anyblock.stages.measured_costs import measured_bounds
+from anyblock.stages.refine import STAGE as REFINE
+from anyblock.stages.refine import read_refinement
+from anyblock.stages.scores import read_agreement
+from anyblock.stages.search import resolve_budgets
 
 if TYPE_CHECKING:
     from anyblock.checkpoint.subblocks import SubblockCheckpoint

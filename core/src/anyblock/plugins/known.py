@@ -14,7 +14,12 @@ from anyblock.errors import UnsupportedModelError
 BROUGHT_BY: Final[Mapping[str, Mapping[str, str]]] = {
     "costs": {"latency": "anyblock-latency", "throughput": "anyblock-latency"},
     "adaptations": {"distill-blocks": "anyblock-distillation", "distill-model": "anyblock-distillation"},
-    "sections of the configuration": {"distillation": "anyblock-distillation"},
+    "sections of the configuration": {
+        "distillation": "anyblock-distillation",
+        "execution.ray": "anyblock-ray",
+        "execution.slurm": "anyblock-slurm",
+    },
+    "executors": {"ray": "anyblock-ray", "slurm": "anyblock-slurm"},
     "formats": {
         "gguf": "anyblock-gguf",
         "nemotron-nas": "anyblock-vllm",

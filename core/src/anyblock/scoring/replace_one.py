@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 
@@ -26,23 +27,12 @@ Targets = TeacherTargets | LinearTargets
 """What children's last hidden states are compared with."""
 
 
-@torch.no_grad()
-def score_candidates(
-    engine: LayerwiseModel,
-    candidates: Sequence[Candidate],
-    weights: CandidateWeights,
-    batches: Batches,
-    *,
-    metric: ScoringMetric | None = None,
-    done: Collection[str] = (),
-    record: Callable[[Candidate, float], None],
-    spool: Spool = IN_MEMORY,
-    progress: Progress = SILENT,
-) -> None:
-    """Score each candidate as the only change to the teacher.
+class CandidateScorer:
+    """Scores each candidate as the only change to the teacher.
 
-    The teacher runs once; its input of every layer is kept. A candidate at layer `i` then costs the layers after `i`, its
-    share of layer `i` (`LayerOutputs`) and the head, never the layers before it. Results do not depend on `done`.
+    The teacher runs once, when the first layer is asked for; its input of every layer is kept. A candidate at layer `i` then
+    costs the layers after `i`, its share of layer `i` (`LayerOutputs`) and the head, never the layers before it. A layer's
+    scores do not depend on which others are asked for.
 
     Args:
         engine: the teacher.
@@ -50,35 +40,54 @@ def score_candidates(
         weights: their weights.
         batches: the scoring text.
         metric: what scores are; KL(teacher || child) when not given.
-        done: keys that have a score already.
-        record: receives each score as soon as it is known, so that an interrupted run can go on.
         spool: where hidden states and teacher logits are kept.
-        progress: where to report; the unit is candidates.
-
-    Raises:
-        ExecutionError: a score is not finite; the message names the candidate.
+        progress: where the teacher's run is reported.
     """
-    waiting = [candidate for candidate in candidates if candidate.key not in done]
-    if not waiting:
-        return
-    metric = metric or KlDivergence()
-    trace = TeacherTrace(engine, batches, metric=metric, spool=spool, progress=progress)
-    outputs = LayerOutputs(engine, candidates, weights, trace.batches, spool)
-    with progress.task("Scoring candidates", total=len(candidates), unit="candidates") as advance:
-        advance(len(candidates) - len(waiting))
-        for index in range(engine.num_layers):
-            mine = {candidate.key: spool.collect() for candidate in waiting if candidate.layer == index}
-            if not mine:
-                continue
-            for candidate, _, output in outputs.run(index, trace.inputs[index], mine):
-                with naming(candidate):
-                    require_finite_output(output, index)
-                mine[candidate.key].append(output)
-            for candidate in (candidate for candidate in waiting if candidate.layer == index):
-                with naming(candidate):
-                    score = trace.score(index, mine.pop(candidate.key))
-                record(candidate, score)
-                advance(1)
+
+    def __init__(
+        self,
+        engine: LayerwiseModel,
+        candidates: Sequence[Candidate],
+        weights: CandidateWeights,
+        batches: Batches,
+        *,
+        metric: ScoringMetric | None = None,
+        spool: Spool = IN_MEMORY,
+        progress: Progress = SILENT,
+    ) -> None:
+        self._engine, self._candidates, self._weights, self._batches = engine, candidates, weights, batches
+        self._metric = metric or KlDivergence()
+        self._spool, self._progress = spool, progress
+
+    @cached_property
+    def _trace(self) -> TeacherTrace:
+        return TeacherTrace(
+            self._engine, self._batches, metric=self._metric, spool=self._spool, progress=self._progress
+        )
+
+    @cached_property
+    def _outputs(self) -> LayerOutputs:
+        return LayerOutputs(self._engine, self._candidates, self._weights, self._trace.batches, self._spool)
+
+    @torch.no_grad()
+    def layer(self, index: int) -> dict[str, float]:
+        """Return `{candidate key: score}` of the candidates of one layer.
+
+        Raises:
+            ExecutionError: a score is not finite; the message names the candidate.
+        """
+        trace = self._trace
+        mine = self._outputs.by_layer[index]
+        outputs = {candidate.key: self._spool.collect() for candidate in mine}
+        for candidate, _, output in self._outputs.run(index, trace.inputs[index], outputs):
+            with naming(candidate):
+                require_finite_output(output, index)
+            outputs[candidate.key].append(output)
+        scores = {}
+        for candidate in mine:
+            with naming(candidate):
+                scores[candidate.key] = trace.score(index, outputs.pop(candidate.key))
+        return scores
 
 
 @contextmanager

@@ -50,10 +50,11 @@ pruning:
   ffn: {{sizes: [0.25]}}
   copied_blocks: {{sizes: [6, 0.5], hook: CopiedBlockContributionHook}}
   magnitude: {{enabled: true, sizes: [0.75]}}
+execution: {{child-process: {{tasks: 4}}}}
 adaptation: {{tune_norms: {{enabled: true, steps: 3}}}}
 """
 OPTIONS = ["scoring.softened_kl.temperature=3.0", "--budget", "processor_time=100x"]
-OPTIONS += ["--hook", "CopiedChannelContributionHook", "--infer-family"]
+OPTIONS += ["--hook", "CopiedChannelContributionHook", "--infer-family", "--engine", "child-process"]
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,7 @@ def test_every_kind_is_listed_with_its_origin(site: Path, tmp_path: Path) -> Non
         "dialects": ["teacher-student"],
         "readers": ["paragraphs"],
         "evaluations": ["repetition"],
+        "executors": ["child-process"],
         "sections": ["repetition"],
     }
 
@@ -199,6 +201,16 @@ def test_the_format_writes_a_checkpoint_with_its_setting(site: Path, tmp_path: P
     stored = load_file(tmp_path / "full" / "subblocks_safetensors" / "block_0_attention.safetensors")
     assert lines[0].split(";")[1] == str(sum(tensor.numel() for tensor in stored.values()))
     assert len(lines) == len(json.loads((tmp_path / "full" / "config.json").read_text())["block_configs"])
+
+
+def test_the_executor_computed_the_scores(run: Path) -> None:
+    """The run of the fixture scored in children of the interpreter; without it, the scores are the same."""
+    (stage,) = (run / "stages").glob("*-scores")
+    written = (run / "run.yaml").read_text()
+    assert "engine: child-process" in written
+    assert "tasks: 4" in written
+    scores = (stage / "scores.json").read_bytes()
+    assert len(json.loads(scores)) > 6
 
 
 def test_the_command_takes_its_own_arguments(site: Path, run: Path) -> None:

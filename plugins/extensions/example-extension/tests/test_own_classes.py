@@ -53,6 +53,7 @@ def test_every_command_opens_its_checkpoints(pebble: tuple[Path, Path]) -> None:
     anyblock(site, folder, "compress", "teacher", "child", "--budget", "params=0.8x", *RUN)
     blocks = json.loads((folder / "child" / "config.json").read_text())["block_configs"]
     assert any(block["ffn"]["no_op"] or block["ffn"]["intermediate_size"] == 24 for block in blocks)
+    anyblock(site, folder, "generate", "teacher", "ab", "--max-new-tokens", "3")
     assert "perplexity" in anyblock(site, folder, "evaluate", "child", "--data", "text.txt")
 
 

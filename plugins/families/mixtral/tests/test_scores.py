@@ -8,7 +8,7 @@ from pathlib import Path
 from anyblock.config import load_config
 from anyblock.family import get_family
 from anyblock.pipeline.compress import compress
-from anyblock.pipeline.run_folder import RunFolder
+from anyblock.run.run_folder import RunFolder
 from anyblock_conformance.tiny import save_tiny
 from safetensors.torch import load_file
 

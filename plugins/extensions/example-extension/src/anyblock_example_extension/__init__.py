@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from anyblock.contract.config_dialect import ConfigDialect
     from anyblock.contract.cost import Cost
     from anyblock.contract.evaluation import Evaluation
+    from anyblock.contract.executor import Executor
     from anyblock.contract.export_format import ExportFormat
     from anyblock.contract.importance_hook import ImportanceHook
     from anyblock.contract.pruning_mixin import PruningMixIn
@@ -102,6 +103,13 @@ class WandaExtension:
         from anyblock_example_extension.layer_table import LayerTable
 
         return {"layer-table": LayerTable}
+
+    @hookimpl
+    def executors(self) -> dict[str, type[Executor]]:
+        """See `FamilySpec.executors`."""
+        from anyblock_example_extension.executor import ChildProcess
+
+        return {"child-process": ChildProcess}
 
     @hookimpl
     def config_dialects(self) -> dict[str, type[ConfigDialect]]:

@@ -1,1 +1,1 @@
-"""AnyBlock in a terminal: `init`, `schema`, `watch`, `generate`, and the live display of long work."""
+"""AnyBlock in a terminal: `init`, `schema`, `watch`, and the live display of long work."""
