@@ -114,7 +114,7 @@ class Session:
         return [self.result(name) for name, planned in self.plan.items() if level in (None, planned.check.level)]
 
     def in_scope(self, planned: Planned) -> bool:
-        """Say whether the subject has what the check reads."""
+        """Return whether the subject has what the check reads."""
         return planned.check.needs in _SCOPES[self.subject.scope]
 
     # -- one check --------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ class Session:
 
 
 def is_provisional(check: Check, version: str = __version__) -> bool:
-    """Say whether a check is so new that it does not fail a report: in the minor version that brought it."""
+    """Return whether a check is so new that it does not fail a report: in the minor version that brought it."""
     return check.new_in is not None and version.split(".")[:2] == check.new_in.split(".")[:2]
 
 

@@ -88,7 +88,7 @@ def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether this is how torch says that memory is short: on the CPU it is a plain `RuntimeError`."""
+    """Return whether this is how torch says that memory is short: on the CPU it is a plain `RuntimeError`."""
     text = str(error).lower()
     phrases = ("allocate memory", "out of memory")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(part in text for part in phrases))

@@ -197,7 +197,7 @@ class ModelFamily(Extensions):
     # -- what the family can do -------------------------------------------------------------------------------------
 
     def implements(self, hook: str) -> bool:
-        """Say whether the adapter or an extension answers this hook.
+        """Return whether the adapter or an extension answers this hook.
 
         Raises:
             UsageError: there is no such hook.
@@ -222,7 +222,7 @@ class ModelFamily(Extensions):
         return self.capabilities()[name]
 
     def supports(self, capability: str) -> bool:
-        """Say whether a capability is declared as full or partial.
+        """Return whether a capability is declared as full or partial.
 
         Raises:
             UsageError: there is no such capability.

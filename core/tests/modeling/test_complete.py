@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from anyblock import convert_model, get_family, load_model
+from anyblock.checkpoint.hub import resolve_model
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.cli import main
 from anyblock.contract.services import services
-from anyblock.errors import CheckpointError
+from anyblock.errors import CheckpointError, InputError
 from anyblock.export.export import export_child
 from anyblock.modeling.complete import require_complete
 from anyblock.modeling.layerwise import LayerwiseModel
@@ -299,6 +300,25 @@ def test_methods_of_quantisation_are_named_with_what_to_do(llama_dir: Path, tmp_
     with pytest.raises(CheckpointError, match=rf"bad holds quantised weights \({method}\)") as raised:
         convert_model(bad, tmp_path / "out")
     assert "use the model that was quantised" in raised.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_gguf_file_is_named_with_what_to_do(llama_dir: Path, tmp_path: Path) -> None:
+    """As a file, alone in a folder, and next to a `config.json`; nothing of its content is read."""
+    folder = tmp_path / "gguf"
+    folder.mkdir()
+    file = folder / "model-q4_k.gguf"
+    file.write_bytes(b"GGUF")
+    with pytest.raises(InputError) as as_a_model:
+        resolve_model(str(file))
+    found = [as_a_model]
+    for place in (file, folder, folder):
+        with pytest.raises(InputError) as converted:
+            convert_model(place, tmp_path / "out")
+        found.append(converted)
+        shutil.copy(llama_dir / "config.json", folder)
+    for raised in found:
+        assert "'model-q4_k.gguf' was written for llama.cpp; use the Hugging Face checkpoint" in raised.value.hint
     assert not (tmp_path / "out").exists()
 
 

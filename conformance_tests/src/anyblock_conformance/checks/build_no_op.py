@@ -100,7 +100,7 @@ def _check_decoding(subject: Subject, removed: Removed, steps: tuple[int, ...]) 
 
 
 def _stock_decodes(subject: Subject, removed: Removed, steps: tuple[int, ...]) -> bool:
-    """Say whether the stock model with these halves' weights zero decodes with a cache as without one."""
+    """Return whether the stock model with these halves' weights zero decodes with a cache as without one."""
     gone = {name for layer, half in removed for name in tensors_of(subject, layer, half)}
     silent = silent_teacher(subject, gone)
     return distance(cached_logits(silent, subject.ids, steps), logits(silent, subject.ids)) <= subject.tolerance

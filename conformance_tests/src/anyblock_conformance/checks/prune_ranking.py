@@ -162,7 +162,7 @@ def _tokens(subject: Subject) -> torch.Tensor:
 
 
 def _spanned_by_a_norm(subject: Subject, mixin: PruningMixIn, layer: int) -> bool:
-    """Say whether the units of a layer go through one norm together."""
+    """Return whether the units of a layer go through one norm together."""
     block, tensors = subject.blocks[layer], subject.converted.meta(group_name(layer, mixin.half))
     return bool(norms_over(mixin.axes(layer, block, subject.text_config), tensors, mixin.size(block)))
 

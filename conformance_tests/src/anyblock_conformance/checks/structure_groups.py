@@ -208,7 +208,7 @@ def _indices(value: Any, layers: int) -> bool:
 
 
 def _per_layer(key: str, value: Any, layers: int) -> bool:
-    """Say whether an entry of the configuration seems to have one item a layer, such as `layer_types`."""
+    """Return whether an entry of the configuration seems to have one item a layer, such as `layer_types`."""
     if isinstance(value, str):
         return "pattern" in key and len(value) == layers
     return isinstance(value, list) and len(value) == layers and ("layer" in key or "block" in key)

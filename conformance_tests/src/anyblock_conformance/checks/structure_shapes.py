@@ -137,7 +137,7 @@ def differences(found: Shapes, expected: Shapes) -> list[str]:
 
 
 def _part_of(stored: tuple[int, ...], built: tuple[int, ...]) -> bool:
-    """Say whether a stored tensor is the built one, or one of the parts that transformers makes it of."""
+    """Return whether a stored tensor is the built one, or one of the parts that transformers makes it of."""
     if stored == built:
         return True
     # Experts stored one by one become one tensor with a further dimension; gate and up, or query, key and value, may be

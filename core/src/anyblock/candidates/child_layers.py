@@ -68,7 +68,7 @@ class ChildLayers:
                 yield self._engine.run(index, states, batch, layer=layer)
 
     def is_teachers(self, index: int) -> bool:
-        """Say whether the layer is the teacher's own, weights included."""
+        """Return whether the layer is the teacher's own, weights included."""
         if self.blocks[index] != self._engine.block_configs[index]:
             return False
         groups = self._engine.checkpoint.groups

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from anyblock.checkpoint.files import inside, plain_directory, read_bounded
+from anyblock.checkpoint.files import gguf_hint, inside, plain_directory, read_bounded
 from anyblock.checkpoint.json_io import parse_object, shown
 from anyblock.errors import CheckpointError, ConfigError
 
@@ -39,7 +39,8 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         refuse_adapter(folder)
         file = inside(folder, CONFIG)
         if not os.path.lexists(file):
-            raise ConfigError(f"{folder} has no {CONFIG}", expected="the directory of a Hugging Face model")
+            hint = gguf_hint(sorted(entry.name for entry in folder.iterdir()))
+            raise ConfigError(f"{folder} has no {CONFIG}", expected="the directory of a Hugging Face model", hint=hint)
     config = parse_object(read_bounded(file, MAX_CONFIG, error=ConfigError), str(file), error=ConfigError)
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:

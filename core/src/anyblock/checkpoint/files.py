@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -27,8 +27,16 @@ def plain_directory(path: str | os.PathLike[str], *, error: type[AnyBlockError] 
     if not folder.exists():
         raise error(f"{folder} does not exist", expected="the directory of a checkpoint")
     if not folder.is_dir():
-        raise error(f"{folder} is not a directory", expected="the directory of a checkpoint")
+        raise error(
+            f"{folder} is not a directory", expected="the directory of a checkpoint", hint=gguf_hint([folder.name])
+        )
     return folder
+
+
+def gguf_hint(names: Iterable[str]) -> str:
+    """Return what to do where a GGUF file stands in the place of a model; "" where none of these names is one's."""
+    found = next((name for name in names if name.lower().endswith(".gguf")), "")
+    return found and f"{shown(found)} was written for llama.cpp; use the Hugging Face checkpoint that it was made from"
 
 
 def inside(folder: Path, relative: str, *, named_by: str = "") -> Path:

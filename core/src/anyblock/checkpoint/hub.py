@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from anyblock.checkpoint.config import read_config, refuse_adapter
+from anyblock.checkpoint.files import gguf_hint
 from anyblock.checkpoint.index import INDEX
 from anyblock.errors import InputError, UsageError
 
@@ -68,7 +69,8 @@ def resolve_model(model: str, *, revision: str | None = None, patterns: Iterable
         refuse_adapter(path)
         return path
     if model and os.path.lexists(path):
-        raise InputError(f"{model} is not a directory", expected="the directory of a model, or a hub id")
+        expected = "the directory of a model, or a hub id"
+        raise InputError(f"{model} is not a directory", expected=expected, hint=gguf_hint([path.name]))
     if _looks_like_path(model):
         raise InputError(
             f"{model or 'the empty name'} does not exist",

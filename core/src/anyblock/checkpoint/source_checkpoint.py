@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from anyblock.checkpoint.files import inside, plain_directory
+from anyblock.checkpoint.files import gguf_hint, inside, plain_directory
 from anyblock.checkpoint.header import Header, TensorEntry, read_header
 from anyblock.checkpoint.index import INDEX, SINGLE, check_against_index, read_index
 from anyblock.checkpoint.json_io import shown
@@ -104,7 +104,8 @@ def _no_weights(folder: Path) -> CheckpointError:
             "and copy the tokenizer files next to the result",
         )
     if foreign:
-        return CheckpointError(f"{folder} has its weights in {', '.join(foreign[:4])}", expected=expected)
+        text = f"{folder} has its weights in {', '.join(foreign[:4])}"
+        return CheckpointError(text, expected=expected, hint=gguf_hint(foreign))
     if loose:
         return CheckpointError(f"{folder} has {', '.join(loose[:4])} and no {INDEX}", expected=expected)
     return CheckpointError(f"{folder} has no weights", expected=expected)

@@ -164,11 +164,11 @@ class FamilySpec:
 
     @hookspec(firstresult=True)
     def requires_trust_remote_code(self) -> bool:  # type: ignore[empty-body]
-        """Say whether the model's code is in the checkpoint and not in transformers."""
+        """Return whether the model's code is in the checkpoint and not in transformers."""
 
     @hookspec(firstresult=True)
     def uses_autocast(self) -> bool:  # type: ignore[empty-body]
-        """Say whether a forward pass may run under autocast."""
+        """Return whether a forward pass may run under autocast."""
 
     # -- pruning ----------------------------------------------------------------------------------------------------
 

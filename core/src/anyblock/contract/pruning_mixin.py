@@ -53,7 +53,7 @@ class PruningMixIn(ABC):
 
     @abstractmethod
     def applies_to(self, block: BlockConfig) -> bool:
-        """Say whether this block has such units at all."""
+        """Return whether this block has such units at all."""
 
     @abstractmethod
     def size(self, block: BlockConfig) -> int:

@@ -72,7 +72,7 @@ class TensorAxis:
     row: int | Literal["each"] | None = None
 
     def covers(self, tensor: torch.Tensor, units: int) -> bool:
-        """Say whether the units lie in this tensor.
+        """Return whether the units lie in this tensor.
 
         Raises:
             CheckpointError: the tensor's dimension has another length than the units need.

@@ -15,7 +15,7 @@ _EXPERTS = re.compile(r"(?:^|\.)experts(?:\.|$)")
 
 
 def is_expert_tensor(name: str, tensor: torch.Tensor, moe: MoEConfig) -> bool:
-    """Say whether a tensor of a sparse ffn belongs to its routed experts.
+    """Return whether a tensor of a sparse ffn belongs to its routed experts.
 
     It does when its name has the component `experts` (`mlp.experts.3.up_proj.weight` of one expert, or
     `mlp.experts.gate_up_proj` of all), or when it has at least three dimensions and the first counts the experts

@@ -64,7 +64,7 @@ def tensor_cost(tensors: Mapping[str, torch.Tensor], *, dtype: str | None = None
 
 
 def is_tied(config: Any, text_config: Any | None = None) -> bool:
-    """Say whether the output head shares its matrix with the input embedding.
+    """Return whether the output head shares its matrix with the input embedding.
 
     The whole model's config decides, and where it is silent the text config of a multimodal one.
     """

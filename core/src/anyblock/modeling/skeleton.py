@@ -75,7 +75,7 @@ def _stated_class(config: Any) -> Any:
 
 
 def differs_by_itself(config: Any) -> bool:
-    """Say whether layers of an unpruned model with this configuration differ in more than its block configs say (Gemma 4).
+    """Return whether layers of an unpruned model with this configuration differ in more than its block configs say (Gemma 4).
 
     Its class then gives a `per_layer_config` to a configuration that states none.
     """

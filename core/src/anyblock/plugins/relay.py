@@ -136,7 +136,7 @@ class Relay:
                 del self._registered[key]
 
     def implements(self, hook: str) -> bool:
-        """Say whether some plugin answers this hook, wrappers aside."""
+        """Return whether some plugin answers this hook, wrappers aside."""
         return bool(self.answers(hook))
 
     def answers(self, hook: str) -> list[tuple[Registered, Callable[..., Any]]]:

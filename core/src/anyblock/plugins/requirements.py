@@ -47,12 +47,12 @@ def _parsed(line: str) -> tuple[bool, str, SpecifierSet]:
 
 @lru_cache(maxsize=1024)
 def accepts(wanted: str, version: str) -> bool:
-    """Say whether `version` lies in the range `wanted` (empty means any); a pre-release of core counts."""
+    """Return whether `version` lies in the range `wanted` (empty means any); a pre-release of core counts."""
     return SpecifierSet(wanted).contains(version, prereleases=True)
 
 
 def core_is_too_old(wanted: str, version: str) -> bool:
-    """Say whether `version` lies below the range `wanted`; above it, the plugin is the one that is too old."""
+    """Return whether `version` lies below the range `wanted`; above it, the plugin is the one that is too old."""
     found = Version(version)
     lower = [one for one in SpecifierSet(wanted) if one.operator in (">=", ">", "~=", "==", "===")]
     return any(not one.contains(found, prereleases=True) and found < _bound(one) for one in lower)

@@ -114,7 +114,7 @@ def _is_added(
     batch: Batch,
     found: torch.Tensor,
 ) -> bool:
-    """Say whether a change of the module's result is seen as it is in the layer's."""
+    """Return whether a change of the module's result is seen as it is in the layer's."""
     generator = torch.Generator().manual_seed(0)
     change = torch.randn(found.shape[-1], generator=generator).to(found) * found.float().square().mean().sqrt().to(
         found

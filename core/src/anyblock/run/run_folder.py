@@ -119,7 +119,7 @@ class Stage:
         )
 
     def _continues(self) -> bool:
-        """Say whether there are partial results of the same inputs; a finished stage that was damaged has none."""
+        """Return whether there are partial results of the same inputs; a finished stage that was damaged has none."""
         inputs = self.folder / _INPUTS
         if not inputs.is_file() or (self.folder / _DONE).exists():
             return False

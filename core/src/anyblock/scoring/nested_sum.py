@@ -57,7 +57,7 @@ class NestedSum:
             yield
 
     def begins_with(self, smaller: NestedSum) -> bool:
-        """Say whether a candidate with fewer units is the beginning of this sum, and can be answered with a part of it."""
+        """Return whether a candidate with fewer units is the beginning of this sum, and can be answered with a part of it."""
         if self._outermost == self._path or not (type(self._map) is type(smaller._map) is nn.Linear):
             return False
         first = self._units[..., : smaller.width]

@@ -76,7 +76,7 @@ def read_scores(run: RunFolder) -> dict[str, float]:
 
 
 def scores_belong_to(run: RunFolder, costed: CostedCandidates) -> bool:
-    """Say whether the finished stage scored these candidates; a run that started again with other settings has not yet."""
+    """Return whether the finished stage scored these candidates; a run that started again with other settings has not yet."""
     scored = run.inputs(STAGE)["candidates"]
     return digest(scored) == digest([candidate.to_dict() for candidate in costed.to_score])
 

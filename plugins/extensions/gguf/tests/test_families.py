@@ -69,8 +69,11 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
 }  # fmt: skip
 PROMPT = [5, 12, 90, 3, 7, 21, 55, 60, 2, 9, 33, 44, 8, 1, 77, 6]
-TOLERANCE = {"f32": 2e-5, "q8_0": 0.4}
-"""Root mean square of the difference of logits, in their standard deviations. In Q8_0 a token may choose another expert."""
+TOLERANCE = {"f32": 2e-5, "q8_0": 0.1}
+"""Root mean square of the difference of logits, in their standard deviations."""
+OTHER_EXPERT = 0.4
+"""The same in Q8_0 of a model with experts, where rounding can have a token choose another one."""
+WITH_EXPERTS = ("mixtral", "qwen3_moe", "olmoe", "gpt_oss", "nemotron_h with experts")
 ROUNDED = {"gemma2": 1e-3, "gemma3_text": 1e-3, "nemotron_h": 2e-3, "nemotron_h with experts": 2e-3}
 """Files in F32 of families for which llama.cpp rounds to 16 bits by itself: GELU by a table, and Mamba's convolution."""
 
@@ -112,7 +115,8 @@ def test_logits_are_those_of_transformers(name, tmp_path, llama_cpp):
         rms = apart(found[f"logits_{place}"], logits)
         size = sum(file.stat().st_size for file in exports[place].iterdir())
         print(f"| {name} | {MODELS[name][1]} | {kind} | {size:,} | {rms:.1e} |")
-        assert rms < (ROUNDED.get(name, tolerance) if kind == "f32" else tolerance)
+        own = ROUNDED if kind == "f32" else dict.fromkeys(WITH_EXPERTS, OTHER_EXPERT)
+        assert rms < own.get(name, tolerance)
 
 
 def test_tied_heads(tmp_path, monkeypatch, llama_cpp):

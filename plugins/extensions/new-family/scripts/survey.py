@@ -137,31 +137,31 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def buildable(row: dict[str, Any]) -> bool:
-    """Say whether a tiny model of this type could be built and run."""
+    """Return whether a tiny model of this type could be built and run."""
     return "no tiny" not in row.get("error", "") and "() fails" not in row.get("error", "")
 
 
 def reaches_build(row: dict[str, Any]) -> bool:
-    """Say whether heterogeneous models can be built, and every half be removed that the layers have."""
+    """Return whether heterogeneous models can be built, and every half be removed that the layers have."""
     return (
         "build" in row.get("capabilities", ()) and not {"attention_no_op", "ffn_no_op"} & row["not_implemented"].keys()
     )
 
 
 def loses_both(row: dict[str, Any]) -> bool:
-    """Say whether heterogeneous models can be built, and either half be removed."""
+    """Return whether heterogeneous models can be built, and either half be removed."""
     return {"build", "attention_no_op", "ffn_no_op"} <= set(row.get("capabilities", ()))
 
 
 def prunes(row: dict[str, Any]) -> bool:
-    """Say whether channels of the ffn, or experts, can go as well."""
+    """Return whether channels of the ffn, or experts, can go as well."""
     return reaches_build(row) and bool(
         {"ffn_intermediate", "experts_removal", "expert_intermediate"} & set(row["capabilities"])
     )
 
 
 def prunes_heads(row: dict[str, Any]) -> bool:
-    """Say whether the same holds, and key-value heads can go as well where there is an attribute for their number."""
+    """Return whether the same holds, and key-value heads can go as well where there is an attribute for their number."""
     return prunes(row) and "kv_heads" not in row["not_implemented"]
 
 

@@ -90,7 +90,7 @@ def _hull(points: Iterable[Point]) -> list[Point]:
 
 
 def _turns(first: Point, middle: Point, last: Point) -> bool:
-    """Say whether the middle one lies on or above the line between the others."""
+    """Return whether the middle one lies on or above the line between the others."""
     return (middle.score - first.score) * (last.cost - first.cost) >= (last.score - first.score) * (
         middle.cost - first.cost
     )

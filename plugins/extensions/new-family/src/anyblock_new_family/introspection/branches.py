@@ -170,7 +170,7 @@ def _told_apart(added: list[list[Branch]]) -> list[Branch]:
 
 
 def _attends(trace: Trace, steps: list[int]) -> bool:
-    """Say whether there is a softmax attention among the steps."""
+    """Return whether there is a softmax attention among the steps."""
     return any("attention" in name or "softmax" in name for name in (trace.steps[index].name for index in steps))
 
 

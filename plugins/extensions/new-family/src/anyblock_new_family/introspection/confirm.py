@@ -147,7 +147,7 @@ class Trial:
         return next((steps for steps in _STEPS if self._decodes(self.tiny.model, steps)), None)
 
     def _decodes(self, model: Any, steps: tuple[int, ...]) -> bool:
-        """Say whether a stock model computes the same with a cache as without one."""
+        """Return whether a stock model computes the same with a cache as without one."""
         try:
             return _distance(_cached(model, self.tiny.ids, steps), _logits(model, self.tiny.ids)) < _TOLERANCE
         except Exception:  # noqa: BLE001 - a model that cannot decode with a cache is not held to it

@@ -191,7 +191,7 @@ def own_structure(config: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _places(value: Any, layers: int) -> bool:
-    """Say whether a value is a list of layers by their numbers."""
+    """Return whether a value is a list of layers by their numbers."""
     return (
         isinstance(value, list)
         and 0 < len(value) < layers
