@@ -226,4 +226,4 @@ def test_a_run_folder_is_data_alone(model: Path, settings: dict[str, Any]) -> No
     run = compress(RunConfig.model_validate({**settings, "model": str(model)})).run
     kinds = {path.suffix or path.name for path in run.rglob("*") if path.is_file()}
     assert {".json", ".yaml", ".safetensors", ".md"} <= kinds
-    assert kinds <= {".json", ".yaml", ".safetensors", ".md", ".html", ".lock"}
+    assert kinds <= {".json", ".jsonl", ".yaml", ".safetensors", ".md", ".html", ".lock"}
