@@ -83,11 +83,11 @@ def inferring_families(note: Callable[[str], None]) -> Iterator[Inferring]:
     Args:
         note: is called with a sentence that says that no adapter is installed, and what was inferred; once for every model type.
     """
-    told: set[str] = set()
+    noted: set[str] = set()
 
     def once(text: str) -> None:
-        if text not in told:
-            told.add(text)
+        if text not in noted:
+            noted.add(text)
             note(text)
 
     scope = Inferring(once)

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from anyblock.version import VERSION
 
 Advance = Callable[[int], None]
-"""Tells that so many more units are done."""
+"""Reports that so many more units are done."""
 Event = dict[str, Any]
 """What happened, as plain data; core/docs/events.md has the fields."""
 
@@ -35,11 +35,11 @@ class Progress(Protocol):
 
 
 class Events:
-    """A `Progress` that turns what it is told into events: at most one every half second and every 1 % of a task's time.
+    """A `Progress` that turns reports into events: at most one every half second and every 1 % of a task's time.
 
     Args:
         sink: gets each of them.
-        then: what is told the same.
+        then: gets the same reports.
     """
 
     def __init__(self, sink: Callable[[Event], None] = lambda _: None, then: Progress | None = None) -> None:
@@ -49,9 +49,9 @@ class Events:
         """Hand an event that is not one of a task to the sink, and to that of `then`."""
         if isinstance(self._then, Events):
             self._then.emit(event, **data)
-        self._tell(event, **data)
+        self._send(event, **data)
 
-    def _tell(self, event: str, **data: Any) -> None:
+    def _send(self, event: str, **data: Any) -> None:
         self._sink({"time": time.time(), "event": event, **data})
 
     @contextmanager
@@ -67,7 +67,7 @@ class Events:
             return {"task": number, "done": done, "seconds": seconds, "rate": rate, "left": left}
 
         def advance(units: int) -> None:
-            """Count units, and tell where the task stands if it is time."""
+            """Count units, and say where the task stands if it is time."""
             nonlocal done, before, shown
             also(units)
             done += units
@@ -76,23 +76,23 @@ class Events:
                 before = done  # what an earlier run did is reported at once, and says nothing about the rate
             if seconds - shown >= max(0.5, seconds / 100):
                 shown = seconds
-                self._tell("progress", **state())
+                self._send("progress", **state())
 
         given: dict[str, Any] = {"total": total, "unit": unit}
-        self._tell("task", task=number, what=description, **given)
+        self._send("task", task=number, what=description, **given)
         whole = False
         try:
             with self._then.task(description, **given) if self._then else nullcontext(lambda _: None) as also:
                 yield advance
             whole = True
         finally:
-            self._tell("finished", whole=whole, **state())
+            self._send("finished", whole=whole, **state())
 
     def note(self, message: str) -> None:
         """See `Progress.note`."""
         if self._then is not None:
             self._then.note(message)
-        self._tell("note", text=message)
+        self._send("note", text=message)
 
 
 SILENT: Final = Events()

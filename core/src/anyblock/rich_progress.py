@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Final
 
 from rich.console import Console
@@ -33,8 +34,10 @@ def terminal_progress(console: Console | None = None) -> Events:
         console: None for standard error; standard output is never written to.
     """
     console = console or Console(file=sys.stderr)
-    for entry in installed_entries(DISPLAYS_GROUP).values() if console.is_terminal else ():
-        return Events(entry.load()(console))
+    for name, entry in installed_entries(DISPLAYS_GROUP).items() if console.is_terminal else ():
+        with suppress(Exception):  # a broken extension costs only itself
+            return Events(entry.load()(console))
+        console.print(f"the display {name!r} cannot be loaded, so there are plain lines", markup=False, highlight=False)
     return Events(PlainLines(console))
 
 
@@ -50,21 +53,16 @@ class PlainLines:
         if (kind := event["event"]) == "note":
             self._print(event["text"])
         elif kind == "task":
-            self._tasks[event["task"]] = event | {"shown": 0.0}
+            self._tasks[event["task"]] = event | {"next": _SECONDS_BETWEEN_LINES}
         elif kind in ("progress", "finished"):
             task, seconds = self._tasks[event["task"]], event["seconds"]
             what, rate = task["what"], f", {rate_text(event['rate'], task['unit'])}" if event["rate"] else ""
             if event.get("whole"):
                 self._print(f"{what}: done in {seconds:.1f} s{rate}")
-            elif (
-                kind == "progress"
-                and seconds >= task["shown"] + _SECONDS_BETWEEN_LINES
-                and event["done"] < task["total"]
-            ):
-                task["shown"], share = seconds, f"{100 * event['done'] / task['total']:.0f} %"
-                self._print(
-                    f"{what}: {share}{rate}" + ("" if event["left"] is None else f", {event['left']:.0f} s left")
-                )
+            elif kind == "progress" and event["done"] < task["total"] and seconds >= task["next"]:
+                task["next"], share = seconds + _SECONDS_BETWEEN_LINES, f"{100 * event['done'] / task['total']:.0f} %"
+                left = "" if event["left"] is None else f", {event['left']:.0f} s left"
+                self._print(f"{what}: {share}{rate}{left}")
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

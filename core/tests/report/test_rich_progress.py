@@ -55,6 +55,18 @@ def test_a_terminal_is_handed_to_the_installed_display(monkeypatch):
     assert seen == []
 
 
+def test_a_display_that_cannot_be_loaded_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def load(self) -> None:
+            raise ImportError("no such module")
+
+    monkeypatch.setattr(rich_progress, "installed_entries", lambda group: {"bars": Broken()})
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with console.capture() as captured:
+        terminal_progress(console).note("at work")
+    assert captured.get().splitlines() == ["the display 'bars' cannot be loaded, so there are plain lines", "at work"]
+
+
 def test_a_log_gets_a_line_now_and_then(monkeypatch):
     now = 100.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)

@@ -57,8 +57,8 @@ def check_call_order(subject: Subject) -> None:
         logits(model, subject.ids)
     norm, last = family.final_norm_name(), family.layer_block_name(subject.num_layers - 1)
     if norm and last in ran:  # the module may norm the embeddings as well (NanoChat)
-        behind = ran.index(last)
-        ran = [path for path in ran[:behind] if path != norm] + ran[behind:]
+        end = ran.index(last)
+        ran = [path for path in ran[:end] if path != norm] + ran[end:]
     equal(ran, paths, "the order in which modules ran")
 
 

@@ -171,8 +171,8 @@ def _natural(group: str) -> list[str | int]:
 def _serialised(advance: Advance) -> Advance:
     guard = threading.Lock()
 
-    def told(amount: int) -> None:
+    def reported(amount: int) -> None:
         with guard:
             advance(amount)
 
-    return told
+    return reported

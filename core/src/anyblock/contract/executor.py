@@ -108,7 +108,7 @@ class Executor(ABC):
         Raises:
             InputError: the place cannot be reached, or is not as the run needs it; the message says what to do.
         """
-        return  # whoever needs nothing beforehand leaves it as it is
+        return  # an executor that needs nothing beforehand does not override this
 
     @abstractmethod
     def submit(self, tasks: Tasks) -> Iterator[Outcome]:

@@ -10,7 +10,7 @@ from anyblock.contract.services import services
 
 
 class LocalExecutor(Executor):
-    """Computes tasks in this process; the first error ends the run as it is."""
+    """Computes tasks in this process; the first error ends the run."""
 
     summary: ClassVar[str] = "computes tasks in this process, one after the other"
     attempts: ClassVar[int] = 1

@@ -50,6 +50,8 @@ def mean_squared_inputs(child: Child, architecture: Architecture, settings: Gguf
     sums: dict[str, torch.Tensor] = {}
 
     def counting(name: str) -> Any:
+        """Return a hook that adds up the squares of a linear map's inputs."""
+
         def count(_: nn.Module, args: Any, kwargs: Any) -> None:
             squares = input_tokens(args, kwargs).float().square().sum(0).cpu()
             sums[name] = sums[name] + squares if name in sums else squares

@@ -24,7 +24,7 @@ class Display:
 
     Args:
         console: the terminal.
-        clock: seconds since 1970, by which times are told.
+        clock: seconds since 1970, against which times are measured.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.time) -> None:
