@@ -38,6 +38,7 @@ LICENCES = (
     *("PSF-2.0", "Python Software Foundation License"),
     *("MPL-2.0", "MPL-2.0 AND MIT", "Mozilla Public License 2.0 (MPL 2.0)"),
     *("Apache-2.0 AND CNRI-Python", "Apache-2.0 AND MIT"),
+    "Apache-2.0 AND ISC",  # anyblock-html-report, whose page carries Observable Plot and d3
     "Apache-2.0 AND Apache-2.0 WITH LLVM-exception AND BSD-2-Clause AND BSD-3-Clause AND BSL-1.0 AND MIT",
     "BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0",
     "GNU Lesser General Public License v2 or later (LGPLv2+)",  # chardet, which comes with anyblock-lm-eval alone

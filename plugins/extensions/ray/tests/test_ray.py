@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -115,6 +116,18 @@ def test_a_killed_run_goes_on_in_another_place(cluster: Any, local: dict[str, by
 
 def needs(tmp_path: Path, **changes: Any) -> Needs:
     return Needs(**{"run": tmp_path, "distributions": {}, "device": "cpu", "threads": 1, "progress": SILENT} | changes)
+
+
+@pytest.mark.slow
+def test_a_node_that_died_unnoticed_is_left_out(cluster: Any, tmp_path: Path) -> None:
+    cluster.remove_node(cluster.add_node(num_cpus=2, object_store_memory=STORE), allow_graceful=False)
+    notes: list[str] = []
+    executor = RayExecutor(RaySettings(address=cluster.address))
+    try:
+        executor.open(needs(tmp_path, progress=SimpleNamespace(note=notes.append)))
+    finally:
+        executor.close()
+    assert "room for 2 tasks at once" in notes[0]
 
 
 @pytest.mark.slow

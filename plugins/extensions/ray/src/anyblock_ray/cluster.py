@@ -89,8 +89,13 @@ def check_nodes(needs: Needs, cpus: float, gpus: float, memory: int) -> list[Map
         )
         for node in nodes
     ]
-    faults: list[str] = []
-    for node, (versions, sees) in zip(nodes, ray.get(asked), strict=True):
+    faults, there = list[str](), []
+    for node, answer in zip(nodes, asked, strict=True):
+        try:
+            versions, sees = ray.get(answer)
+        except ray.exceptions.RayError:  # it died, and the cluster has not noticed yet
+            continue
+        there.append(node)
         for name, version in needs.distributions.items():
             if versions[name] != version:
                 faults.append(
@@ -103,7 +108,9 @@ def check_nodes(needs: Needs, cpus: float, gpus: float, memory: int) -> list[Map
             f"nodes of the Ray cluster differ from where the run is started: {'; '.join(faults)}",
             expected="the same distributions on every node, and a run folder that all of them see",
         )
-    return nodes
+    if not there:
+        raise InputError("no node of the Ray cluster answers", hint="see `ray status`, and start the run again")
+    return there
 
 
 def _probe() -> Callable[[list[str], str], tuple[dict[str, str], bool]]:

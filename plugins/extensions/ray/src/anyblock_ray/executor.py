@@ -68,7 +68,7 @@ class RayExecutor(Executor):
         slots = max(1, sum(int(node["Resources"]["CPU"] // self._cpus) for node in nodes))
         self._at_once = own.workers or 2 * slots  # one waits for each that is computed; the rest stays here
         names = ", ".join(sorted({str(node["NodeManagerHostname"]) for node in nodes}))
-        needs.progress.note(f"ray: {len(nodes)} nodes ({names}), room for {slots} tasks of {self._cpus:g} CPUs at once")
+        needs.progress.note(f"ray: nodes {names}; room for {slots} tasks at once, with {self._cpus:g} CPUs each")
 
     def submit(self, tasks: Tasks) -> Iterator[Outcome]:
         """See `Executor.submit`."""
