@@ -7,36 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from anyblock.checkpoint.atomic import atomic_directory
-from anyblock.checkpoint.subblocks import SubblockCheckpoint
-from anyblock.checkpoint.writer import SubblockWriter
 from anyblock.modeling.linear_half import options_of
 from anyblock.modeling.load import load_model
 from anyblock.modeling.no_op import NoOpAttention, NoOpFFN
-from transformers import DynamicCache, LlamaForCausalLM
-
-
-def child_without(
-    teacher_dir: Path, target: Path, attention: set[int], ffn: set[int] = frozenset()
-) -> LlamaForCausalLM:  # type: ignore[assignment]
-    teacher = SubblockCheckpoint.open(teacher_dir)
-    blocks = [
-        (block.with_attention(no_op=True) if i in attention else block) for i, block in enumerate(teacher.block_configs)
-    ]
-    blocks = [block.with_ffn(no_op=True) if i in ffn else block for i, block in enumerate(blocks)]
-    gone = {f"block_{i}_attention" for i in attention} | {f"block_{i}_ffn" for i in ffn}
-    with atomic_directory(target) as work:
-        writer = SubblockWriter(work, config=teacher.config, block_configs=blocks)
-        for group in teacher.groups:
-            if group not in gone:
-                writer.copy_group(teacher, group)
-        writer.finish()
-    return load_model(target)
+from anyblock_tests.children import child_without
+from transformers import DynamicCache
 
 
 @pytest.mark.parametrize("half", ["attention", "ffn"])
 def test_a_removed_half_is_the_residual_path(teacher_dir: Path, tmp_path: Path, ids: torch.Tensor, half: str) -> None:
-    model = child_without(teacher_dir, tmp_path / "child", **{"attention": set(), half: {1}})
+    model = load_model(child_without(teacher_dir, tmp_path / "child", **{half: {1}}))
     teacher = load_model(teacher_dir)
     with torch.no_grad():
         teacher.model.layers[1].register_parameter("unused", None)
@@ -50,7 +30,7 @@ def test_a_removed_half_is_the_residual_path(teacher_dir: Path, tmp_path: Path, 
 
 
 def test_a_removed_half_keeps_no_parameters(teacher_dir: Path, tmp_path: Path) -> None:
-    model = child_without(teacher_dir, tmp_path / "child", {0}, {0, 2})
+    model = load_model(child_without(teacher_dir, tmp_path / "child", attention={0}, ffn={0, 2}))
     assert not list(model.model.layers[0].parameters())
     assert {name.split(".")[0] for name, _ in model.model.layers[2].named_parameters()} == {
         "self_attn",
@@ -62,7 +42,7 @@ def test_a_removed_half_keeps_no_parameters(teacher_dir: Path, tmp_path: Path) -
 def test_cached_decoding_equals_a_full_forward(
     teacher_dir: Path, tmp_path: Path, ids: torch.Tensor, removed: set[int]
 ) -> None:
-    model = child_without(teacher_dir, tmp_path / "child", removed)
+    model = load_model(child_without(teacher_dir, tmp_path / "child", attention=removed))
     cache = DynamicCache(config=model.config)
     with torch.no_grad():
         full = model(ids).logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from anyblock.checkpoint.atomic import atomic_directory
@@ -9,7 +10,9 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.checkpoint.writer import SubblockWriter
 
 
-def child_without(teacher_dir: Path, target: Path, *, attention: set[int], ffn: set[int]) -> Path:
+def child_without(
+    teacher_dir: Path, target: Path, *, attention: Collection[int] = (), ffn: Collection[int] = ()
+) -> Path:
     """Write the child of a subblock checkpoint that lacks these layers' attentions and ffns; return `target`."""
     teacher = SubblockCheckpoint.open(teacher_dir)
     blocks = list(teacher.block_configs)
