@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from anyblock.checkpoint.header import Stamp
 from anyblock.errors import UnsupportedModelError
 from anyblock.family import ModelFamily, get_family
 from anyblock_conformance import run_checkpoint
+from anyblock_conformance.children import changed_teacher
 from anyblock_conformance.rounding import least_tolerance, tolerance_of
 from anyblock_conformance.session import Session
-from anyblock_conformance.subject import Subject, stock_model
+from anyblock_conformance.subject import Subject, logits, stock_model
 from anyblock_conformance.tiny import random_tokens, save_tiny
 from mutants.build import AttentionNoOpKeepsTheNorm, HalvesTheRotaryFrequencies
 from mutants.good import Dense
@@ -53,6 +56,20 @@ def test_a_sound_checkpoint_passes_however_far_its_own_kernels_are_apart(checkpo
     report = run_checkpoint(checkpoint, family=ModelFamily.from_descriptor(Dense, model_type="llama"), full=True)
     assert report.passed, {result.id: result.message for result in report.failures}
     assert [level.state for level in report.levels] == ["passed"] * 4 + ["not run"]
+
+
+def test_a_model_with_other_tensors_leaves_the_files_that_it_shares_as_they_were(checkpoint, tmp_path):
+    subject = Subject(
+        ModelFamily.from_descriptor(Dense, model_type="llama"), tmp_path, scope="weights", source=checkpoint
+    )
+    files = [subject.converted.file(group) for group in subject.converted.groups]
+    before = [Stamp.of(file.stat()) for file in files]
+    model = changed_teacher(subject, lambda group: None)
+    logits(model, subject.ids)
+    assert [Stamp.of(file.stat()) for file in files] == before
+    del model
+    gc.collect()
+    assert [Stamp.of(file.stat()) for file in files] == before
 
 
 @pytest.mark.shared

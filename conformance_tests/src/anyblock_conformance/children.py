@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import json
-import os
 import shutil
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,9 +39,8 @@ Change: TypeAlias = Callable[[str], Mapping[str, torch.Tensor] | None]
 
 def write_child(subject: Subject, chosen: Sequence[Candidate], orders: Orders | None = None) -> Path:
     """Write the child that takes these candidates; the teacher's own subblocks stay where none is given."""
-    teacher = SubblockCheckpoint.open(subject.converted.path)  # links to its files change what is known of them
-    weights = CandidateWeights(teacher, subject.family, subject.text_config, orders or {})
-    return realize(teacher, chosen, weights, subject.place("child"))
+    weights = CandidateWeights(subject.converted, subject.family, subject.text_config, orders or {})
+    return realize(subject.converted, chosen, weights, subject.place("child"))
 
 
 def child_model(
@@ -84,7 +82,9 @@ def layered_model(
     for group, names in base.groups.items():
         file, tensors = group_file(group), change(group)
         if tensors is None:
-            os.link(base.file(group), folder / file)
+            (folder / file).symlink_to(
+                base.file(group).resolve()
+            )  # a hard link would change its inode, and copying notices
         elif tensors:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / file, {"format": "pt"})
         places |= dict.fromkeys(names if tensors is None else tensors, file)

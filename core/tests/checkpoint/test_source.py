@@ -14,6 +14,7 @@ import pytest
 from anyblock import convert_model, load_model
 from anyblock.calibration.tokenizer import load_tokenizer
 from anyblock.checkpoint import SourceCheckpoint, read_config, resolve_model
+from anyblock.checkpoint.files import inside
 from anyblock.errors import CheckpointError, InputError
 
 INDEX = "model.safetensors.index.json"
@@ -238,6 +239,13 @@ def test_links_into_another_models_folder(sharded: Path, tmp_path: Path) -> None
     for file in sharded.iterdir():
         (local / file.name).symlink_to(file)
     assert SourceCheckpoint.open(local).tensors.keys() == SourceCheckpoint.open(sharded).tensors.keys()
+    folder, name = sharded / "subblocks_safetensors", "subblocks_safetensors/" + FIRST
+    folder.mkdir()
+    (sharded / FIRST).rename(folder / FIRST)
+    (local / "subblocks_safetensors").mkdir()
+    (local / name).symlink_to(sharded / name)
+    assert inside(local, name) == local / name
+    (folder / FIRST).rename(sharded / FIRST)
     (local / FIRST).unlink()
     (local / FIRST).symlink_to(sharded / "config.json")
     assert "leads outside of its folder" in refused(local)

@@ -81,8 +81,10 @@ def _stores(root: Path, path: Path, real: Path) -> Iterator[Path]:
     """Yield the folders outside of the checkpoint `root` into which its links may lead, as `path` does to `real`."""
     snapshots, repository = root.parent, root.parent.parent
     if snapshots.name != "snapshots":
-        if path.name == real.name and (real.parent / "config.json").is_file():
-            yield real.parent
+        if path.name == real.name:
+            yield from (
+                place for place in real.parents[:2] if (place / "config.json").is_file()
+            )  # itself, or of a subblock
         # `--local-dir` of older versions of huggingface_hub made links into the cache, and people still do.
         store = next((place for place in real.parents if place.name == "blobs"), root)
         if store.parent.name.startswith("models--") or any(store.parent.glob("models--*/snapshots")):
