@@ -214,6 +214,23 @@ def test_an_override_needs_a_value(key: str) -> None:
         load_config(None, [key], BASE)
 
 
+@pytest.mark.parametrize(
+    ("value", "what", "hint"),
+    [
+        ("'${seed}'", "interpolation comes with", "pip install anyblock-puzzletron-config"),
+        ("{sizes: ['x${seed}']}", "interpolation comes with", "pip install anyblock-puzzletron-config"),
+        ("???", "pruning.ffn is ???", ""),
+    ],
+)
+def test_a_value_that_stands_for_another_is_never_taken_as_it_is(write, monkeypatch, value, what, hint) -> None:
+    monkeypatch.setattr("anyblock.config.dialects.dialects", lambda extensions: [])
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(f"model: a\noutput: b\npruning:\n  ffn: {value}\n"))
+    assert what in caught.value.what
+    assert ":4: pruning.ffn" in caught.value.what
+    assert hint in caught.value.hint
+
+
 @pytest.mark.parametrize("text", ["defaults: [base]\n", "mip: {}\n", "pruning_mixin: {_target_: A}\n"])
 def test_a_file_in_a_dialect_that_is_missing_says_what_to_install(write, monkeypatch, text: str) -> None:
     monkeypatch.setattr("anyblock.config.dialects.dialects", lambda extensions: [])

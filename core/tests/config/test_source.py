@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from anyblock.config.yaml_source import MAX_BYTES, MAX_DEPTH, parse_yaml, read_yaml
+from anyblock.config.yaml_source import MAX_BYTES, MAX_DEPTH, parse_yaml, read_yaml, write_yaml
 from anyblock.contract.config_tree import dotted, split_key
 from anyblock.errors import ConfigError
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 
@@ -48,6 +48,21 @@ def test_every_key_knows_its_line(write) -> None:
 def test_numbers_are_read_as_people_mean_them(write) -> None:
     tree = read_yaml(write("a: 1e-6\nb: 78_000\nc: 2024-01-01\nd: 0.8x\ne: ''\nf: null\n"))
     assert tree.data == {"a": 1e-6, "b": 78000, "c": "2024-01-01", "d": "0.8x", "e": "", "f": None}
+
+
+_VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+
+
+@given(
+    value=st.recursive(
+        _VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=8
+    )
+)
+@example(
+    value=["1e-6", "1e6", "12", "0.8x", "yes", "null", "~", "2024-01-01", "<<", "=", "1:30", "${a}", "a: b", "\x85"]
+)
+def test_what_is_written_is_read_back(value: object) -> None:
+    assert parse_yaml(write_yaml({"key": value}).decode(), "run.yaml")[0] == {"key": value}
 
 
 def test_anchors_and_merge_keys_are_fine(write) -> None:

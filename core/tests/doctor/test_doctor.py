@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import typer
 from anyblock.cli.doctor import doctor
-from anyblock.doctor import Diagnosis, Examined, compute, finding, machine, packages
-from anyblock.doctor.hub import examine_hub
+from anyblock.doctor import Diagnosis, Examined, finding, machine, packages
+from anyblock.doctor.machine import examine_hub
 from anyblock.doctor.packages import examine_packages, unmet
 from anyblock.doctor.plugins import examine_plugins
 from anyblock.plugins import PluginRegistry, PluginSettings
@@ -256,8 +256,8 @@ def test_an_answer_that_never_comes_is_a_fault(monkeypatch):
     def never(*arguments: object, **options: object) -> None:
         raise subprocess.TimeoutExpired("python", 1)
 
-    monkeypatch.setattr(compute.subprocess, "run", never)
-    (found,) = compute.examine_compute().findings
+    monkeypatch.setattr(machine.subprocess, "run", never)
+    (found,) = machine.examine_compute().findings
     assert "no answer" in found.what
 
 

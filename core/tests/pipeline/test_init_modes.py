@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from anyblock import load_model
 from anyblock.config import RunConfig, load_config
 from anyblock.pipeline.compress import compress
 from anyblock.realize.realize import RECORD
 from anyblock.run.run_folder import RunFolder
-from omegaconf import OmegaConf
 
 GUIDE = """
 descriptor: llama
@@ -61,7 +61,7 @@ def own_run(settings: dict[str, Any], tmp_path: Path, pruning: dict[str, Any], b
     ours = {"ffn": {"no_op": False, "sizes": []}, "attention": {"no_op": False}, **pruning}
     path = tmp_path / "run.yaml"
     whole = {**settings, "pruning": ours, "search": {"budget": budget, "refine_rounds": 0}}
-    OmegaConf.save(OmegaConf.create(whole), path)
+    path.write_text(yaml.safe_dump(whole))
     return load_config(path)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from anyblock.config.budget import merge_entries
-from anyblock.config.interpolation import resolve
 from anyblock.config.problems import gathered
 from anyblock.config.pruning import CORE_KINDS
 from anyblock.config.registry import NameRegistry, dialects, local_model_type, registry_for
@@ -84,12 +83,6 @@ class Tools:
     def read_yaml(self, path: Path) -> Tree:
         """See `DialectTools.read_yaml`."""
         return read_yaml(path)
-
-    def resolve(
-        self, tree: Tree, path: KeyPath = (), *, resolvers: Mapping[str, Callable[..., Any]] | None = None
-    ) -> Any:
-        """See `DialectTools.resolve`."""
-        return resolve(tree, path, resolvers=resolvers)
 
     def merge_budgets(self, entries: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
         """See `DialectTools.merge_budgets`."""

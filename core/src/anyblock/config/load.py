@@ -12,7 +12,6 @@ from anyblock.config.budget import merge_entries
 from anyblock.config.dialects import Tools
 from anyblock.config.effort import paths_of, with_effort
 from anyblock.config.extension_sections import sections_of, with_sections
-from anyblock.config.interpolation import resolve
 from anyblock.config.overrides import apply_override
 from anyblock.config.problems import configuration_error, section_class
 from anyblock.config.registry import NameRegistry
@@ -24,6 +23,8 @@ from anyblock.progress import SILENT, Progress
 
 OPTION: Final = "option"
 """The place of a value that the caller gave, as errors show it."""
+INTERPOLATION: Final = "anyblock-puzzletron-config"
+"""The distribution whose dialect replaces `${key}`."""
 
 
 def load_config(
@@ -65,11 +66,9 @@ def load_config(
 
     tools.tree = tree
     names = tools.names
-    foreign = [dialect for dialect in tools.dialects if dialect.matches(tree, tools)]
-    for dialect in foreign:
+    for dialect in [dialect for dialect in tools.dialects if dialect.matches(tree, tools)]:
         tree = tools.tree = dialect.translate(tree, tools)
-    if not foreign:
-        tree = Tree(resolve(tree, resolvers={"get_object": lambda name: names().any(str(name))}), tree.origins)
+    _require_values(tree, tree.data, ())
     tree = tools.tree = with_effort(tree)
     _shorten_hooks(tree, names)
     schema = RunConfig
@@ -91,6 +90,21 @@ def load_config(
     for place, kind, name in named:
         _check_name(tree.place(place), kind, name, names().source or installed_extensions())
     return config
+
+
+def _require_values(tree: Tree, value: Any, path: KeyPath) -> None:
+    """Refuse a value that stands for another one: `${key}`, or `???`."""
+    if isinstance(value, dict | list):
+        for key, below in value.items() if isinstance(value, dict) else enumerate(value):
+            _require_values(tree, below, (*path, key))
+    elif value == "???":
+        raise ConfigError(f"{tree.place(path)} is ???", expected="a value in place of ???")
+    elif isinstance(value, str) and "${" in value:
+        raise ConfigError(
+            f"{tree.place(path)} is {value!r}, and interpolation comes with the distribution {INTERPOLATION}",
+            expected="the value itself, or that distribution",
+            hint=f"python -m pip install {INTERPOLATION}",
+        )
 
 
 def _check_name(place: str, kind: str, name: str, source: Extensions) -> None:

@@ -52,7 +52,7 @@ def read_yaml(path: Path) -> Tree:
 
 
 def parse_yaml(text: str, name: str) -> tuple[Any, dict[KeyPath, int]]:
-    """Read YAML text as OmegaConf does (`1e-6` is a number), leaving interpolations as text.
+    """Read YAML text; `1e-6` is a number, and interpolations are text.
 
     Args:
         text: one YAML document.
@@ -77,7 +77,7 @@ def parse_yaml(text: str, name: str) -> tuple[Any, dict[KeyPath, int]]:
 
 
 class _Reader(yaml.SafeLoader):  # type: ignore[misc]
-    """Reads numbers as OmegaConf does and dates as text, and refuses what no configuration has while it reads."""
+    """Reads `1e-6` as a number and dates as text, and refuses what no configuration has while it reads."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
         first: [(tag, form) for tag, form in known if tag in (*_TAGS, _MERGE)]
@@ -144,6 +144,18 @@ class _Reader(yaml.SafeLoader):  # type: ignore[misc]
 
     def _fault(self, place: Any, what: str, expected: str) -> ConfigError:
         return ConfigError(f"{self._name}:{place.start_mark.line + 1}: {what}", expected=expected)
+
+
+class _Writer(yaml.SafeDumper):  # type: ignore[misc]
+    """Quotes text that the reader would take for something else."""
+
+    yaml_implicit_resolvers = _Reader.yaml_implicit_resolvers
+
+
+def write_yaml(data: Any) -> bytes:
+    """Return plain values as YAML that `read_yaml` reads back as they are, keys in the given order."""
+    text: str = yaml.dump(data, Dumper=_Writer, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return text.encode()
 
 
 _Reader.add_implicit_resolver(

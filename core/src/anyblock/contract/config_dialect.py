@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -76,12 +76,6 @@ class DialectTools(Protocol):
         """Read a YAML file, with its lines; ConfigError when it cannot be used."""
         ...
 
-    def resolve(
-        self, tree: Tree, path: KeyPath = (), *, resolvers: Mapping[str, Callable[..., Any]] | None = None
-    ) -> Any:
-        """Return the value at `path` with its interpolations replaced; ConfigError when one cannot be."""
-        ...
-
     def merge_budgets(self, entries: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
         """Merge `(COST<=VALUE, place)` into `{cost: (value, place)}`; ConfigError when two contradict each other."""
         ...
@@ -118,7 +112,7 @@ class ConfigDialect(ABC):
 
     @abstractmethod
     def translate(self, tree: Tree, tools: DialectTools) -> Tree:
-        """Return a configuration that has only AnyBlock's own keys, with every interpolation replaced.
+        """Return a configuration that has only AnyBlock's own keys, and no text that stands for something else (`${key}`, `???`).
 
         Raises:
             ConfigError: one message for every key that is unknown, asks for what AnyBlock does not do, or contradicts another.

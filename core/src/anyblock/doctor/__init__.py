@@ -1,9 +1,7 @@
 """The examination behind `anyblock doctor`; it works with torch, transformers or any plugin missing or broken."""
 
-from anyblock.doctor.compute import examine_compute
 from anyblock.doctor.finding import Diagnosis, Examined, Finding
-from anyblock.doctor.hub import examine_hub
-from anyblock.doctor.machine import examine_machine
+from anyblock.doctor.machine import examine_compute, examine_hub, examine_machine
 from anyblock.doctor.packages import examine_packages
 from anyblock.doctor.plugins import examine_plugins
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import OmegaConf
-
 from anyblock.calibration.batches import Batches
 from anyblock.checkpoint.atomic import write_bytes_atomic, write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
+from anyblock.config.yaml_source import write_yaml
 from anyblock.errors import OutputExistsError
 from anyblock.execution.environment import opened_executor
 from anyblock.modeling.device import resolve_devices
@@ -110,7 +109,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
         recorded(run.path / "events.jsonl", progress) as progress,
     ):
         run.progress = progress
-        write_bytes_atomic(run.path / "run.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())).encode())
+        write_bytes_atomic(run.path / "run.yaml", write_yaml(config.to_dict()))
         keep_candidates(run, costed)
         tokens = data.batches()
         given = RunModel(config, source, run_teacher(config, run, source, progress), progress)

@@ -16,8 +16,7 @@ from anyblock.contract.blocks import BlockConfig
 from anyblock.errors import UsageError
 from anyblock.run.run_folder import RunFolder
 from anyblock.search.homogeneous import homogeneous
-from anyblock.search.problem import Problem
-from anyblock.search.restrict import restrict
+from anyblock.search.problem import Problem, restrict
 from anyblock.search.solution import Solution
 from anyblock.search.solve import solve_diverse
 from anyblock.search.sweep import SweepPoint, sweep, sweep_csv, sweep_json

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
-from anyblock.modeling.linear_head_targets import LinearTargets, predictions
+from anyblock.modeling.linear_head import LinearTargets, predictions
 from anyblock.modeling.logit_chunks import logit_chunks
 from anyblock.modeling.teacher_targets import CHUNK_ELEMENTS, TeacherTargets
 

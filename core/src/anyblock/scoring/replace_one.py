@@ -15,8 +15,7 @@ from anyblock.contract.scoring_metric import ScoringMetric
 from anyblock.errors import AnyBlockError, ExecutionError
 from anyblock.modeling.finite import require_finite_output
 from anyblock.modeling.layerwise import LayerwiseModel
-from anyblock.modeling.linear_head import find_linear_head
-from anyblock.modeling.linear_head_targets import LinearTargets
+from anyblock.modeling.linear_head import LinearTargets, find_linear_head
 from anyblock.modeling.metrics import KlDivergence
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.modeling.teacher_targets import TeacherTargets

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from anyblock.search.budgets import Budget
 from anyblock.search.homogeneous import homogeneous
+from anyblock.search.infeasible import largest, smallest
 from anyblock.search.problem import Group, Option, Problem
 from anyblock.search.reach import Reachable
-from anyblock.search.smallest import largest, smallest
 from anyblock.search.solution import Solution
 from anyblock.search.solve import solve, solve_diverse
 from anyblock.search.sweep import SweepPoint, sweep, sweep_csv, sweep_json, sweep_rows

@@ -1,9 +1,9 @@
-"""Say why no choice keeps the budgets, and which values could be kept instead."""
+"""Say why no choice keeps the budgets, and which values a cost can have while the others are kept."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from anyblock.errors import BudgetError, ExecutionError
@@ -122,3 +122,33 @@ def _value(reachable: Reachable) -> str:
         return exact(reachable.value)
     low, high = sorted((reachable.value, reachable.bound))
     return f"between {exact(low)} and {exact(high)}"
+
+
+def smallest(problem: Problem, cost: str, *, time_limit: float = REACH_SECONDS) -> Reachable:
+    """Return the smallest reachable value of a cost while the budgets on the other costs are kept.
+
+    Raises:
+        UsageError: when not every option states the cost.
+        BudgetError: when the other budgets cannot be kept together.
+        ExecutionError: when the time limit leaves it open whether they can.
+    """
+    return _outermost(problem, cost, largest=False, time_limit=time_limit)
+
+
+def largest(problem: Problem, cost: str, *, time_limit: float = REACH_SECONDS) -> Reachable:
+    """Return the largest reachable value of a cost while the budgets on the other costs are kept.
+
+    Raises:
+        UsageError: when not every option states the cost.
+        BudgetError: when the other budgets cannot be kept together.
+        ExecutionError: when the time limit leaves it open whether they can.
+    """
+    return _outermost(problem, cost, largest=True, time_limit=time_limit)
+
+
+def _outermost(problem: Problem, cost: str, *, largest: bool, time_limit: float) -> Reachable:
+    others = tuple(budget for budget in problem.budgets if budget.cost != cost)
+    found = extreme(problem, cost, others, largest=largest, time_limit=time_limit)
+    if found is None:
+        raise budget_error(replace(problem, budgets=others), time_limit=time_limit)
+    return found

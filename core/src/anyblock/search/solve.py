@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 from anyblock.errors import ExecutionError, UsageError
 from anyblock.search.infeasible import budget_error
 from anyblock.search.instance import Compiled, Instance, compile_problem
-from anyblock.search.problem import Problem
+from anyblock.search.problem import Problem, restrict
 from anyblock.search.proof.engine import Limits, Outcome, optimise
 from anyblock.search.reach import REACH_SECONDS
-from anyblock.search.restrict import restrict
 from anyblock.search.solution import PROOF_GAP, Solution, Status, relative_gap
 
 if TYPE_CHECKING:

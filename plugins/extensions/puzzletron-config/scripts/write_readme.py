@@ -34,6 +34,11 @@ $ anyblock compress main.yaml
 They can hold keys of [AnyBlock's own configuration](../../../core/docs/configuration.md) as well. Two different values for the
 same thing are an error, unless one of them is an option or an override, which wins.
 
+## Interpolation
+
+`${data.path}` stands for the value of another key, named from the top, in the guide's files and in AnyBlock's own. The
+environment cannot be read. `${get_object:NAME}` stands for a registered class.
+
 ## Composition
 
 A list `defaults` names further files below the folder of the main file, as in Hydra: `name`, `group: name`, `/from/the/top`,

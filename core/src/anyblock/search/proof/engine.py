@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from anyblock.search.apart import run_apart
 from anyblock.search.highs import solve_mip
 from anyblock.search.instance import tighten
 from anyblock.search.proof.dynamic import sweep_groups
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from anyblock.search.instance import Instance, Ints
 
+_T = TypeVar("_T")
 _FIRST_WIDTH: Final = 400
 _LAST_WIDTH: Final = 100
 _PROOF_WIDTHS: Final = (4_000, 16_000, 64_000)
@@ -68,7 +69,7 @@ class Outcome:
 
 def optimise(instance: Instance, limits: Limits) -> Outcome:
     """Find the choice of least score and prove how good it is, until `limits`."""
-    return run_apart(lambda stop: _Search(instance, limits, stop).run())
+    return _run_apart(lambda stop: _Search(instance, limits, stop).run())
 
 
 class _Search:
@@ -191,3 +192,20 @@ def _drop(instance: Instance, relaxed: LagrangianBound, ceiling: float) -> tuple
     if mask.all():
         return instance, relaxed
     return instance.keep(mask), LagrangianBound(relaxed.value, relaxed.multipliers, relaxed.reduced[mask], relaxed.pool)
+
+
+def _run_apart(work: Callable[[threading.Event], _T]) -> _T:
+    """Return `work(stop)`, run in a fresh thread; its exception is raised here.
+
+    HiGHS keeps one scheduler per thread, and refuses to run where another part of the program has started it with another number
+    of threads. The calling thread stays free to receive Ctrl-C meanwhile.
+
+    When the calling thread is interrupted, `stop` is set, and the interrupt is raised again once `work` has returned.
+    """
+    stop = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="anyblock-search") as pool:
+        try:
+            return pool.submit(work, stop).result()
+        except BaseException:
+            stop.set()
+            raise

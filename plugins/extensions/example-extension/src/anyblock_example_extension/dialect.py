@@ -21,6 +21,6 @@ class TeacherStudent(ConfigDialect):
 
     def translate(self, tree: Tree, tools: DialectTools) -> Tree:
         """See `ConfigDialect.translate`: keys are renamed, and keep the lines where they were written."""
-        data = {WORDS.get(key, key): value for key, value in tools.resolve(tree).items()}
+        data = {WORDS.get(key, key): value for key, value in tree.data.items()}
         origins = {(WORDS.get(str(path[0]), path[0]), *path[1:]): place for path, place in tree.origins.items()}
         return Tree(data, origins)

@@ -9,6 +9,7 @@ from anyblock.contract.config_dialect import DialectTools
 from anyblock.contract.config_tree import KeyPath, Tree, split_key
 from anyblock.errors import ConfigError
 
+from anyblock_puzzletron_config.interpolation import resolve
 from anyblock_puzzletron_config.walk import assign, lookup
 
 
@@ -44,9 +45,7 @@ class Translation:
 
     def get(self, key: str) -> Any:
         """Return the value of a guide key with its interpolations replaced; None when it is not there."""
-        return (
-            None if self.raw(key) is None else self.tools.resolve(self.tree, split_key(key), resolvers=self.resolvers)
-        )
+        return None if self.raw(key) is None else resolve(self.tree, split_key(key), resolvers=self.resolvers)
 
     def text(self, key: str) -> str | None:
         """Return a value that has to be text.
@@ -113,6 +112,6 @@ class Translation:
 
     def keep(self, path: KeyPath) -> None:
         """Take over an own key as it is."""
-        assign(self.result.data, path, self.tools.resolve(self.tree, path, resolvers=self.resolvers))
+        assign(self.result.data, path, resolve(self.tree, path, resolvers=self.resolvers))
         below = {key: place for key, place in self.tree.origins.items() if key[: len(path)] == path}
         self.result.origins.update(below)

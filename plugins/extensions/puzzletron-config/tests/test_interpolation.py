@@ -6,9 +6,9 @@ import threading
 import time
 
 import pytest
-from anyblock.config.interpolation import resolve
 from anyblock.contract.config_tree import Tree
 from anyblock.errors import ConfigError
+from anyblock_puzzletron_config.interpolation import resolve
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 

@@ -8,10 +8,9 @@ import pytest
 import torch
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.family import get_family
-from anyblock.modeling import linear_head_targets as linear_targets
+from anyblock.modeling import linear_head as linear_targets
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
-from anyblock.modeling.linear_head import find_linear_head
-from anyblock.modeling.linear_head_targets import LinearTargets
+from anyblock.modeling.linear_head import LinearTargets, find_linear_head
 from anyblock.modeling.metrics import KlDivergence
 from anyblock.modeling.spool import IN_MEMORY, Spool
 from anyblock.modeling.teacher_targets import TeacherTargets

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from omegaconf import OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-
 from anyblock.contract.config_tree import KeyPath, Tree, dotted, split_key
 from anyblock.errors import ConfigError, nearest
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 Resolver = Callable[..., Any]
 """What `${name:arguments}` calls."""
@@ -40,7 +39,7 @@ def resolve(tree: Tree, path: KeyPath = (), *, resolvers: Mapping[str, Resolver]
     written: Any = tree.data
     for part in path:
         written = written[part]
-    if _is_final(written):
+    if is_final(written):
         return copy.deepcopy(written)
     with _registered(resolvers):
         try:
@@ -58,10 +57,10 @@ def resolve(tree: Tree, path: KeyPath = (), *, resolvers: Mapping[str, Resolver]
     return value
 
 
-def _is_final(value: Any) -> bool:
-    """Whether nothing in a value stands for something else."""
+def is_final(value: Any) -> bool:
+    """Return whether nothing in a value stands for something else."""
     if isinstance(value, dict | list):
-        return all(map(_is_final, value.values() if isinstance(value, dict) else value))
+        return all(map(is_final, value.values() if isinstance(value, dict) else value))
     return not (isinstance(value, str) and ("${" in value or value == "???"))
 
 
