@@ -43,8 +43,9 @@ search:
 - **Overrides** come after the other arguments. `pruning.ffn.sizes=[0.25,0.5]` sets a key; the value is YAML, and a
   mapping is merged into the one that is there. `~data.evaluation` deletes a key, so that its default applies.
   Overrides win over options, and options over the file.
-- **Interpolation.** `${data.path}` stands for the value of another key, named from the top. The environment cannot be
-  read, and there is no resolver but `${get_object:NAME}`, which stands for a registered class.
+- **Interpolation.** `${data.path}` stands for the value of another key, named from the top, where
+  `anyblock-puzzletron-config` is installed, and is refused where it is not. The environment cannot be read, and there is
+  no resolver but `${get_object:NAME}`, which stands for a registered class.
 - **Faults** are reported together, each with its line and the nearest valid name. Unknown and duplicate keys, wrong
   types, tags, and files that expand to more than they should are refused. Types are strict: `"512"` is not a number.
 - **Names of classes** are looked up among what AnyBlock and the installed plugins register, by short name or by dotted

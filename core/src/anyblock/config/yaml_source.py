@@ -154,8 +154,14 @@ class _Writer(yaml.SafeDumper):  # type: ignore[misc]
 
 def write_yaml(data: Any) -> bytes:
     """Return plain values as YAML that `read_yaml` reads back as they are, keys in the given order."""
-    text: str = yaml.dump(data, Dumper=_Writer, sort_keys=False, allow_unicode=True, default_flow_style=False)
-    return text.encode()
+
+    def text(*, readable: bool) -> str:
+        found: str = yaml.dump(data, Dumper=_Writer, sort_keys=False, allow_unicode=readable, default_flow_style=False)
+        return found
+
+    found = text(readable=True)
+    # PyYAML folds text at this one, and reads it back as a space.
+    return (text(readable=False) if "\x85" in found else found).encode()
 
 
 _Reader.add_implicit_resolver(
