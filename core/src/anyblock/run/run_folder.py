@@ -20,7 +20,7 @@ from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import AnyBlockError, ConfigError, InputError
 from anyblock.execution.folder import digest as digest
-from anyblock.modeling.process_memory import peak_memory, reset_peak_memory
+from anyblock.modeling.process_memory import give_back, peak_memory, reset_peak_memory
 from anyblock.progress import SILENT
 
 STAGES: Final = (
@@ -138,6 +138,7 @@ class Stage:
         self._run.ran.add(self.name)
         self._run.progress.emit("stage", stage=self.name, state="started")
         begin = time.monotonic()
+        give_back()  # what the stage before freed
         reset_peak_memory()
         yield self.folder
         memory = peak_memory()

@@ -18,6 +18,7 @@ from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.contract.blocks import group_name
 from anyblock.modeling.activation_cache import Answer, Form, answering, record_answers, replayed
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
+from anyblock.modeling.process_memory import give_back
 from anyblock.modeling.spool import Spool, SpooledTensors
 from anyblock.modeling.variants import LayerVariants
 from anyblock.scoring.nested_sum import NestedSum
@@ -66,6 +67,7 @@ class LayerOutputs:
             inputs: the teacher's hidden states at its input.
             wanted: the keys of the candidates to run.
         """
+        give_back()  # what the layer before freed
         ffn = any(candidate.half == "ffn" and candidate.key in wanted for candidate in self.by_layer[index])
         runs = _Runs(self._engine, index, inputs, self._batches)
         shared = self._before_ffn(runs) if ffn else {}

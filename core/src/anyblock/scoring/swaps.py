@@ -27,7 +27,9 @@ from anyblock.candidates.child_layers import ChildLayers
 from anyblock.errors import NotFiniteError
 from anyblock.modeling.finite import all_finite
 from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.linear_head import find_linear_head
 from anyblock.modeling.metrics import KlDivergence
+from anyblock.modeling.process_memory import give_back
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.modeling.teacher_targets import TeacherTargets
 from anyblock.progress import SILENT, Progress
@@ -122,12 +124,12 @@ class ChildScorer:
         with torch.no_grad():
             for index in range(layers):
                 inputs.append(self._spool.collect(child.run(index, inputs[-1], self._batches)))
-        generator = torch.Generator().manual_seed(self._seed)
+        generator, head = torch.Generator().manual_seed(self._seed), find_linear_head(engine)
         gradients = self._spool.collect(
             torch.cat(
                 [
                     divergence_gradients(engine, target, batch, hidden)[None],
-                    probe_gradients(engine, batch, hidden, self._probes, generator),
+                    probe_gradients(engine, batch, hidden, self._probes, generator, head=head),
                 ]
             )
             for target, batch, hidden in zip(self._targets, self._batches, inputs[-1], strict=True)
@@ -136,6 +138,7 @@ class ChildScorer:
         total = sum(map(len, others))
         with self._progress.task("Scoring around the child", total=total, unit="candidates") as advance:
             for index in range(layers - 1, -1, -1):
+                give_back()  # what the layer before freed
                 for candidate in others[index]:
                     product = self._products(child, candidate, inputs, gradients)
                     if all_finite([product]):
