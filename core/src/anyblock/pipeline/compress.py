@@ -128,10 +128,9 @@ def _check_names(config: RunConfig, family: ModelFamily) -> None:
     """Refuse names that nothing has before any work is done."""
     estimates(config.scoring.method, family.one("metrics", config.scoring.metric))
     family.one("executors", config.execution.engine)
-    for name in config.evaluation.also:
-        family.one("evaluations", name)
-    for name in config.report.sections:
-        family.one("sections", name)
+    for kind, names in (("evaluations", config.evaluation.also), ("sections", config.report.sections or ())):
+        for name in names:
+            family.one(kind, name)
 
 
 def run_path(config: RunConfig) -> Path:
@@ -177,11 +176,13 @@ def _compress(
 def _write_report(context: RunContext, summary: RunSummary) -> None:
     from anyblock.report.markdown import added_section, markdown_report
 
-    run, data = context.run, summary.to_dict()
+    run, data, page = context.run, summary.to_dict(), markdown_report(summary)
     write_json_atomic(run.path / "summary.json", data)
-    page = markdown_report(summary)
-    for name in context.config.report.sections:
-        chosen = context.family.named("sections")[name]
-        section = chosen(context.config.section(f"report.{name}", chosen.settings))
-        page += added_section(section, context.family.origins("sections")[name], name, data, run.path)
+    known, names = context.family.named("sections"), context.config.report.sections
+    for name in [name for name in known if known[name].by_default] if names is None else names:
+        try:
+            section = known[name](context.config.section(f"report.{name}", known[name].settings))
+            page += added_section(section, context.family.origins("sections")[name], name, data, run.path)
+        except Exception as error:  # the child is finished
+            context.progress.note(f"report lacks section {name!r}: {' '.join(str(error).split()) or repr(error)}")
     write_bytes_atomic(run.path / "report.md", page.encode())

@@ -34,7 +34,6 @@ def make_run(folder: Path, model: Path, text: Path, *, distilled: bool, **prunin
         "pruning": pruning,
         "search": {"budget": {"params": "0.8x"}, "refine_rounds": 1},
         "distillation": {"blocks": {"enabled": distilled, "epochs": 1}},
-        "report": {"sections": ["html"]},
         "device": "cpu",
     }
     path = folder / "given.yaml"
@@ -171,3 +170,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("large") / "large.run"
     folder.mkdir()
     return invented_run(folder, 80, 60)
+
+
+@pytest.fixture(scope="session")
+def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 layers, 60 candidates each: more than fits into a page."""
+    return invented_run(tmp_path_factory.mktemp("huge"), 300, 60)

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from anyblock import compress
+from anyblock.config.load import load_config
 from anyblock.errors import ExecutionError, InputError, OutputExistsError, UsageError
+from anyblock.progress import Events
 from anyblock_html_report.command import main
 from anyblock_html_report.front import Options, options, predicted_front, uniform_front
 from anyblock_html_report.page import render
@@ -235,6 +238,35 @@ def test_nothing_but_an_earlier_report_is_replaced(dense: Path, tmp_path: Path) 
     with pytest.raises(ExecutionError, match="cannot be written"):
         main([str(dense), "--out", str(tmp_path / ("x" * 246 + ".html"))])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dense.run", "notes.html"]
+
+
+def test_a_page_that_would_be_too_large_leaves_the_map_of_damage_out(huge: Path) -> None:
+    text = render([read_run(huge)])
+    assert 400_000 < len(text.encode()) < 1_000_000
+    assert "larger than 1 MB" in text
+
+
+def test_a_run_that_is_started_again_writes_its_page_anew_or_does_without(dense: Path, tmp_path: Path) -> None:
+    events: list[dict] = []
+
+    def again(*given: str) -> str:
+        places = [f"run_dir={dense}", f"output={tmp_path / 'child'}"]
+        compress(load_config(dense / "run.yaml", [*places, *given]), progress=Events(events.append))
+        return (dense / "report.md").read_text()
+
+    page = dense / "report.html"
+    before = page.read_text()
+    page.write_text(before.replace("Architecture", "of an earlier process"))
+    assert "report.html" in again()
+    assert "of an earlier process" not in page.read_text()
+    page.unlink()
+    assert "report.html" not in again("report.sections=[]")
+    assert not page.exists()
+    page.mkdir()
+    assert "report.html" not in again("report.sections=null")
+    said = [event["text"] for event in events if "report.html" in event.get("text", "")]
+    assert len(said) == 1
+    assert "lacks section 'html'" in said[0]
 
 
 def test_the_run_makes_its_own_page(runs: dict[str, Path]) -> None:
