@@ -68,16 +68,16 @@ def test_a_display_that_cannot_be_loaded_costs_only_itself(monkeypatch: pytest.M
 def test_a_log_gets_a_line_now_and_then(monkeypatch):
     now = 100.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    console = Console(file=io.StringIO(), width=40)
+    console = Console(file=io.StringIO(), width=44)
     with terminal_progress(console).task("score", total=100, unit="candidates") as advance:
         for _ in range(10):
             now += 10.0
             advance(10)
     assert console.file.getvalue().splitlines() == [
-        "score: 30 %, 1 candidates/s, 70 s left",
-        "score: 60 %, 1 candidates/s, 40 s left",
-        "score: 90 %, 1 candidates/s, 10 s left",
-        "score: done in 100.0 s, 1 candidates/s",
+        "score: 30 %, 1.00 candidates/s, 70 s left",
+        "score: 60 %, 1.00 candidates/s, 40 s left",
+        "score: 90 %, 1.00 candidates/s, 10 s left",
+        "score: done in 100.0 s, 1.00 candidates/s",
     ]
 
 
@@ -92,8 +92,8 @@ def test_what_was_done_before_does_not_count_as_speed(monkeypatch):
         now += 30.0
         advance(30)
     assert console.file.getvalue().splitlines() == [
-        "score: 70 %, 1 candidates/s, 30 s left",
-        "score: done in 60.0 s, 1 candidates/s",
+        "score: 70 %, 1.00 candidates/s, 30 s left",
+        "score: done in 60.0 s, 1.00 candidates/s",
     ]
 
 

@@ -43,7 +43,7 @@ def make_run(folder: Path, model: Path, text: Path, *, distilled: bool, **prunin
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run of each kind of model: dense, sparse, and hybrid of Mamba, attention, experts and dense FFNs."""
+    """A run of each kind of model: dense, sparse, hybrid of Mamba, attention, experts and dense FFNs, and with vision."""
     folder = tmp_path_factory.mktemp("runs")
     chance = random.Random(0)
     words, numbers = folder / "words.txt", folder / "numbers.txt"
@@ -55,6 +55,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("dense", "", words, {"ffn": {"sizes": [0.5]}, "kv_heads": {"sizes": [1]}}),
         ("sparse", "mixtral", numbers, {"experts_removal": {"sizes": [0.5]}}),
         ("hybrid", "nemotron_h", numbers, {"ffn": {"sizes": [0.5]}, "mamba_heads": {"sizes": [0.5]}}),
+        ("vision", "qwen3_vl", numbers, {"ffn": {"sizes": [0.5]}, "kv_heads": {"sizes": [1]}}),
     ):
         here = folder / name
         here.mkdir()

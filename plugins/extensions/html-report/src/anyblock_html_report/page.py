@@ -71,7 +71,11 @@ def _drawn(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
         view = view_of(run)
         scored = run.scores is not None and run.candidates is not None
         no_damage = "" if scored else "The candidates have not been scored yet."
-        return _shown(run) | {"trained": bool(view["training"]), "no_damage": no_damage}, view
+        return _shown(run) | {
+            "trained": bool(view["training"]),
+            "curves": bool(view["curves"]),
+            "no_damage": no_damage,
+        }, view
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         what = error.in_one_line() if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
         raise of_another_version(run, f"its files have another form ({what})") from error
