@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from anyblock.calibration.batches import Batches
 from anyblock.checkpoint.atomic import write_bytes_atomic, write_json_atomic
@@ -16,7 +18,8 @@ from anyblock.execution.environment import opened_executor
 from anyblock.modeling.device import resolve_devices
 from anyblock.pipeline.disk_space import require_run_space
 from anyblock.pipeline.summary import summarise
-from anyblock.progress import SILENT, Progress, recorded
+from anyblock.plugins.commands import installed_entries
+from anyblock.progress import SILENT, Event, Progress, recorded
 from anyblock.realize.held_out import held_out_every
 from anyblock.realize.realize import inputs_hash_of
 from anyblock.run.context import RunContext, RunModel
@@ -37,6 +40,9 @@ from anyblock.stages.refine import run_refine
 from anyblock.stages.scores import estimates, run_scores
 from anyblock.stages.search import check_reachable, chosen_candidates, run_search
 from anyblock.stages.teacher import run_teacher
+
+ESTIMATES_GROUP: Final = "anyblock.estimates"
+"""Entry points of functions that take a run folder, and return what gives further fields of the events that it is called with."""
 
 if TYPE_CHECKING:
     from anyblock.candidates.sources import Orders
@@ -106,7 +112,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     with (
         opened_executor(config, source.family, run.path, device, progress) as executor,
         run.locked(),
-        recorded(run.path / "events.jsonl", progress) as progress,
+        recorded(run.path / "events.jsonl", progress, _estimates(run.path)) as progress,
     ):
         run.progress = progress
         write_bytes_atomic(run.path / "run.yaml", write_yaml(config.to_dict()))
@@ -122,6 +128,15 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
         if narrow is not source:
             costed = _with_measured(context, costed)
         return _compress(context, costed, orders, tokens, overwrite=overwrite)
+
+
+def _estimates(run: Path) -> Callable[[Event], Event]:
+    """Return what says of an event how long the whole run has left, an extension's; without one, what says nothing."""
+    for entry in installed_entries(ESTIMATES_GROUP).values():
+        with suppress(Exception):  # a broken extension costs only itself
+            found: Callable[[Event], Event] = entry.load()(run)
+            return found
+    return lambda _: {}
 
 
 def _check_names(config: RunConfig, family: ModelFamily) -> None:
@@ -183,6 +198,6 @@ def _write_report(context: RunContext, summary: RunSummary) -> None:
         try:
             section = known[name](context.config.section(f"report.{name}", known[name].settings))
             page += added_section(section, context.family.origins("sections")[name], name, data, run.path)
-        except Exception as error:  # the child is finished
-            context.progress.note(f"report lacks section {name!r}: {' '.join(str(error).split()) or repr(error)}")
+        except Exception as error:  # noqa: BLE001 - the child is finished
+            context.progress.note(f"no {name!r} in the report: {' '.join(str(error).split()) or repr(error)}")
     write_bytes_atomic(run.path / "report.md", page.encode())
