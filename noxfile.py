@@ -357,14 +357,22 @@ def quantize(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["workspace"])
 def browser(session: nox.Session) -> None:
-    """Run the tests of the HTML report in headless Chromium, which is installed from Debian's packages where root may do so."""
+    """Run the tests of the HTML report in headless Chromium, which is installed from Debian's packages where root may do so.
+
+    Where there is no browser and none can be installed, the session is skipped and says so.
+    """
     programs = {"chromium": "chromium", "chromedriver": "chromium-driver"}
     if missing := [package for program, package in programs.items() if shutil.which(program) is None]:
         if os.geteuid() != 0 or shutil.which("apt-get") is None:
             session.skip(f"needs Chromium and its driver: apt-get install {' '.join(missing)}")
-        session.run("apt-get", "update", "-qq", external=True)
-        session.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, external=True)
-    session.run(shared(session, "python"), "-m", "pip", "install", "--quiet", *CONSTRAINTS, "selenium")
+        install = f"apt-get update -qq && apt-get install -y -qq --no-install-recommends {' '.join(missing)}"
+        session.run("timeout", "120", "sh", "-c", install, external=True, success_codes=range(256))
+        if any(shutil.which(program) is None for program in programs):
+            session.skip(f"{' and '.join(missing)} cannot be installed here")
+    selenium = ("-m", "pip", "install", "--quiet", *CONSTRAINTS, "selenium")
+    session.run(shared(session, "python"), *selenium, success_codes=range(256))
+    if session.run(shared(session, "python"), "-c", "import selenium", silent=True, success_codes=[0, 1]):
+        session.skip("selenium cannot be installed here")
     chosen = session.posargs or ["plugins/extensions/html-report/tests"]
     session.run(shared(session, "pytest"), "-rP", "-m", "browser", *chosen, env=ONE_THREAD)
 

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -100,12 +100,13 @@ SILENT: Final = Events()
 
 
 @contextmanager
-def recorded(path: Path, shown: Progress) -> Iterator[Events]:
+def recorded(path: Path, shown: Progress, more: Callable[[Event], Event] = lambda _: {}) -> Iterator[Events]:
     """Return a progress that appends every event to a file, also that the run begins and how it ends, and passes it on.
 
     Args:
         path: the file; its last line may be torn, where an earlier process was killed.
         shown: where the run reports as well.
+        more: returns what else the file says of an event; whatever it raises costs only that.
     """
     with path.open("a+b") as file:
         if file.tell():
@@ -114,12 +115,14 @@ def recorded(path: Path, shown: Progress) -> Iterator[Events]:
 
         def append(event: Event) -> None:
             """Write one line."""
+            with suppress(Exception):
+                event |= more(event)
             plain = {key: round(value, 4) if isinstance(value, float) else value for key, value in event.items()}
             file.write(json.dumps(plain).encode() + b"\n")
             file.flush()
 
         events = Events(append, shown)
-        events.emit("run", version=VERSION, pid=os.getpid())
+        events.emit("run", version=VERSION, pid=os.getpid(), folder=str(path.parent.resolve()))
         try:
             yield events
         except BaseException as error:

@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import Final
 
 from rich.console import Console
-from rich.filesize import decimal
 
 from anyblock.plugins.commands import installed_entries
 from anyblock.progress import Event, Events
+from anyblock.report import format as fmt
 
 _SECONDS_BETWEEN_LINES: Final = 30.0
 DISPLAYS_GROUP: Final = "anyblock.displays"
@@ -18,13 +18,8 @@ DISPLAYS_GROUP: Final = "anyblock.displays"
 
 
 def rate_text(per_second: float, unit: str) -> str:
-    """Return a rate in its unit: `1.2k tokens/s`, `350 MB/s`, `0.25 candidates/s`."""
-    if unit == "bytes":
-        return f"{decimal(int(per_second))}/s"
-    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if per_second >= size:
-            return f"{per_second / size:.3g}{suffix} {unit}/s"
-    return f"{per_second:.3g} {unit}/s"
+    """Return a rate in its unit: `1,234 tokens/s`, `334 MiB/s`, `0.250 candidates/s`."""
+    return f"{fmt.size(per_second)}/s" if unit == "bytes" else f"{fmt.number(per_second, 3)} {unit}/s"
 
 
 def terminal_progress(console: Console | None = None) -> Events:

@@ -80,3 +80,17 @@ def interrupted(file: Path) -> None:
     with recorded(file, SILENT) as events, events.task("work", total=3, unit="layers") as advance:
         advance(1)
         raise KeyboardInterrupt
+
+
+def test_what_an_extension_says_of_an_event_is_written_and_its_faults_cost_nothing(tmp_path: Path) -> None:
+    def more(event: Event) -> Event:
+        return {"whole_left": 1.23456} if event["event"] == "note" else {"x": event["no such field"]}
+
+    shown: list[Event] = []
+    with recorded(tmp_path / "events.jsonl", Events(shown.append), more) as events:
+        events.note("a note")
+    begun, note, end = read(tmp_path / "events.jsonl")
+    assert (begun["event"], end["state"]) == ("run", "done")
+    assert begun["folder"] == str(tmp_path.resolve())
+    assert note["whole_left"] == 1.2346
+    assert not any("x" in event or "whole_left" in event for event in (begun, end, *shown))

@@ -19,12 +19,10 @@ def terminal():
 @pytest.mark.parametrize(
     ("rate", "unit", "text"),
     [
-        (1_234.0, "tokens", "1.23k tokens/s"),
-        (350e6, "bytes", "350.0 MB/s"),
-        (0.25, "candidates", "0.25 candidates/s"),
-        (2.5e9, "tokens", "2.5G tokens/s"),
-        (7e6, "tokens", "7M tokens/s"),
-        (12.0, "samples", "12 samples/s"),
+        (1_234.0, "tokens", "1,234 tokens/s"),
+        (350e6, "bytes", "334 MiB/s"),
+        (0.25, "candidates", "0.250 candidates/s"),
+        (12.04, "samples", "12.0 samples/s"),
     ],
 )
 def test_rates_are_in_their_unit(rate, unit, text):
@@ -70,16 +68,16 @@ def test_a_display_that_cannot_be_loaded_costs_only_itself(monkeypatch: pytest.M
 def test_a_log_gets_a_line_now_and_then(monkeypatch):
     now = 100.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    console = Console(file=io.StringIO(), width=40)
+    console = Console(file=io.StringIO(), width=44)
     with terminal_progress(console).task("score", total=100, unit="candidates") as advance:
         for _ in range(10):
             now += 10.0
             advance(10)
     assert console.file.getvalue().splitlines() == [
-        "score: 30 %, 1 candidates/s, 70 s left",
-        "score: 60 %, 1 candidates/s, 40 s left",
-        "score: 90 %, 1 candidates/s, 10 s left",
-        "score: done in 100.0 s, 1 candidates/s",
+        "score: 30 %, 1.00 candidates/s, 70 s left",
+        "score: 60 %, 1.00 candidates/s, 40 s left",
+        "score: 90 %, 1.00 candidates/s, 10 s left",
+        "score: done in 100.0 s, 1.00 candidates/s",
     ]
 
 
@@ -94,8 +92,8 @@ def test_what_was_done_before_does_not_count_as_speed(monkeypatch):
         now += 30.0
         advance(30)
     assert console.file.getvalue().splitlines() == [
-        "score: 70 %, 1 candidates/s, 30 s left",
-        "score: done in 60.0 s, 1 candidates/s",
+        "score: 70 %, 1.00 candidates/s, 30 s left",
+        "score: done in 60.0 s, 1.00 candidates/s",
     ]
 
 

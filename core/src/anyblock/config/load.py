@@ -79,10 +79,10 @@ def load_config(
         config = schema.model_validate(tree.data)
     except ValidationError as error:
         raise configuration_error(error, tree, schema) from error
-    named: list[tuple[KeyPath, str, str]] = [
-        (("evaluation", "also", index), "evaluations", name) for index, name in enumerate(config.evaluation.also)
-    ]
-    named += [(("report", "sections", index), "sections", name) for index, name in enumerate(config.report.sections)]
+    named: list[tuple[KeyPath, str, str]] = []
+    for section, key, kind in (("evaluation", "also", "evaluations"), ("report", "sections", "sections")):
+        listed = getattr(getattr(config, section), key) or ()
+        named += [((section, key, index), kind, name) for index, name in enumerate(listed)]
     if config.execution.engine != type(config.execution).model_fields["engine"].default:
         named.append((("execution", "engine"), "executors", config.execution.engine))
     if config.scoring.metric != type(config.scoring).model_fields["metric"].default:

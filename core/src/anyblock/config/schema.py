@@ -202,8 +202,9 @@ class EvaluationConfig(Section):
 class ReportConfig(Section):
     """What the run's report says."""
 
-    sections: Names = Field(
-        default=(), description="Sections of extensions to add, by name; `anyblock list sections` shows them."
+    sections: Names | None = Field(
+        default=None,
+        description="Sections of extensions to add, see `anyblock list sections`. `null`: those for every run, such as `html`.",
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from pydantic import Field
 
 from anyblock.contract.blocks import BlockConfig
-from anyblock.contract.settings import Section
+from anyblock.contract.settings import Configured, Section
 
 if TYPE_CHECKING:
     import torch
@@ -213,7 +213,7 @@ class ChosenChild(Protocol):
         ...
 
 
-class Adaptation(ABC):
+class Adaptation(Configured, ABC):
     """One way of adapting a child's weights. Since 0.2.
 
     Stages run in the order of `order` and hand tensors on. A stage that does not lower KL(teacher || child) on held-out text, or
@@ -230,9 +230,6 @@ class Adaptation(ABC):
     order: ClassVar[int] = 250
     settings: ClassVar[type[Section]] = AdaptationSettings
     settings_path: ClassVar[str] = ""
-
-    def __init__(self, settings: Section | None = None) -> None:
-        self.settings_given: Any = settings if settings is not None else self.settings()
 
     @property
     def enabled(self) -> bool:

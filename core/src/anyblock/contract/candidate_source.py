@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from anyblock.contract.blocks import BlockConfig, Half
-from anyblock.contract.settings import Section
+from anyblock.contract.settings import Configured, Section
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,7 @@ class Offer:
     block_config: BlockConfig
 
 
-class CandidateSource(ABC):
+class CandidateSource(Configured, ABC):
     """A way to make candidates for a half from its weights alone. Since 0.2.
 
     Its candidates are costed, scored, searched, refined, distilled and written like any others.
@@ -71,9 +71,6 @@ class CandidateSource(ABC):
 
     summary: ClassVar[str]
     settings: ClassVar[type[Section]] = SourceSettings
-
-    def __init__(self, settings: Section | None = None) -> None:
-        self.settings_given: Any = settings if settings is not None else self.settings()
 
     @classmethod
     def of_run(cls, settings: Section, pruning: Any) -> CandidateSource | None:

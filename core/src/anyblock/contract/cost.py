@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from anyblock.contract.blocks import BlockConfig, Half
 from anyblock.contract.cache_spec import CacheSpec
-from anyblock.contract.settings import Section
+from anyblock.contract.settings import Configured
 from anyblock.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class CostedSubblock:
         return 0 if self.cache is None else self.cache.bytes(self.length, self.cache_width) * self.batch_size
 
 
-class Cost(ABC):
+class Cost(Configured, ABC):
     """A number that adds up over subblocks. Since 0.2.
 
     Class attributes:
@@ -62,10 +62,6 @@ class Cost(ABC):
 
     summary: ClassVar[str]
     unit: ClassVar[str]
-    settings: ClassVar[type[Section]] = Section
-
-    def __init__(self, settings: Section | None = None) -> None:
-        self.settings_given: Any = settings if settings is not None else self.settings()
 
 
 class CountedCost(Cost):

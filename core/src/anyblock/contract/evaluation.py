@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from anyblock.contract.services import LoadedModel
-from anyblock.contract.settings import Section
+from anyblock.contract.settings import Configured
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,7 @@ class EvaluationContext:
     progress: Progress
 
 
-class Evaluation(ABC):
+class Evaluation(Configured, ABC):
     """A measurement of the finished child. Since 0.2.
 
     A run makes it where `evaluation.also` names it; its figures stand in the report and in `summary.json`.
@@ -70,10 +70,6 @@ class Evaluation(ABC):
     """
 
     summary: ClassVar[str]
-    settings: ClassVar[type[Section]] = Section
-
-    def __init__(self, settings: Section | None = None) -> None:
-        self.settings_given: Any = settings if settings is not None else self.settings()
 
     @abstractmethod
     def run(self, context: EvaluationContext) -> Sequence[Figure]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from anyblock.contract.settings import Section
+from anyblock.contract.settings import Configured
 
 if TYPE_CHECKING:
     from anyblock.progress import Progress
@@ -82,7 +82,7 @@ class Tasks:
     finished: Callable[[Task], bool]
 
 
-class Executor(ABC):
+class Executor(Configured, ABC):
     """A place where tasks are computed. Since 0.2.
 
     A run uses it where `execution.engine` names it. Whatever carries a task to a worker, the worker calls
@@ -96,11 +96,7 @@ class Executor(ABC):
     """
 
     summary: ClassVar[str]
-    settings: ClassVar[type[Section]] = Section
     attempts: ClassVar[int] = 3
-
-    def __init__(self, settings: Section | None = None) -> None:
-        self.settings_given: Any = settings if settings is not None else self.settings()
 
     def open(self, needs: Needs) -> None:
         """Get ready, before the run computes or writes anything.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from anyblock.contract.blocks import HALVES, BlockConfig
-from anyblock.contract.settings import Section
+from anyblock.contract.settings import Configured
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ class Child(Protocol):
         """
 
 
-class ExportFormat(ABC):
+class ExportFormat(Configured, ABC):
     """A form of checkpoint that some tool reads.
 
     Class attributes:
@@ -93,10 +93,6 @@ class ExportFormat(ABC):
     """
 
     summary: ClassVar[str]
-    settings: ClassVar[type[Section]] = Section
-
-    def __init__(self, settings: Section | None = None) -> None:
-        self.settings_given: Any = settings if settings is not None else self.settings()
 
     @abstractmethod
     def obstacles(self, child: Child) -> list[str]:

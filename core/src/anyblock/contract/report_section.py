@@ -7,26 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from anyblock.contract.settings import Section
+from anyblock.contract.settings import Configured
 
 
-class ReportSection(ABC):
+class ReportSection(Configured, ABC):
     """A section that is added to the end of `report.md`. Since 0.2.
 
-    A run writes it where `report.sections` names it.
+    A run writes it where `report.sections` names it; one that fails is left out with a note.
 
     Class attributes:
+        by_default: whether a run also writes it where `report.sections` is null.
         summary: one line.
         title: the section's heading.
         settings: the section of the configuration that stands under `report.NAME`; `self.settings_given` holds it.
     """
 
+    by_default: ClassVar[bool] = False
     summary: ClassVar[str]
     title: ClassVar[str]
-    settings: ClassVar[type[Section]] = Section
-
-    def __init__(self, settings: Section | None = None) -> None:
-        self.settings_given: Any = settings if settings is not None else self.settings()
 
     @abstractmethod
     def markdown(self, summary: Mapping[str, Any], run: Path) -> str:

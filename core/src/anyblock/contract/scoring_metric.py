@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from anyblock.contract.settings import Section
+from anyblock.contract.settings import Configured
 
 if TYPE_CHECKING:
     import torch
 
 
-class ScoringMetric(ABC):
+class ScoringMetric(Configured, ABC):
     """A number, smaller for better children, that adds up over the text. Since 0.2.
 
     The score of a child is the sum of the first over the sum of the second of the two numbers that `distance` returns for each
@@ -27,11 +27,7 @@ class ScoringMetric(ABC):
 
     summary: ClassVar[str]
     sees: ClassVar[Literal["logits", "final_hidden", "block_output"]] = "logits"
-    settings: ClassVar[type[Section]] = Section
     is_kl: ClassVar[bool] = False
-
-    def __init__(self, settings: Section | None = None) -> None:
-        self.settings_given: Any = settings if settings is not None else self.settings()
 
     @abstractmethod
     def distance(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +23,15 @@ class Section(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, with every default written out; the same settings always give the same result."""
         return self.model_dump(mode="json")
+
+
+class Configured:
+    """An object with settings of its own: `settings` is their class, and `settings_given` holds them."""
+
+    settings: ClassVar[type[Section]] = Section
+
+    def __init__(self, settings: Section | None = None) -> None:
+        self.settings_given: Any = settings if settings is not None else self.settings()
 
 
 Positive = Annotated[int, Field(ge=1)]

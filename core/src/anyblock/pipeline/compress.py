@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from anyblock.calibration.batches import Batches
 from anyblock.checkpoint.atomic import write_bytes_atomic, write_json_atomic
@@ -16,7 +18,8 @@ from anyblock.execution.environment import opened_executor
 from anyblock.modeling.device import resolve_devices
 from anyblock.pipeline.disk_space import require_run_space
 from anyblock.pipeline.summary import summarise
-from anyblock.progress import SILENT, Progress, recorded
+from anyblock.plugins.commands import installed_entries
+from anyblock.progress import SILENT, Event, Progress, recorded
 from anyblock.realize.held_out import held_out_every
 from anyblock.realize.realize import inputs_hash_of
 from anyblock.run.context import RunContext, RunModel
@@ -37,6 +40,9 @@ from anyblock.stages.refine import run_refine
 from anyblock.stages.scores import estimates, run_scores
 from anyblock.stages.search import check_reachable, chosen_candidates, run_search
 from anyblock.stages.teacher import run_teacher
+
+ESTIMATES_GROUP: Final = "anyblock.estimates"
+"""Entry points of functions that take a run folder, and return what gives further fields of the events that it is called with."""
 
 if TYPE_CHECKING:
     from anyblock.candidates.sources import Orders
@@ -106,7 +112,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     with (
         opened_executor(config, source.family, run.path, device, progress) as executor,
         run.locked(),
-        recorded(run.path / "events.jsonl", progress) as progress,
+        recorded(run.path / "events.jsonl", progress, _estimates(run.path)) as progress,
     ):
         run.progress = progress
         write_bytes_atomic(run.path / "run.yaml", write_yaml(config.to_dict()))
@@ -124,14 +130,22 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
         return _compress(context, costed, orders, tokens, overwrite=overwrite)
 
 
+def _estimates(run: Path) -> Callable[[Event], Event]:
+    """Return what says of an event how long the whole run has left, an extension's; without one, what says nothing."""
+    for entry in installed_entries(ESTIMATES_GROUP).values():
+        with suppress(Exception):  # a broken extension costs only itself
+            found: Callable[[Event], Event] = entry.load()(run)
+            return found
+    return lambda _: {}
+
+
 def _check_names(config: RunConfig, family: ModelFamily) -> None:
     """Refuse names that nothing has before any work is done."""
     estimates(config.scoring.method, family.one("metrics", config.scoring.metric))
     family.one("executors", config.execution.engine)
-    for name in config.evaluation.also:
-        family.one("evaluations", name)
-    for name in config.report.sections:
-        family.one("sections", name)
+    for kind, names in (("evaluations", config.evaluation.also), ("sections", config.report.sections or ())):
+        for name in names:
+            family.one(kind, name)
 
 
 def run_path(config: RunConfig) -> Path:
@@ -177,11 +191,13 @@ def _compress(
 def _write_report(context: RunContext, summary: RunSummary) -> None:
     from anyblock.report.markdown import added_section, markdown_report
 
-    run, data = context.run, summary.to_dict()
+    run, data, page = context.run, summary.to_dict(), markdown_report(summary)
     write_json_atomic(run.path / "summary.json", data)
-    page = markdown_report(summary)
-    for name in context.config.report.sections:
-        chosen = context.family.named("sections")[name]
-        section = chosen(context.config.section(f"report.{name}", chosen.settings))
-        page += added_section(section, context.family.origins("sections")[name], name, data, run.path)
+    known, names = context.family.named("sections"), context.config.report.sections
+    for name in [name for name in known if known[name].by_default] if names is None else names:
+        try:
+            section = known[name](context.config.section(f"report.{name}", known[name].settings))
+            page += added_section(section, context.family.origins("sections")[name], name, data, run.path)
+        except Exception as error:  # noqa: BLE001 - the child is finished
+            context.progress.note(f"no {name!r} in the report: {' '.join(str(error).split()) or repr(error)}")
     write_bytes_atomic(run.path / "report.md", page.encode())

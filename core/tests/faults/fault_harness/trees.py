@@ -16,7 +16,8 @@ def tree(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if path.is_file() and path.name not in ("report.md", "summary.json", "events.jsonl"):  # these are full of times
+        # These are full of times.
+        if path.is_file() and path.name not in ("report.md", "report.html", "summary.json", "events.jsonl"):
             found[name] = content(path)
         elif path.is_file():
             found[name] = "some"

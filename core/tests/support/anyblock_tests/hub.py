@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import yaml
 
 TOKEN = "hf_writer"
 READER = "hf_reader"
@@ -106,6 +109,28 @@ class Hub:
             thread.join()
 
 
+def refused_metadata(card: str) -> list[str]:
+    """Say what the hub refuses of a card: https://huggingface.co/docs/hub/model-cards lists what may stand there."""
+    data = yaml.safe_load(card.split("---")[1]) if card.startswith("---") else {}
+    listed = {name: data.get(name) or [] for name in ("tags", "metrics", "language", "base_model")}
+    listed = {name: [found] if isinstance(found, str) else found for name, found in listed.items()}
+    errors = [
+        f'"{name}" must be a string or an array of strings'
+        for name, found in listed.items()
+        if not all(isinstance(text, str) for text in found)
+    ]
+    errors += [
+        f'"base_model" has {name!r}' for name in listed["base_model"] if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)
+    ]
+    if not re.fullmatch(r"[a-z0-9.-]+", str(data.get("license", "mit"))):
+        errors.append(f'"license" is {data["license"]!r}, and must be one of the list')
+    if data.get("license_name") and data.get("license") != "other":
+        errors.append('"license_name" is for the license "other"')
+    if "library_name" in data and not isinstance(data["library_name"], str):
+        errors.append('"library_name" must be a string')
+    return errors
+
+
 class Request:
     """One request; every answer goes out through `send`."""
 
@@ -123,7 +148,8 @@ class Request:
         if not self.whole:  # who asked has died in the middle
             self.handler.close_connection = True
         elif parts == ["api", "validate-yaml"]:
-            self.send(200, {"errors": [], "warnings": []})
+            errors = refused_metadata(json.loads(self.body)["content"])
+            self.send(400 if errors else 200, {"errors": [{"message": text} for text in errors], "warnings": []})
         elif parts == ["api", "repos", "create"]:
             self.create()
         elif parts[0] == "lfs":

@@ -27,6 +27,7 @@ from anyblock.scoring.swaps import ChildScorer
 from anyblock_distillation import blocks as blockwise
 from anyblock_distillation import whole
 from anyblock_distillation.blocks import distill_blocks
+from anyblock_distillation.curve import Curve
 from anyblock_distillation.training import TrainingSettings, as_stored, learning_rate_at
 from anyblock_distillation.whole import distill_model
 from anyblock_tests.stopping import Stop, StopAfter
@@ -99,6 +100,37 @@ def test_blocks_come_nearer_to_the_teacher_and_so_does_the_child(child: Child) -
     assert all(line.after < line.before and line.epoch > 0 for line in lines)
     assert all(name.startswith(("model.layers.0.", "model.layers.1.")) for name in tensors)
     assert child.divergence(tensors) < child.divergence({})
+    for line in lines:
+        check_curve(line, epochs=3, batch=1, child=child, rate=3e-3)
+
+
+def check_curve(line: Any, *, epochs: int, batch: int, child: Child, rate: float) -> None:
+    """A training's curve has its steps, tokens, rates, and the held-out error of every epoch."""
+    curve, ids = line.curve, child.layerwise.fit_ids
+    steps = epochs * len(ids.split(batch))
+    assert curve["steps"] == list(range(1, steps + 1))
+    assert curve["tokens"][-1] == epochs * ids.numel()
+    assert max(curve["learning_rate"]) == rate > curve["learning_rate"][-1]
+    assert len(curve["loss"]) == steps
+    assert [step for step, _ in curve["held_out"]] == [epoch * steps // epochs for epoch in range(epochs + 1)]
+    errors = [error for _, error in curve["held_out"]]
+    assert errors[0] == pytest.approx(line.before, rel=1e-5)
+    assert min(errors) == pytest.approx(line.after, rel=1e-5)
+    assert sum(curve["loss"][-4:]) < sum(
+        curve["loss"][:4]
+    )  # on the same text as four steps of the first epoch, or like it
+
+
+def test_a_long_training_has_few_points() -> None:
+    curve = Curve()
+    for step in range(1, 1001):
+        curve.step(step, 1000, 8 * step, float(step), 1e-3)
+    assert len(curve.steps) <= 60
+    assert curve.steps[:2] == [17, 34]
+    assert curve.steps[-1] == 1000
+    assert curve.loss[:2] == [9.0, 26.0]  # means of 1 to 17 and of 18 to 34
+    assert curve.tokens[-1] == 8000
+    assert curve.to_dict().keys() == {"steps", "tokens", "loss", "learning_rate", "held_out"}
 
 
 def test_the_model_comes_nearer_to_the_teacher_on_text_it_was_not_trained_on(child: Child) -> None:
@@ -109,6 +141,7 @@ def test_the_model_comes_nearer_to_the_teacher_on_text_it_was_not_trained_on(chi
     assert line.before == pytest.approx(child.divergence({}), rel=1e-5, abs=1e-6)
     assert line.after == pytest.approx(child.divergence(tensors), rel=1e-5, abs=1e-6)
     assert not any("embed" in name or "lm_head" in name for name in tensors)
+    check_curve(line, epochs=2, batch=2, child=child, rate=1e-3)
 
 
 @pytest.mark.parametrize("stage", ["blocks", "model"])
@@ -159,7 +192,8 @@ def test_epochs_before_the_one_that_diverges_count_and_a_stopped_run_knows_the_s
     for line, alone in zip(
         *(found if isinstance(found, list) else [found] for found in (lines, good_lines)), strict=True
     ):
-        assert line == replace(alone, diverged=2)
+        assert line == replace(alone, diverged=2, curve=line.curve)
+        assert line.curve["held_out"] == alone.curve["held_out"]  # before, and after the first epoch
     assert same(want, good)
     # Killed before the epoch that diverges, in it (a step or a layer a count), and after it.
     for after in (1, steps + 1) if stage is whole else (0, 1, 2):

@@ -34,7 +34,6 @@ def make_run(folder: Path, model: Path, text: Path, *, distilled: bool, **prunin
         "pruning": pruning,
         "search": {"budget": {"params": "0.8x"}, "refine_rounds": 1},
         "distillation": {"blocks": {"enabled": distilled, "epochs": 1}},
-        "report": {"sections": ["html"]},
         "device": "cpu",
     }
     path = folder / "given.yaml"
@@ -44,7 +43,7 @@ def make_run(folder: Path, model: Path, text: Path, *, distilled: bool, **prunin
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run of each kind of model: dense, sparse, and hybrid of Mamba, attention, experts and dense FFNs."""
+    """A run of each kind of model: dense, sparse, hybrid of Mamba, attention, experts and dense FFNs, and with vision."""
     folder = tmp_path_factory.mktemp("runs")
     chance = random.Random(0)
     words, numbers = folder / "words.txt", folder / "numbers.txt"
@@ -56,6 +55,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("dense", "", words, {"ffn": {"sizes": [0.5]}, "kv_heads": {"sizes": [1]}}),
         ("sparse", "mixtral", numbers, {"experts_removal": {"sizes": [0.5]}}),
         ("hybrid", "nemotron_h", numbers, {"ffn": {"sizes": [0.5]}, "mamba_heads": {"sizes": [0.5]}}),
+        ("vision", "qwen3_vl", numbers, {"ffn": {"sizes": [0.5]}, "kv_heads": {"sizes": [1]}}),
     ):
         here = folder / name
         here.mkdir()
@@ -171,3 +171,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("large") / "large.run"
     folder.mkdir()
     return invented_run(folder, 80, 60)
+
+
+@pytest.fixture(scope="session")
+def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 layers, 60 candidates each: more than fits into a page."""
+    return invented_run(tmp_path_factory.mktemp("huge"), 300, 60)

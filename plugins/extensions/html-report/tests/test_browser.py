@@ -14,7 +14,7 @@ import pytest
 from anyblock_html_report.command import main
 from anyblock_html_report.page import render
 from anyblock_html_report.run import read_run
-from anyblock_html_report.views import training
+from anyblock_html_report.views import curves, training
 
 pytest.importorskip("selenium", reason="selenium is not installed; `nox -s browser` brings it")
 if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
@@ -120,12 +120,13 @@ def background(driver: Any) -> str:
     return driver.execute_script("return getComputedStyle(document.body).backgroundColor")
 
 
-@pytest.mark.parametrize("kind", ["dense", "sparse", "hybrid"])
+@pytest.mark.parametrize("kind", ["dense", "sparse", "hybrid", "vision"])
 def test_every_view_is_drawn(kind: str, runs: dict[str, Path], show: Show) -> None:
     driver, path = show(runs[kind]), runs[kind]
     run = read_run(path)
     trained = ("training",) if training(run) else ()
-    assert trained or kind != "dense"
+    trained += ("curves",) if curves(run) else ()
+    assert trained == ("training", "curves") or kind != "dense"
     for view in ("architecture", "damage", "front", "waterfall", "stages", *trained):
         svg = find(driver, f"[data-view={view}] svg[role=img]")
         assert svg.get_attribute("aria-label")

@@ -12,16 +12,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from anyblock import compress
+from anyblock.config.load import load_config
 from anyblock.errors import ExecutionError, InputError, OutputExistsError, UsageError
+from anyblock.progress import Events
 from anyblock_html_report.command import main
 from anyblock_html_report.front import Options, options, predicted_front, uniform_front
 from anyblock_html_report.page import render
 from anyblock_html_report.run import read_run
 from anyblock_html_report.texts import shown_texts
-from anyblock_html_report.views import damage, layers, training, verdict, view_of, waterfall
+from anyblock_html_report.views import curves, damage, layers, training, verdict, view_of, waterfall
 from anyblock_tests.pages import blocks_of
 
-KINDS = ("dense", "sparse", "hybrid")
+KINDS = ("dense", "sparse", "hybrid", "vision")
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">&amp;"
 
 
@@ -105,6 +108,32 @@ def test_each_step_of_the_waterfall_begins_where_the_one_before_ended(runs: dict
             assert bar["from"] == pytest.approx(before["to"])
     assert bars[-1]["to"] == summary(runs["dense"])["quality"]["kl_per_token"]
     assert {stage["name"] for stage in training(read_run(runs["dense"]))} == {"repair", "distill-blocks"}
+
+
+def test_the_curves_are_those_of_the_stage_that_trained(runs: dict[str, Path]) -> None:
+    (stage,) = curves(read_run(runs["dense"]))
+    said = json.loads(next((runs["dense"] / "stages").glob("*-distill-blocks/adapted.json")).read_text())["lines"]
+    assert stage["name"] == "distill-blocks"
+    assert [t["where"] for t in stage["trainings"]] == [f"layer {line['layer']}" for line in said]
+    for training_, line in zip(stage["trainings"], said, strict=True):
+        assert training_["loss"] == pytest.approx(line["curve"]["loss"], rel=1e-3)
+        assert training_["held"][0] == [0, pytest.approx(line["before"], rel=1e-3)]
+        assert min(error for _, error in training_["held"]) == pytest.approx(line["after"], rel=1e-3)
+        assert training_["held"][-1][0] == training_["tokens"][-1] == stage["tokens"][-1]
+    assert max(stage["rate"]) == 1e-3
+    for kind in ("sparse", "hybrid", "vision"):  # repaired, not trained
+        assert curves(read_run(runs[kind])) == []
+        assert "Training curves" not in render([read_run(runs[kind])])
+
+
+def test_lines_without_a_curve_or_with_another_one_draw_none(dense: Path) -> None:
+    file = next((dense / "stages").glob("*-distill-blocks/adapted.json"))
+    said = json.loads(file.read_text())
+    for line, curve in zip(said["lines"], [None, {}, {"loss": [1.0]}] * len(said["lines"]), strict=False):
+        line["curve"] = curve
+    file.write_text(json.dumps(said))
+    assert curves(read_run(dense)) == []
+    assert "Training curves" not in render([read_run(dense)])
 
 
 class Page(HTMLParser):
@@ -237,6 +266,35 @@ def test_nothing_but_an_earlier_report_is_replaced(dense: Path, tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dense.run", "notes.html"]
 
 
+def test_a_page_that_would_be_too_large_leaves_the_map_of_damage_out(huge: Path) -> None:
+    text = render([read_run(huge)])
+    assert 400_000 < len(text.encode()) < 1_000_000
+    assert "larger than 1 MB" in text
+
+
+def test_a_run_that_is_started_again_writes_its_page_anew_or_does_without(dense: Path, tmp_path: Path) -> None:
+    events: list[dict] = []
+
+    def again(*given: str) -> str:
+        places = [f"run_dir={dense}", f"output={tmp_path / 'child'}"]
+        compress(load_config(dense / "run.yaml", [*places, *given]), progress=Events(events.append))
+        return (dense / "report.md").read_text()
+
+    page = dense / "report.html"
+    before = page.read_text()
+    page.write_text(before.replace("Architecture", "of an earlier process"))
+    assert "report.html" in again()
+    assert "of an earlier process" not in page.read_text()
+    page.unlink()
+    assert "report.html" not in again("report.sections=[]")
+    assert not page.exists()
+    page.mkdir()
+    assert "report.html" not in again("report.sections=null")
+    said = [event["text"] for event in events if "report.html" in event.get("text", "")]
+    assert len(said) == 1
+    assert "no 'html' in the report" in said[0]
+
+
 def test_the_run_makes_its_own_page(runs: dict[str, Path]) -> None:
     for path in runs.values():
         assert (path / "report.html").read_text() == render([read_run(path)])
@@ -247,7 +305,7 @@ def test_several_runs_are_compared(runs: dict[str, Path], tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     assert main([*map(str, runs.values()), str(runs["dense"])]) == 0
     text = (tmp_path / "report.html").read_text()
-    assert "3 runs compared" in text
+    assert "4 runs compared" in text
 
 
 def test_texts_of_equal_models_are_equal(dense: Path) -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import yaml
 from anyblock.cli import app
+from anyblock.contract.blocks import AttentionConfig, BlockConfig, FFNConfig, MambaConfig, MoEConfig
 from anyblock.errors import ExecutionError, InputError, OutputExistsError, UsageError
 from anyblock_hub.model_card import card_metadata
+from anyblock_hub.picture import architecture_svg, in_words
 from anyblock_hub.push import prepare_push, push_child
+from huggingface_hub import ModelCard
 
 CARD = b"---\nlicense: other\nlicense_name: tiny-1.0\nlicense_link: LICENSE\nlanguage: en\nmetrics: [x]\n---\nThe teacher.\n"
 SMALL = ["data.block_size=16", "data.scoring_tokens=64", "data.calibration_tokens=256", "data.evaluation_tokens=64"]
@@ -79,6 +84,7 @@ def test_from_a_hub_id_to_a_child_on_the_hub(
     files = repository.files()
     assert files.pop("README.md").decode() == shown
     del files[".gitattributes"]
+    check_picture(files.pop("architecture.svg"), layers=3)
     assert files == {
         name: content for name, content in server.tree_of(tmp_path / "child").items() if name != "README.md"
     }
@@ -95,6 +101,60 @@ def test_from_a_hub_id_to_a_child_on_the_hub(
     assert second.startswith(first)
 
 
+def check_picture(svg: bytes, layers: int) -> None:
+    """It is well-formed, loads nothing, and has every layer's number."""
+    root = ElementTree.fromstring(svg)
+    assert not [node for node in root.iter() if any(name.endswith("href") for name in node.attrib)]
+    assert not [node for node in root.iter() if node.tag.rpartition("}")[2] in ("script", "image", "foreignObject")]
+    words = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert [word for word in words if word and word.isdigit()] == [str(i) for i in range(layers)]
+
+
+def test_the_picture_says_what_is_left_of_every_half() -> None:
+    moe = MoEConfig(num_local_experts=8, num_experts_per_tok=2, expert_intermediate_dim=64)
+    mamba = MambaConfig(state_dim=16, num_heads=8, head_dim=8, num_groups=1)
+    attention, dense = AttentionConfig(num_key_value_heads=8), FFNConfig(intermediate_size=100)
+    no_mixer = AttentionConfig(no_op=True)
+    teacher = [
+        BlockConfig(attention=attention, ffn=dense),
+        BlockConfig(attention=AttentionConfig(mamba=mamba), ffn=FFNConfig(moe=moe)),
+        BlockConfig(attention=no_mixer, ffn=dense),
+    ]
+    child = [
+        teacher[0].with_attention(num_key_value_heads=2).with_ffn(intermediate_size=60),
+        BlockConfig(
+            attention=AttentionConfig(replace_with_linear=True), ffn=FFNConfig(moe=replace(moe, num_local_experts=4))
+        ),
+        BlockConfig(attention=no_mixer, ffn=FFNConfig(no_op=True)),
+    ]
+    svg = architecture_svg(teacher, child, "a<b")
+    check_picture(svg.encode(), layers=3)
+    assert re.findall("<title>layer (.*?)</title>", svg) == [
+        "0, mixer: attention, 25% kept",
+        "0, feed-forward: FFN, 60% kept",
+        "1, mixer: linear map",
+        "1, feed-forward: experts, 50% kept",
+        "2, feed-forward: removed",  # the teacher has no mixer there
+    ]
+    assert in_words(teacher, child).endswith(
+        "5 halves of 3 layers differ from the teacher's (removed: 1, linear maps: 1, smaller: 3)."
+    )
+    large = architecture_svg(teacher * 60, child * 60, "large")
+    assert len(large) < 120_000
+    assert int(ElementTree.fromstring(large).attrib["width"]) < 1500
+
+
+def test_metadata_that_the_hub_refuses_is_the_cards_fault(
+    connected: Any, server: Any, teacher_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", server.TOKEN)
+    with pytest.raises(InputError, match=r"refuses the card of new/child.*license.*Do What I Say"):
+        push_child(teacher_dir, "new/child", license_id="Do What I Say")
+    assert connected.repositories["new/child"].files().keys() == {".gitattributes"}
+    with pytest.raises(UsageError, match="cannot be the teacher's name"):
+        push_child(teacher_dir, "new/child", base_model="../folder/teacher")
+
+
 def check_card(card: str, pinned: str, tmp_path: Path) -> None:
     assert in_front(card) == {
         "license": "other",
@@ -105,7 +165,11 @@ def check_card(card: str, pinned: str, tmp_path: Path) -> None:
         "library_name": "anyblock",
         "pipeline_tag": "text-generation",
         "tags": ["anyblock", "pruned"],
+        "metrics": ["perplexity"],
     }
+    # As huggingface_hub reads it: what it does not know, or takes for malformed, it would drop or refuse.
+    assert ModelCard(card).data.to_dict() == in_front(card)
+    assert re.search(r"^!\[Teacher and child .* halves of 3 layers .*\]\(architecture\.svg\)$", card, re.MULTILINE)
     summary = json.loads((tmp_path / "child.run" / "summary.json").read_text())
     evaluation = summary["quality"]
     assert f"| perplexity | {evaluation['teacher']['perplexity']:.4g}"[:20] in card
@@ -229,7 +293,7 @@ def test_the_command_line(
     assert typed("push", trained_child, "new/child", "--dry-run", "--license", "mit") == 0
     out, err = capsys.readouterr()
     assert in_front(out)["license"] == "mit"
-    assert all(name in err for name in ("README.md", "subblocks_safetensors/lm_head.safetensors"))
+    assert all(name in err for name in ("README.md", "architecture.svg", "subblocks_safetensors/lm_head.safetensors"))
     assert connected.repositories == {}
     monkeypatch.setenv("HF_TOKEN", server.TOKEN)
     assert typed("push", trained_child, "new/child", "--license", "mit", "--private", "-m", "A child") == 0

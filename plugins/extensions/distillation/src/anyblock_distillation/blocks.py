@@ -9,7 +9,7 @@ blocks are trained on the teacher's inputs; here one at a time on the child's ow
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from anyblock.contract.adaptation import ChildLayers, LayerRunner, LayerwiseChil
 from anyblock.errors import NotFiniteError
 from torch import nn
 
+from anyblock_distillation.curve import Curve
 from anyblock_distillation.training import (
     PARTIAL,
     TrainingSettings,
@@ -45,6 +46,7 @@ class BlockLine:
         after: the same of the weights that were kept.
         epoch: after which epoch they were taken; 0 where none was better, so that nothing was changed.
         diverged: the epoch in which loss, gradients or weights became NaN or infinite, which ends the training; None if none.
+        curve: how it went, see `Curve`.
     """
 
     layer: int
@@ -52,6 +54,7 @@ class BlockLine:
     after: float
     epoch: int
     diverged: int | None = None
+    curve: dict[str, Any] = field(default_factory=dict)
 
 
 def distill_blocks(
@@ -98,8 +101,8 @@ def distill_blocks(
             if not layers.is_teachers(index):
                 found = store.load(index)
                 if found is None:
-                    layer = _Layer(runner, layers, index, prepared, mine, theirs)
-                    tensors, line = layer.train(len(train), settings)
+                    layer = _Layer(runner, layers, index, prepared, mine, theirs, [batch.numel() for batch in train])
+                    tensors, line = layer.train(settings)
                     found = {**held, **tensors}, [asdict(line)]
                     store.save(index, *found)
                 held.update(found[0])
@@ -122,6 +125,7 @@ class _Layer:
         batches: Sequence[Any],
         inputs: Any,
         targets: Any,
+        tokens: Sequence[int],
     ) -> None:
         self._runner = runner
         self._child = child
@@ -129,14 +133,14 @@ class _Layer:
         self._batches = batches
         self._inputs = inputs
         self._targets = targets
+        self._tokens = tokens
 
-    def train(self, steps: int, settings: TrainingSettings) -> tuple[dict[str, torch.Tensor], BlockLine]:
+    def train(self, settings: TrainingSettings) -> tuple[dict[str, torch.Tensor], BlockLine]:
         """Return the best tensors, none where the ones there were best, and what was measured.
 
-        Args:
-            steps: the batches to train on, the first ones; the others judge.
-            settings: see `distill_blocks`.
+        The first batches are trained on, as many as `tokens` says; the others judge.
         """
+        steps, curve, seen = len(self._tokens), Curve(), 0
         held_out = range(steps, len(self._batches))
         stored = {name: tensor.dtype for name, tensor in self._child.tensors(self._index).items()}
         kept: dict[str, torch.Tensor] = {}
@@ -145,29 +149,36 @@ class _Layer:
             before = best = self._error(layer, held_out)
             epoch_of_best, diverged = 0, None
             if parameters:
+                curve.judge(0, before)
                 optimizer, total = settings.optimizer(parameters), settings.epochs * steps
                 for epoch in range(settings.epochs):
                     try:
-                        for number, place in enumerate(epoch_order(steps, epoch, settings.seed + self._index)):
-                            rate = learning_rate_at(epoch * steps + number, total, settings.learning_rate)
+                        for step, place in enumerate(
+                            epoch_order(steps, epoch, settings.seed + self._index), epoch * steps
+                        ):
+                            rate = learning_rate_at(step, total, settings.learning_rate)
                             set_learning_rate(optimizer, rate)
-                            self._backward(layer, optimizer, place)
+                            loss = self._backward(layer, optimizer, place)
                             take_step(optimizer, parameters)
+                            seen += self._tokens[place]
+                            curve.step(step + 1, total, seen, loss, rate)
                         with as_stored(parameters, stored) as values:
                             error = self._error(layer, held_out)
+                        curve.judge((epoch + 1) * steps, error)
                     except NotFiniteError:
                         diverged = epoch + 1
                         break
                     if error < best:
                         best, kept, epoch_of_best = error, values, epoch + 1
-        return kept, BlockLine(self._index, before, best, epoch_of_best, diverged)
+        return kept, BlockLine(self._index, before, best, epoch_of_best, diverged, curve.to_dict())
 
-    def _backward(self, layer: nn.Module, optimizer: torch.optim.Optimizer, place: int) -> None:
+    def _backward(self, layer: nn.Module, optimizer: torch.optim.Optimizer, place: int) -> float:
         optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad():
             loss = self._errors(layer, place).mean()
-            require_finite(float(loss.detach()), "loss of a layer in training")
+            value = require_finite(float(loss.detach()), "loss of a layer in training")
             loss.backward()  # type: ignore[no-untyped-call]
+        return value
 
     @torch.no_grad()
     def _error(self, layer: nn.Module, places: Sequence[int]) -> float:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from anyblock_distillation.curve import Curve
 from anyblock_distillation.training import all_finite
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -24,7 +26,8 @@ class TrainingState:
         optimizer: AdamW over these parameters.
 
     Attributes:
-        step: steps that were made.
+        step, tokens: steps that were made, and tokens in them.
+        curve: how it went.
         before: error before the first of them.
         best: the best tensors, in a checkpoint's dtypes; empty while nothing was better than the start.
         best_error, best_epoch: of these.
@@ -36,13 +39,15 @@ class TrainingState:
         self._path = path
         self._parameters = parameters
         self._optimizer = optimizer
-        self.step = 0
+        self.step = self.tokens = 0
+        self.curve = Curve()
         self.before = self.best_error = 0.0
         self.best: dict[str, torch.Tensor] = {}
         self.best_epoch = 0
 
     def judge(self, error: float, values: Mapping[str, torch.Tensor], epoch: int) -> None:
         """Take these tensors for the best if their error is the least so far."""
+        self.curve.judge(self.step, error)
         if error < self.best_error:
             self.best, self.best_error, self.best_epoch = dict(values), error, epoch
 
@@ -57,6 +62,7 @@ class TrainingState:
             tensors.update({f"{moment}|{name}": moments[moment] for moment in _MOMENTS if moment in moments})
         numbers = {
             "step": self.step,
+            "tokens": self.tokens,
             "before": self.before,
             "best_error": self.best_error,
             "best_epoch": self.best_epoch,
@@ -66,7 +72,9 @@ class TrainingState:
 
         fresh = self._path.with_suffix(".tmp")
         save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()}, fresh, {"numbers": json.dumps(numbers)}
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            fresh,
+            {"numbers": json.dumps(numbers), "curve": json.dumps(asdict(self.curve))},
         )
         fresh.replace(self._path)
 
@@ -78,11 +86,12 @@ class TrainingState:
         from safetensors import safe_open
 
         with safe_open(self._path, framework="pt") as file:
-            numbers = json.loads(file.metadata()["numbers"])
+            numbers, curve = (json.loads(file.metadata()[name]) for name in ("numbers", "curve"))
             kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if not (all_finite(kept.values()) and all(map(math.isfinite, numbers.values()))):
             return False
-        self.step, self.before = numbers["step"], numbers["before"]
+        self.step, self.tokens, self.before = numbers["step"], numbers["tokens"], numbers["before"]
+        self.curve = Curve(**curve)
         self.best_error, self.best_epoch = numbers["best_error"], numbers["best_epoch"]
         self.best = {name.partition("|")[2]: t for name, t in kept.items() if name.startswith("best|")}
         for name, parameter in self._parameters.items():

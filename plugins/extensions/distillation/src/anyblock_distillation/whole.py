@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,12 +47,14 @@ class ModelLine:
         after: the same of the weights that were kept.
         epoch: after which epoch they were taken; 0 where none was better, so that nothing was changed.
         diverged: the epoch in which loss, gradients or weights became NaN or infinite, which ends the training; None if none.
+        curve: how it went, see `Curve`; the cosine is not in the loss.
     """
 
     before: float
     after: float
     epoch: int
     diverged: int | None = None
+    curve: dict[str, Any] = field(default_factory=dict)
 
 
 def distill_model(
@@ -97,17 +99,21 @@ def distill_model(
         state = TrainingState(folder / PARTIAL / "state.safetensors", parameters, optimizer)
         if not state.load():
             state.before = state.best_error = student.divergence(held_out)
+            state.curve.judge(0, state.before)
         total, diverged = settings.epochs * len(train), None
         with progress.task("Distilling the model", total=settings.epochs * tokens, unit="tokens") as advance:
             advance(state.step * tokens // len(train))
             while state.step < total:
                 epoch, number = divmod(state.step, len(train))
                 place = epoch_order(len(train), epoch, settings.seed)[number]
-                set_learning_rate(optimizer, learning_rate_at(state.step, total, settings.learning_rate))
+                rate = learning_rate_at(state.step, total, settings.learning_rate)
+                set_learning_rate(optimizer, rate)
                 try:
-                    student.backward(train[place], optimizer)
+                    loss = student.backward(train[place], optimizer)
                     take_step(optimizer, parameters)
                     state.step += 1
+                    state.tokens += train[place].numel()
+                    state.curve.step(state.step, total, state.tokens, loss, rate)
                     if state.step % len(train) == 0:
                         with as_stored(parameters, stored) as values:
                             state.judge(student.divergence(held_out), values, epoch + 1)
@@ -117,7 +123,8 @@ def distill_model(
                 if state.step % SAVE_EVERY == 0 or state.step % len(train) == 0:
                     state.save()
                 advance(train[place].numel())
-    return {**changed, **state.best}, ModelLine(state.before, state.best_error, state.best_epoch, diverged)
+    line = ModelLine(state.before, state.best_error, state.best_epoch, diverged, state.curve.to_dict())
+    return {**changed, **state.best}, line
 
 
 class _Student:
@@ -129,27 +136,28 @@ class _Student:
         self._layers = layers
         self._cosine_weight = cosine_weight
 
-    def backward(self, ids: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Give the weights the gradients of the loss on the tokens `ids`, [batch, length].
+    def backward(self, ids: torch.Tensor, optimizer: torch.optim.Optimizer) -> float:
+        """Give the weights the gradients of the loss on the tokens `ids`, [batch, length], and return the KL in it.
 
         Raises:
             NotFiniteError: the divergence is not finite.
         """
         optimizer.zero_grad(set_to_none=True)
-        targets = self._child.targets(ids)
+        targets, divergence = self._child.targets(ids), 0.0
         with torch.enable_grad(), mixed_precision(self._runner.device, self._runner.dtype):
             last = self._run(targets.batch)
             # The head is run chunk by chunk on a copy, so that the logits of one chunk are held at a time.
             leaf = last.detach().requires_grad_()
             for part in targets.divergences(leaf):
                 loss = part.sum() / ids.numel()
-                require_finite(float(loss.detach()), "kl in training")
+                divergence += require_finite(float(loss.detach()), "kl in training")
                 loss.backward()  # type: ignore[no-untyped-call]
             if self._cosine_weight and targets.final is not None:
                 mine = self._runner.final_hidden(leaf, targets.batch)
                 far = 1 - nn.functional.cosine_similarity(mine.float(), targets.final.float(), dim=-1)
                 (self._cosine_weight * far.mean()).backward()  # type: ignore[no-untyped-call]
             last.backward(leaf.grad)  # type: ignore[no-untyped-call]
+        return divergence
 
     @torch.no_grad()
     def divergence(self, batches: Sequence[torch.Tensor]) -> float:

@@ -21,6 +21,8 @@ from anyblock_html_report.views import budgets, figures, verdict, view_of
 from anyblock_html_report.wording import duration, number, quantity
 
 _MARK: Final = '<meta name="generator" content="anyblock-html-report'
+MOST_BYTES: Final = 1_000_000
+"""The page of one run is not larger than this, the texts of `--texts` aside."""
 _SCRIPTS: Final = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "report.js")
 
 
@@ -39,22 +41,41 @@ def render(runs: Sequence[Run]) -> str:
     )
     own = files("anyblock_html_report")
     drawn = [_drawn(run) for run in runs]
-    return environment.get_template("page.html.j2").render(
-        runs=[shown for shown, _ in drawn],
-        title=", ".join(run.name for run in runs),
-        generator=f"anyblock-html-report {version('anyblock-html-report')}",
-        style=Markup(own.joinpath("report.css").read_text(encoding="utf-8")),
-        # Vendored and own files, none of which holds the end of a script element.
-        scripts=[Markup(own.joinpath(name).read_text(encoding="utf-8")) for name in _SCRIPTS],
-        data=embedded([view for _, view in drawn]),
-    )
+
+    def page() -> str:
+        """Return it with everything that is in `drawn` now."""
+        return environment.get_template("page.html.j2").render(
+            runs=[shown for shown, _ in drawn],
+            title=", ".join(run.name for run in runs),
+            generator=f"anyblock-html-report {version('anyblock-html-report')}",
+            style=Markup(own.joinpath("report.css").read_text(encoding="utf-8")),
+            # Vendored and own files, none of which holds the end of a script element.
+            scripts=[Markup(own.joinpath(name).read_text(encoding="utf-8")) for name in _SCRIPTS],
+            data=embedded([view for _, view in drawn]),
+        )
+
+    text = page()
+    if len(runs) == 1:
+        shown, view = drawn[0]
+        if len(text.encode()) > MOST_BYTES + len(embedded(shown["texts"])) and view["damage"]:
+            # The one view that grows with layers times candidates.
+            view["damage"] = []
+            shown["no_damage"] = "The map is left out, since the page would be larger than 1 MB."
+            text = page()
+    return text
 
 
 def _drawn(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         forget_stale(run)
         view = view_of(run)
-        return _shown(run) | {"trained": bool(view["training"])}, view
+        scored = run.scores is not None and run.candidates is not None
+        no_damage = "" if scored else "The candidates have not been scored yet."
+        return _shown(run) | {
+            "trained": bool(view["training"]),
+            "curves": bool(view["curves"]),
+            "no_damage": no_damage,
+        }, view
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         what = error.in_one_line() if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
         raise of_another_version(run, f"its files have another form ({what})") from error

@@ -241,6 +241,43 @@ function training(figure, run) {
   }
 }
 
+function curves(figure, run) {
+  figure.classList.add("small");
+  for (const stage of run.curves) {
+    const box = document.createElement("div"), head = document.createElement("p"), many = stage.trainings.length, last = stage.tokens.at(-1);
+    head.className = "sub";
+    head.textContent = stage.name + (stage.kept ? "" : " (dropped)");
+    box.append(head);
+    figure.append(box);
+    const colour = i => many === 1 ? "var(--accent)" : `var(--q${3 + Math.floor(5.999 * i / many)})`;
+    const lines = stage.trainings.flatMap((t, i) => t.tokens.map((x, k) => ({x, y: t.loss[k], i, where: t.where})));
+    const held = stage.trainings.flatMap((t, i) => t.held.map(([x, y]) => ({x, y, i, where: t.where, held: true})));
+    const all = [...lines, ...held].map(p => p.y), low = d3.min(all.filter(y => y > 0)) ?? 1, wide = d3.max(all) / low > 30;
+    const width = Math.max(280, Math.min(520, space(figure) / Math.max(2, Math.min(3, run.curves.length)) - 30));
+    const x = {domain: [0, last], ticks: 4, tickFormat: v => v ? count(v) : "0"};
+    const ends = t => `${t.where} from ${nats(t.held[0]?.[1])} to ${nats(d3.min(t.held, h => h[1]))}`;
+    plot(box, `${stage.name}, ${stage.error} on held-out text while ${count(last)} tokens are trained on: ` + stage.trainings.slice(0, 8).map(ends).join("; ") + (many > 8 ? `; ${many - 8} more` : ""), {
+      width, height: 230, marginLeft: 52, marginTop: 26, marginBottom: 22, marginRight: 14,
+      x: {...x, label: null}, y: {label: `↑ ${stage.error}`, grid: true, nice: true, ...(wide ? {type: "log", domain: [low, d3.max(all)], ticks: 4, tickFormat: v => d3.format("~g")(v)} : {zero: true, ticks: 5})},
+      marks: [
+        Plot.line(lines.filter(p => !wide || p.y > 0), {x: "x", y: "y", z: "i", stroke: p => colour(p.i), strokeWidth: 1.25, strokeOpacity: many > 20 ? .5 : .8}),
+        Plot.line(held.filter(p => !wide || p.y > 0), {x: "x", y: "y", z: "i", stroke: p => colour(p.i), strokeDasharray: "2,3"}),
+        Plot.dot(held.filter(p => !wide || p.y > 0), {x: "x", y: "y", r: 3.5, fill: p => colour(p.i), stroke: "var(--paper)"}),
+        Plot.tip([...lines, ...held], Plot.pointer({x: "x", y: "y", title: p => `${p.where}\n${nats(p.y)} ${p.held ? "on held-out text" : "on the text trained on"}\nafter ${count(p.x)} tokens`, ...TIP})),
+      ],
+    });
+    const rate = stage.tokens.map((t, k) => ({x: t, y: stage.rate[k], step: stage.steps[k]}));
+    plot(box, `${stage.name}: the learning rate rises to ${d3.format(".2~e")(d3.max(stage.rate))} and ends at ${d3.format(".2~e")(stage.rate.at(-1))} after ${stage.steps.at(-1)} steps`, {
+      width, height: 96, marginLeft: 52, marginTop: 20, marginBottom: 32, marginRight: 14,
+      x: {...x, label: many > 1 ? "tokens, of each layer →" : "tokens →"}, y: {label: "↑ learning rate", zero: true, ticks: 2, tickFormat: v => v ? d3.format(".2~e")(v) : "0"},
+      marks: [
+        Plot.line(rate, {x: "x", y: "y", stroke: "var(--total)", strokeWidth: 1.5}),
+        Plot.tip(rate, Plot.pointerX({x: "x", y: "y", title: p => `step ${p.step}\n${d3.format(".3~e")(p.y)}`, ...TIP})),
+      ],
+    });
+  }
+}
+
 function stages(figure, run) {
   if (!run.stages.length) { figure.textContent = "No stage has finished yet."; return; }
   const most = d3.max(run.stages, s => s.seconds);
@@ -327,7 +364,7 @@ document.getElementById("theme").onclick = () => {
 const started = performance.now();
 document.querySelectorAll("article[data-run]").forEach(article => {
   const run = DATA[+article.dataset.run], view = name => article.querySelector(`[data-view=${name}]`);
-  const draw = {architecture, waterfall, training, stages};
+  const draw = {architecture, waterfall, training, curves, stages};
   for (const [name, how] of Object.entries(draw)) if (view(name)) how(view(name), run);
   if (view("damage")) {
     const order = article.querySelector(".order");

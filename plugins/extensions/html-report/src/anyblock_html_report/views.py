@@ -24,6 +24,8 @@ from anyblock_html_report.wording import (
 
 _FRONT_POINTS: Final = 160
 """More points than these cannot be told apart on a screen."""
+_CURVE: Final = {"steps", "tokens", "loss", "learning_rate", "held_out"}
+"""What a line of `adapted.json` has under `curve` where something was trained; core/docs/distillation.md says what they are."""
 _SHOWN_COSTS: Final = ("params", "active_params", "memory", "weight_memory", "kv_memory", "latency", "throughput")
 
 
@@ -40,6 +42,7 @@ def view_of(run: Run) -> Json:
         "waterfall": waterfall(run),
         "stages": stages(run),
         "training": training(run),
+        "curves": curves(run),
     }
 
 
@@ -325,6 +328,43 @@ def training(run: Run) -> list[Json]:
         if rows:
             found.append({"name": name, "rows": rows, "kept": stage["kept"]})
     return found
+
+
+def curves(run: Run) -> list[Json]:
+    """Return per stage that trained how each training went: `loss` and `rate` by tokens, `held` by tokens as pairs.
+
+    Nothing is said of stages that only fit, and of runs of earlier versions, which kept no curves.
+    """
+    found = []
+    for name, stage in run.adapted.items():
+        lines = [
+            line for line in stage["lines"] if (line.get("curve") or {}).keys() >= _CURVE and line["curve"]["steps"]
+        ]
+        trainings = [
+            {
+                "where": f"layer {line['layer']}" if "layer" in line else "whole model",
+                "tokens": line["curve"]["tokens"],
+                "loss": [float(f"{loss:.4g}") for loss in line["curve"]["loss"]],
+                "held": _by_tokens(line["curve"]),
+            }
+            for line in lines
+        ]
+        if lines:
+            # All trainings of a stage have the same steps, those that diverged fewer of them.
+            longest = max((line["curve"] for line in lines), key=lambda curve: len(curve["steps"]))
+            rate = {"tokens": longest["tokens"], "steps": longest["steps"], "rate": longest["learning_rate"]}
+            error = "relative error" if "layer" in lines[0] else "KL, nats per token"
+            found.append({"name": name, "kept": stage["kept"], "error": error, "trainings": trainings, **rate})
+    return found
+
+
+def _by_tokens(curve: Json) -> list[list[float]]:
+    """Return what was measured on held-out text, by the tokens that had been trained on."""
+    tokens = dict(zip([0, *curve["steps"]], [0, *curve["tokens"]], strict=True))
+    nearest = sorted(tokens)
+    return [
+        [tokens[max(at for at in nearest if at <= step)], float(f"{error:.4g}")] for step, error in curve["held_out"]
+    ]
 
 
 def _share(value: float, base: float) -> str:

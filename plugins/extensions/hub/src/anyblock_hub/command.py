@@ -63,8 +63,8 @@ def push(
         child, repository, format_name=format_name, run=run, base_model=base_model, license_id=license_id
     ) as prepared:
         typer.echo(prepared.card)
-        for name, file in {**prepared.files, CARD: None}.items():
-            length = len(prepared.card.encode()) if file is None else file.stat().st_size
+        for name, file in {**prepared.files, CARD: prepared.card.encode()}.items():
+            length = len(file) if isinstance(file, bytes) else file.stat().st_size
             typer.echo(f"{naturalsize(length, binary=True):>12}  {name}", err=True)
 
 

@@ -42,7 +42,9 @@ class Publication:
     license_files: tuple[str, ...] = ()
 
 
-def model_card(run: Mapping[str, Any], sections: Mapping[str, str], publication: Publication) -> str:
+def model_card(
+    run: Mapping[str, Any], sections: Mapping[str, str], publication: Publication, *, picture: tuple[str, str]
+) -> str:
     """Return the content of a child's README.md.
 
     Args:
@@ -50,11 +52,12 @@ def model_card(run: Mapping[str, Any], sections: Mapping[str, str], publication:
             quality and search.
         sections: the report's sections by heading, see `PreparedChild`.
         publication: where it goes and in which form.
+        picture: the name of the file with the picture of the layers, and what it shows, in words.
     """
     from huggingface_hub import ModelCard
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    data = _metadata(publication)
+    data = _metadata(publication, _metrics(run))
     environment = Environment(
         loader=PackageLoader("anyblock_hub"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -62,6 +65,7 @@ def model_card(run: Mapping[str, Any], sections: Mapping[str, str], publication:
         run=run,
         sections=sections,
         about=publication,
+        picture=picture,
         name=publication.repository.rpartition("/")[2],
         teacher=publication.base_model or Path(run["teacher"]).name,
         license=getattr(data, "license_name", None) or data.license,
@@ -93,7 +97,13 @@ def card_metadata(readme: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _metadata(publication: Publication) -> ModelCardData:
+def _metrics(run: Mapping[str, Any]) -> list[str]:
+    """Return the ids of what the card gives figures of, as the hub knows them."""
+    further = {figure["name"] for found in (run.get("evaluations") or {}).values() for figure in found}
+    return [*(["perplexity"] if run.get("quality") else []), *(["accuracy"] if "accuracy" in further else [])]
+
+
+def _metadata(publication: Publication, metrics: list[str]) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     known = publication.metadata or {}
@@ -104,6 +114,7 @@ def _metadata(publication: Publication) -> ModelCardData:
     return ModelCardData(
         **{"pipeline_tag": "text-generation"} | carried,
         base_model=publication.base_model,
+        metrics=metrics or None,
         library_name="anyblock" if publication.form is None else "transformers",
         tags=["anyblock", "pruned", *(["custom_code"] if publication.remote_code else [])],
     )

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from anyblock.contract.blocks import block_configs_from_json
 from anyblock.contract.services import services
 
 from anyblock_hub.model_card import Publication, card_metadata, model_card
-from anyblock_hub.upload import check_upload, upload
+from anyblock_hub.picture import architecture_svg, in_words
+from anyblock_hub.upload import check_name, check_upload, upload
 
 CARD: Final = "README.md"
+PICTURE: Final = "architecture.svg"
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,12 @@ class Push:
 
     Attributes:
         repository: `owner/name`.
-        files: by their names in the repository; the card is not among them.
+        files: paths or contents by their names in the repository; the card is not among them.
         card: the content of README.md.
     """
 
     repository: str
-    files: dict[str, Path]
+    files: dict[str, Path | bytes]
     card: str
 
 
@@ -44,10 +47,15 @@ def prepare_push(
 ) -> Iterator[Push]:
     """Give what `push_child` would push; nothing is sent, and an exported form is gone afterwards.
 
-    Args and Raises: see `push_child`.
+    Args and Raises: see `push_child`. A picture of the child's layers is among the files, and in the card.
     """
+    if base_model is not None:
+        check_name(base_model, "the teacher's")
     with services().prepare_child(child, format_name=format_name, run=run) as prepared:
-        files = {name: file for name, file in prepared.files.items() if name != CARD}
+        files: dict[str, Path | bytes] = {name: file for name, file in prepared.files.items() if name != CARD}
+        teacher = block_configs_from_json(prepared.summary["teacher_block_configs"])
+        own = block_configs_from_json(prepared.summary["block_configs"])
+        files[PICTURE] = architecture_svg(teacher, own, repository.rpartition("/")[2]).encode()
         about = Publication(
             repository=repository,
             distribution=prepared.distribution,
@@ -58,7 +66,8 @@ def prepare_push(
             license=license_id,
             license_files=tuple(name for name in files if name.upper().startswith(("LICENSE", "LICENCE", "NOTICE"))),
         )
-        yield Push(repository, files, model_card(prepared.summary, prepared.sections, about))
+        card = model_card(prepared.summary, prepared.sections, about, picture=(PICTURE, in_words(teacher, own)))
+        yield Push(repository, files, card)
 
 
 def push_child(

@@ -45,7 +45,7 @@ def upload(
     Raises:
         UsageError: the repository's or the branch's name cannot be one, or the repository is public and is to be private.
         OutputExistsError: the branch has files already and is not to be replaced.
-        InputError: there is no token, it may not write there, or the hub cannot be reached.
+        InputError: there is no token, it may not write there, the hub cannot be reached, or it refuses the card's metadata.
         ExecutionError: the upload broke off, or the branch was changed meanwhile.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -76,13 +76,8 @@ def check_upload(repository: str, revision: str | None) -> None:
         InputError: there is no token.
     """
     from huggingface_hub import get_token
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        raise UsageError(f"{repository!r} cannot be a repository's name: {error}", expected="owner/name") from error
+    check_name(repository, "a repository's")
     if "/" not in repository:
         raise UsageError(f"{repository!r} has no owner", expected="owner/name")
     if revision == "":
@@ -92,6 +87,21 @@ def check_upload(repository: str, revision: str | None) -> None:
             f"no token of the hub was found, and without one nothing can be written to {repository}",
             hint="run `hf auth login`, or set HF_TOKEN to a token with write access",
         )
+
+
+def check_name(repository: str, whose: str) -> None:
+    """Refuse what cannot be a name on the hub.
+
+    Raises:
+        UsageError: it cannot; `whose` says whose name it was to be.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise UsageError(f"{repository!r} cannot be {whose} name: {error}", expected="owner/name") from error
 
 
 def _branch(api: HfApi, repository: str, branch: str, *, private: bool) -> tuple[ModelInfo, bool]:
@@ -145,7 +155,15 @@ def _explaining(repository: str) -> Iterator[None]:
             ) from error
         what = "was changed by somebody else meanwhile" if status == 412 else f"could not be written: {error}"
         raise _broken(repository, what) from error
-    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+    except ValueError as error:
+        if not str(error).startswith("Invalid metadata in README.md"):
+            raise _broken(repository, f"could not be written: {error}") from error
+        raise InputError(
+            f"the hub refuses the card of {repository}: {' '.join(str(error).split())}",
+            expected="metadata that it knows",
+            hint="name the licence by the hub's identifier with --license, or correct the README.md next to the child",
+        ) from error
+    except (HTTPError, OSError, RuntimeError) as error:
         raise _broken(repository, f"could not be written: {error}") from error
 
 

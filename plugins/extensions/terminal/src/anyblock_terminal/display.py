@@ -67,8 +67,21 @@ class Display:
         if tasks := list(self.state.tasks.values()):
             parts.append(_task_table(tasks, now))
         if self.state.began is not None:
-            parts.append(Text(f"{duration(max(0.0, now - self.state.began))} so far", style="dim"))
+            so_far = f"{duration(max(0.0, now - self.state.began))} so far"
+            parts.append(Text(so_far + left_text(self.state, now), style="dim"))
         return Group(*parts)
+
+
+def left_text(state: RunState, now: float) -> str:
+    """Say how long the whole run has left, after a comma; "" where there is no estimate."""
+    found = None if state.whole is None else state.whole.estimate()
+    if found is None:
+        return ""
+    left, most = (max(0.0, seconds - (now - state.time)) for seconds in found)
+    if round(most) == 0:
+        return ", ending"
+    open_rounds = f", at most {duration(most)} if all rounds of refinement are needed" if most > 1.05 * left else ""
+    return f", about {duration(left)} left{open_rounds}"
 
 
 def outcome(state: RunState) -> RenderableType:

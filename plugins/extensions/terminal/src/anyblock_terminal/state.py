@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from anyblock_terminal.estimate import Whole
 
 Event = Mapping[str, Any]
 
@@ -68,6 +71,8 @@ class RunState:
         end: how it ended: `done`, `stopped` or `failed`; "" while it works.
         error: why it failed.
         time: when the last event was written.
+        folder: the run folder; None for that which the events name.
+        whole: how far its end can be seen; None outside a run.
     """
 
     began: float | None = None
@@ -77,6 +82,8 @@ class RunState:
     end: str = ""
     error: str = ""
     time: float = 0.0
+    folder: Path | None = None
+    whole: Whole | None = None
     _known: dict[str, Stage] = field(default_factory=dict)
 
     def add(self, event: Event) -> None:
@@ -85,8 +92,12 @@ class RunState:
         handler = getattr(self, f"_{event.get('event')}", None)
         if handler is not None:
             handler(event)
+        if self.whole is not None:
+            self.whole.add(event)
 
     def _run(self, event: Event) -> None:
+        folder = self.folder or event.get("folder")
+        self.whole = None if folder is None else Whole(Path(folder))
         self.began, self.pid, self.end, self.error = self.time, event.get("pid"), "", ""
         self.stages, self.tasks = [], {}
 

@@ -66,7 +66,7 @@ def watch(
             hint="a run writes it as soon as it has checked its input; runs of earlier versions have none",
         )
     console = Console()
-    state = RunState()
+    state = RunState(folder=path.parent)
     live = console.is_terminal
     with path.open("rb") as file:
         source = EventFile(file)
