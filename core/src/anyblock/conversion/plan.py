@@ -99,7 +99,11 @@ def plan_conversion(
     consumed = {name for sources in computed.values() for name in sources}
     origins = _origins(family, [name for name in source.tensors if name not in consumed], computed)
     hf_config = load_hf_config(source.path, trust_remote_code=trust_remote_code)
+    notes = []
     if computed and hasattr(hf_config, _QUANTISATION):
+        notes.append(
+            f"{where} holds quantised weights ({quantisation(view)}), which are made plain; the result is not quantised"
+        )
         del hf_config.quantization_config
     # The stock model is what an ordinary checkpoint has to fill; a child's layers are built by the family.
     builder = family if "block_configs" in config else None
@@ -139,7 +143,6 @@ def plan_conversion(
 
     shapes = {group: {name: shape(name) for name in members} for group, members in groups.items()}
     kept = {key: value for key, value in without_layers(config).items() if key != _QUANTISATION}
-    notes = []
     if differing_heads(model, stored):
         # As transformers decides. It is written down, so that whatever reads the config from now on agrees.
         kept = _untied(kept)

@@ -6,14 +6,13 @@ Nothing here needs torch. What does, for families that bring mixins or importanc
 
 from anyblock.descriptors.base import TINY_SIZES, DescriptorBase, LayoutDescriptor
 from anyblock.descriptors.dense import DenseDescriptor
-from anyblock.descriptors.fp8 import BlockScaledStorage, stated_dtype
+from anyblock.descriptors.fp8 import stated_dtype
 from anyblock.descriptors.hybrid import HybridDescriptor
 from anyblock.descriptors.layout import HalfLayout, Size
 from anyblock.descriptors.sparse import SparseDescriptor
 
 __all__ = [
     "TINY_SIZES",
-    "BlockScaledStorage",
     "DenseDescriptor",
     "DescriptorBase",
     "HalfLayout",

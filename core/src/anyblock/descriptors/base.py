@@ -13,6 +13,7 @@ from anyblock.contract.blocks import HALVES, AttentionConfig, BlockConfig, FFNCo
 from anyblock.contract.capabilities import CAPABILITIES, Capability, Support
 from anyblock.contract.hookspecs import hookimpl
 from anyblock.descriptors.attributes import check_attributes
+from anyblock.descriptors.fp8 import ScaledStorage
 from anyblock.descriptors.layout import HalfLayout
 from anyblock.descriptors.meta import ConfigKey, layer_caches, layer_parameters
 from anyblock.errors import UnsupportedModelError
@@ -39,7 +40,7 @@ _ROTARY_BUFFER: Final = r"\.rotary_emb\.inv_freq"
 """The end of a tensor's name that models no longer have, as a regular expression."""
 
 
-class DescriptorBase:
+class DescriptorBase(ScaledStorage):
     """Every hook that a family needs but `conformance_config`; what the halves consist of is for a subclass to say.
 
     Class attributes that a family sets or keeps; any other must begin with an underscore:

@@ -32,12 +32,6 @@ _PACKED: Final = re.compile(
     r"\.(?:qweight|qzeros|g_idx|weight_packed|weight_scale|weight_scale_inv|weight_shape|absmax|quant_map|SCB)$"
 )
 """What files hold next to packed weights, or in place of them: GPTQ and AWQ, compressed-tensors and FP8, bitsandbytes."""
-_UNDOING: Final = {
-    "fp8": "FineGrainedFP8Config",
-    "mxfp4": "Mxfp4Config",
-    "compressed-tensors": "CompressedTensorsConfig",
-}
-"""The class of transformers that undoes a method of quantisation."""
 
 
 def skeleton_of(
@@ -185,13 +179,8 @@ def quantisation(config: Any, names: Iterable[str] = ()) -> str | None:
 def quantised(where: str, method: str, fault: str) -> CheckpointError:
     """Return the error for a checkpoint that nothing here can compute with."""
     hint = "use the model that was quantised; its card usually names it"
-    if method in _UNDOING:
-        hint += (
-            "; or undo it:\n"
-            f'  python -c "from transformers import AutoModelForCausalLM as M, {_UNDOING[method]} as C; '
-            f"M.from_pretrained('{where}', dtype='auto', quantization_config=C(dequantize=True))"
-            f".save_pretrained('{where}-plain')\"\nand copy the tokenizer files next to the result"
-        )
+    if method == "compressed-tensors":
+        hint += ", or save what transformers loads of it with CompressedTensorsConfig(dequantize=True)"
     return CheckpointError(
         f"{where} holds quantised weights ({method}): {fault}",
         expected="weights in float32, bfloat16 or float16",

@@ -3,7 +3,8 @@
     python run_llama_cpp.py REQUEST.json ANSWER.npz
 
 The request: `{"library", "files", "prompt": ids, "new": greedy tokens, "texts": [texts to tokenize]}`. The answer, for the
-first file: `logits_0` [prompt, vocabulary], `greedy_0` [new], and `text_0_0` ... with the ids of each text.
+first file: `logits_0` [prompt, vocabulary], `greedy_0` [new], `text_0_0` ... with the ids of each text, and `bytes_0_0` ... with
+what these ids stand for, control tokens left out.
 
 llama.h passes its parameters by value, in structures that grow from release to release. They are kept as opaque bytes here,
 larger than any release's: both sides then agree, since the caller copies them whole. The few fields that are changed are
@@ -58,6 +59,7 @@ def declared(path: str) -> ctypes.CDLL:
         ("llama_model_get_vocab", pointer, pointer),
         ("llama_vocab_n_tokens", number, pointer),
         ("llama_tokenize", number, pointer, ctypes.c_char_p, number, pointer, number, ctypes.c_bool, ctypes.c_bool),
+        ("llama_token_to_piece", number, pointer, number, ctypes.c_char_p, number, number, ctypes.c_bool),
     ):
         getattr(lib, name).restype, getattr(lib, name).argtypes = result, arguments
     return lib
@@ -107,6 +109,14 @@ class Runner:
         count = self.lib.llama_tokenize(self.vocab, data, len(data), ids, len(ids), True, True)
         return list(ids[:count])
 
+    def written(self, tokens: list[int]) -> bytes:
+        """Return what the tokens stand for."""
+        buffer, result = ctypes.create_string_buffer(1024), b""
+        for token in tokens:
+            count = self.lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
+            result += buffer.raw[:count]
+        return result
+
 
 def main() -> None:
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
@@ -122,7 +132,9 @@ def main() -> None:
                 last = runner.logits(greedy[-1:])[0]
             answer[f"greedy_{place}"] = np.array(greedy)
         for index, text in enumerate(request.get("texts", [])):
-            answer[f"text_{place}_{index}"] = np.array(runner.tokens(text), dtype=np.int64)
+            tokens = runner.tokens(text)
+            answer[f"text_{place}_{index}"] = np.array(tokens, dtype=np.int64)
+            answer[f"bytes_{place}_{index}"] = np.frombuffer(runner.written(tokens), dtype=np.uint8)
     np.savez(sys.argv[2], **answer)
 
 

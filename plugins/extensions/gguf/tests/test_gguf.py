@@ -206,34 +206,6 @@ def test_embeddings_without_a_token_get_an_unused_one(tmp_path):
     assert fields["tokenizer.ggml.token_type"][512:] == [int(gguf.TokenType.UNUSED)] * 8
 
 
-SENTENCEPIECE = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}]}
-REFUSED = {
-    "its tokenizer is of the type WordLevel": {"model": {"type": "WordLevel", "unk_token": "a", "vocab": {"a": 0}}},
-    "one of sentencepiece": {"normalizer": SENTENCEPIECE, "model": {"byte_fallback": True}},
-    "normalizes text": {"normalizer": {"type": "NFC"}},
-    "splits text in a way": {"pre_tokenizer": {"type": "Whitespace"}},
-    "ignore_merges=True": {"model": {"ignore_merges": True}},
-}
-
-
-@pytest.mark.parametrize("reason", REFUSED)
-def test_a_tokenizer_that_llama_cpp_has_not_is_refused(reason, tmp_path):
-    child = child_of(tmp_path, {"removed": {1: ("ffn",)}}, tokenizer_like(ASSET, tmp_path / "t", **REFUSED[reason]))
-    with pytest.raises(UnsupportedModelError, match=reason) as caught:
-        export_child(child, tmp_path / "out", "gguf")
-    assert "transformers" in caught.value.hint
-    assert not (tmp_path / "out").exists()
-
-
-def test_tokens_beyond_the_embeddings_and_other_files_are_refused(tmp_path):
-    child = child_of(tmp_path, {"config": {"vocab_size": 500}}, ASSET)
-    with pytest.raises(UnsupportedModelError, match="12 tokens of its tokenizer have no embedding"):
-        export_child(child, tmp_path / "out", "gguf")
-    (child / "tokenizer.json").rename(child / "tokenizer.model")
-    with pytest.raises(UnsupportedModelError, match=r"its tokenizer is tokenizer.model, tokenizer_config.json"):
-        export_child(child, tmp_path / "out", "gguf")
-
-
 @pytest.mark.parametrize(
     ("reason", "config"),
     [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.cache_spec import CacheSpec
 from anyblock.contract.hookspecs import hookimpl
-from anyblock.descriptors import TINY_SIZES, BlockScaledStorage, Size, SparseDescriptor
+from anyblock.descriptors import TINY_SIZES, Size, SparseDescriptor
 
 if TYPE_CHECKING:
     from anyblock.contract.pruning_mixin import PruningMixIn
@@ -35,7 +35,7 @@ _TINY: dict[str, Any] = {
 }
 
 
-class DeepseekV3Descriptor(BlockScaledStorage, SparseDescriptor):
+class DeepseekV3Descriptor(SparseDescriptor):
     """DeepSeek-V3, R1 and models of that layout: latent attention, dense first layers, routed and shared experts.
 
     The router chooses among groups of experts first and has a correction bias. FP8 checkpoints are converted to the

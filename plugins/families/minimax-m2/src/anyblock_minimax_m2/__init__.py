@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anyblock.contract.hookspecs import hookimpl
-from anyblock.descriptors import TINY_SIZES, BlockScaledStorage, SparseDescriptor
+from anyblock.descriptors import TINY_SIZES, SparseDescriptor
 
 if TYPE_CHECKING:
     from transformers import MiniMaxM2Config
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["MiniMaxM2Descriptor"]
 
 
-class MiniMaxM2Descriptor(BlockScaledStorage, SparseDescriptor):
+class MiniMaxM2Descriptor(SparseDescriptor):
     """MiniMax-M2, M2.1 and M2.5: norms over all queries and all keys, experts in every layer, FP8 checkpoints."""
 
     decoder_layer = "transformers.models.minimax_m2.modeling_minimax_m2.MiniMaxM2DecoderLayer"

@@ -133,11 +133,13 @@ class Qwen35MoeTextDescriptor(_DeltaNet, SparseDescriptor):
             prefix, _, fused = name.rpartition(".")
             for linear in _FUSED.get(fused, ()) if prefix.endswith(".mlp.experts") else ():
                 found.update({f"{prefix}.{index}.{linear}.weight": (name,) for index in experts})
-        return found or None
+        return found or super().dequantize(names, config)
 
     @hookimpl
     def dequantize_tensor(self, name: str, sources: Mapping[str, torch.Tensor], config: Any) -> torch.Tensor:
         """See `FamilySpec.dequantize_tensor`: one expert's weights; gate comes before up."""
+        if name in sources:
+            return super().dequantize_tensor(name, sources, config)
         ((source, experts),) = sources.items()
         index, linear, _ = name.split(".")[-3:]
         linears = _FUSED[source.rpartition(".")[2]]

@@ -77,13 +77,14 @@ class Qwen3VLMoeDescriptor(SparseDescriptor):
     not_implemented = Qwen3VLDescriptor.not_implemented
 
     @hookimpl
-    def dequantize(self, names: Sequence[str]) -> Mapping[str, Sequence[str]] | None:
+    def dequantize(self, names: Sequence[str], config: Any) -> Mapping[str, Sequence[str]] | None:
         """See `FamilySpec.dequantize`: all experts' weights, for a name does not tell how they lie."""
         gate_up, down = ".mlp.experts.gate_up_proj", ".mlp.experts.down_proj"
         known = set(names)
         found = {name: (name, name.replace(gate_up, down)) for name in names if name.endswith(gate_up)}
         found |= {name: (name, name.replace(down, gate_up)) for name in names if name.endswith(down)}
-        return {name: sources for name, sources in found.items() if known.issuperset(sources)} or None
+        whole = {name: sources for name, sources in found.items() if known.issuperset(sources)}
+        return whole or super().dequantize(names, config)
 
     @hookimpl
     def dequantize_tensor(self, name: str, sources: Mapping[str, torch.Tensor], config: Any) -> torch.Tensor:
@@ -92,6 +93,8 @@ class Qwen3VLMoeDescriptor(SparseDescriptor):
         Raises:
             CheckpointError: neither of the layer's two tensors tells which way they lie.
         """
+        if not name.endswith(("gate_up_proj", "down_proj")):
+            return super().dequantize_tensor(name, sources, config)
         hidden = config.text_config.hidden_size
         # Both lie the same way; one whose inputs and outputs are equally many does not tell which.
         for source, tensor in sources.items():
