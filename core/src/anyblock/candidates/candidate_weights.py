@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -23,6 +23,7 @@ from anyblock.candidates.sources import (
     Teacher,
     Weights,
 )
+from anyblock.candidates.storage import Storage
 from anyblock.contract.blocks import HALVES, BlockConfig, group_name
 from anyblock.contract.candidate_source import CandidateSource
 from anyblock.importance.expert_moments import ExpertGramStatistic
@@ -31,6 +32,9 @@ from anyblock.pruning.least_squares import LinearFit
 
 if TYPE_CHECKING:
     from anyblock.family import ModelFamily
+
+_KEPT: Final = 4
+"""How many rounded halves are kept: those of a layer, and what is tried in their place."""
 
 
 class CandidateWeights:
@@ -46,6 +50,7 @@ class CandidateWeights:
         linear: the maps that replace halves; None where there are none.
         pooled: `{kind: how}` of kinds whose units are made from several of the teacher's, see `pruning.heads.POOLING`.
         sources: further sources of candidates by name.
+        storage: the storage types that candidates have; None where they have none.
     """
 
     def __init__(
@@ -57,8 +62,10 @@ class CandidateWeights:
         linear: LinearMaps | None = None,
         pooled: Mapping[str, str] | None = None,
         sources: Mapping[str, CandidateSource] | None = None,
+        storage: Storage | None = None,
     ) -> None:
-        self._checkpoint = checkpoint
+        self._checkpoint, self._storage = checkpoint, storage
+        self._rounded: dict[str, dict[str, torch.Tensor]] = {}
         mixins, supports, origins = family.pruning_mixins(), supported(family), family.origins("sources")
         self._kinds: dict[str, Weights] = {
             TEACHER: Weights(checkpoint, config),
@@ -75,8 +82,17 @@ class CandidateWeights:
             self._kinds[name] = SourceWeights(checkpoint, config, source, origins[name], mixins, supports)
 
     def subblock(self, candidate: Candidate) -> dict[str, torch.Tensor]:
-        """Return the tensors of the candidate's own half; empty for a no-op."""
-        return self._kinds[candidate.kind].tensors(candidate)
+        """Return the tensors of the candidate's own half, rounded to its storage type; empty for a no-op."""
+        if not candidate.storage:
+            return self._kinds[candidate.kind].tensors(candidate)
+        assert self._storage is not None
+        found = self._rounded.pop(candidate.key, None)
+        if found is None:
+            found = self._storage.rounded(candidate.storage, self._kinds[candidate.kind].tensors(candidate))
+        self._rounded[candidate.key] = found  # a layer is asked for again and again while it is worked on
+        while len(self._rounded) > _KEPT:
+            del self._rounded[next(iter(self._rounded))]
+        return dict(found)
 
     def shapes(self, candidate: Candidate, teacher: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """Return the candidate's own half on the meta device, from the teacher's half on the meta device."""
@@ -95,9 +111,9 @@ class CandidateWeights:
         """Return the linear module inside the layer whose inputs the candidate's units are; None if these do not nest.
 
         Units nest where a smaller candidate of the same kind has the first units of a larger one, unchanged: then the module's
-        output in the smaller one is a part of the sum that it is in the larger one.
+        output in the smaller one is a part of the sum that it is in the larger one. Rounding undoes that.
         """
-        return self._kinds[candidate.kind].nested_in(candidate)
+        return None if candidate.storage else self._kinds[candidate.kind].nested_in(candidate)
 
     def is_repairable(self, candidate: Candidate) -> bool:
         """Return whether the linear map after the candidate's removed units, or in place of a half, can be re-fitted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from anyblock.contract.cost import CostedSubblock, CountedCost
+from anyblock.contract.cost import Cost, CostedSubblock, CountedCost
 from anyblock.costs.active import active_params
 
 
@@ -116,7 +116,16 @@ class Experts(CountedCost):
         return moe.num_local_experts if part.half == "ffn" and moe else 0
 
 
-COUNTED: Final[dict[str, type[CountedCost]]] = {
+class FileBytes(Cost):
+    """Bytes of the file that the search chooses storage types for; counted only where there are such types."""
+
+    summary: ClassVar[str] = (
+        "The exported file in the storage types that are searched: its tensors exactly, the rest at most."
+    )
+    unit: ClassVar[str] = "bytes"
+
+
+COUNTED: Final[dict[str, type[Cost]]] = {
     "params": Params,
     "active_params": ActiveParams,
     "memory": Memory,
@@ -126,5 +135,6 @@ COUNTED: Final[dict[str, type[CountedCost]]] = {
     "attention_layers": AttentionLayers,
     "ffn_layers": FfnLayers,
     "experts": Experts,
+    "bytes": FileBytes,
 }
 """By name, in the order in which tables show them."""

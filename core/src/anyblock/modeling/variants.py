@@ -31,6 +31,7 @@ class LayerVariants:
     def __init__(self, engine: LayerwiseModel, wanted: Sequence[Sequence[BlockConfig]]) -> None:
         self._engine = engine
         teacher = engine.block_configs
+        wanted = [list(dict.fromkeys(options)) for options in wanted]
         columns = max(map(len, wanted), default=0)
         self._columns = [
             [options[column] if column < len(options) else own for options, own in zip(wanted, teacher, strict=True)]

@@ -1,0 +1,117 @@
+"""Storage types as part of candidates: which there are, what they cost, and what they make of weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from anyblock.candidates.candidate import TEACHER, Candidate
+from anyblock.contract.storage_type import STORAGE, StorageType
+from anyblock.errors import UsageError
+from anyblock.plugins.blame import blaming
+
+if TYPE_CHECKING:
+    import torch
+
+    from anyblock.plugins.status import Origin
+
+    Tensors = Mapping[str, torch.Tensor]
+
+BYTES: Final = "bytes"
+"""The cost that counts the bytes of a file."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The storage types of a run.
+
+    Attributes:
+        types: those of halves by name, the largest first.
+        outside: the name of that of embeddings, head, and whatever else is in no half.
+        known: every type of the format by name.
+        origins: which distribution gives each.
+    """
+
+    types: tuple[str, ...]
+    outside: str
+    known: Mapping[str, StorageType]
+    origins: Mapping[str, Origin]
+
+    @property
+    def format(self) -> str:
+        """The export format."""
+        return self.known[self.outside].format
+
+    @property
+    def plain(self) -> str:
+        """The type in which the teacher counts."""
+        return self.known[self.outside].plain
+
+    @property
+    def key(self) -> dict[str, str]:
+        """What identifies the types, for fingerprints."""
+        return {f"storage {name}": str(self.origins[name]) for name in (*self.types, self.outside)}
+
+    def offered(self, candidates: Sequence[Candidate], model_type: str) -> list[Candidate]:
+        """Return every candidate in every type; a removed half has none."""
+        one, found = self.known[self.plain], []
+        kinds = {c.kind for c in candidates if c.kind != TEACHER}
+        lacking = sorted(kind for kind in kinds if not one.expresses(model_type, kind))
+        if lacking:
+            warnings.warn(
+                f"{self.format} cannot have {', '.join(lacking)} in some layers of a {model_type} and not in others: left out",
+                stacklevel=2,
+            )
+        for candidate in candidates:
+            if candidate.kind not in lacking:
+                removed = candidate.block_config.half(candidate.half).no_op
+                found += [replace(candidate, storage=name) for name in ([""] if removed else self.types)]
+        return found
+
+    def nbytes(self, name: str, tensors: Tensors) -> int:
+        """Return the bytes of tensors in a type, perhaps on the meta device."""
+        with self._blaming(name):
+            return sum(self.known[name].nbytes(own, tuple(tensor.shape)) for own, tensor in tensors.items())
+
+    def candidate_bytes(self, candidate: Candidate, tensors: Tensors, config: Any) -> int:
+        """Return what a candidate adds to the file."""
+        if candidate.storage:
+            return self.nbytes(candidate.storage, tensors)
+        with self._blaming(self.plain):
+            return self.known[self.plain].removed(candidate.layer, candidate.half, config)
+
+    def frame(self, model: Path, config: Any, layers: int) -> int:
+        """See `StorageType.frame`."""
+        with self._blaming(self.plain):
+            return self.known[self.plain].frame(model, config, layers)
+
+    def rounded(self, name: str, tensors: Tensors) -> dict[str, torch.Tensor]:
+        """Return tensors as they are read back from a file, in float32."""
+        with self._blaming(name):
+            return {own: self.known[name].rounded(own, tensor) for own, tensor in tensors.items()}
+
+    def stated(self, groups: Sequence[str], chosen: Sequence[Candidate]) -> dict[str, Any]:
+        """Return the entry of a child's configuration that says which type each group has."""
+        types = {candidate.group: candidate.storage for candidate in chosen}
+        return {STORAGE: {"format": self.format, "types": {g: types.get(g) or self.outside for g in groups}}}
+
+    def require_storable(self, names: Sequence[str], tensors: Tensors) -> None:
+        """Refuse a type that no tensor of the model can have.
+
+        Raises:
+            UsageError: names it, and what the tensors would have instead.
+        """
+        for name in names:
+            others = {self.known[name].stored_as(own, tuple(tensor.shape)) for own, tensor in tensors.items()}
+            if name not in others:
+                instead = ", ".join(sorted(others & self.known.keys()))
+                raise UsageError(
+                    f"no tensor of this model can be stored in {name}, for the length of its rows",
+                    hint=f"name in storage.types what they would have instead: {instead}",
+                )
+
+    def _blaming(self, name: str) -> Any:
+        return blaming(self.origins[name], f"the storage type {name!r}", self.known[name])
