@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.contract.storage_type import STORAGE, StorageType
-from anyblock.errors import UsageError
 from anyblock.plugins.blame import blaming
 
 if TYPE_CHECKING:
@@ -98,20 +97,11 @@ class Storage:
         types = {candidate.group: candidate.storage for candidate in chosen}
         return {STORAGE: {"format": self.format, "types": {g: types.get(g) or self.outside for g in groups}}}
 
-    def require_storable(self, names: Sequence[str], tensors: Tensors) -> None:
-        """Refuse a type that no tensor of the model can have.
-
-        Raises:
-            UsageError: names it, and what the tensors would have instead.
-        """
-        for name in names:
-            others = {self.known[name].stored_as(own, tuple(tensor.shape)) for own, tensor in tensors.items()}
-            if name not in others:
-                instead = ", ".join(sorted(others & self.known.keys()))
-                raise UsageError(
-                    f"no tensor of this model can be stored in {name}, for the length of its rows",
-                    hint=f"name in storage.types what they would have instead: {instead}",
-                )
+    def storable(self, name: str, tensors: Tensors) -> list[str]:
+        """Return a type alone where some tensor can have it, else those that the tensors have in its place."""
+        with self._blaming(name):
+            found = {self.known[name].stored_as(own, tuple(tensor.shape)) for own, tensor in tensors.items()}
+        return [name] if name in found else sorted(found & self.known.keys())
 
     def _blaming(self, name: str) -> Any:
         return blaming(self.origins[name], f"the storage type {name!r}", self.known[name])

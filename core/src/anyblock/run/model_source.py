@@ -132,10 +132,8 @@ def run_storage(config: RunConfig, source: Source) -> Storage | None:
     budgeted = any(bound.cost == BYTES for bound in config.search.bounds())
     if not settings.types and not (settings.types is None and budgeted):
         if budgeted or settings.embeddings:
-            raise UsageError(
-                f"{'a budget on bytes' if budgeted else 'storage.embeddings'} without types for the halves",
-                hint="name some in storage.types",
-            )
+            what = "a budget on bytes" if budgeted else "storage.embeddings"
+            raise UsageError(f"{what} without types for the halves", hint="name some in storage.types")
         return None
     known: dict[str, StorageType] = family.named("types")
     names = settings.types or [name for name, own in known.items() if own.usual]
@@ -144,20 +142,25 @@ def run_storage(config: RunConfig, source: Source) -> Storage | None:
             "a budget on bytes needs storage types, and none of the installed distributions gives any",
             hint="python -m pip install 'anyblock-gguf[llama-cpp]'",
         )
-    asked = [*names, *([settings.embeddings] if settings.embeddings else [])]
-    formats = {family.one("types", name).format for name in asked}
+    named = [*(settings.types or ()), *([settings.embeddings] if settings.embeddings else [])]
+    formats = {family.one("types", name).format for name in [*names, *named]}
     if len(formats) > 1:
         raise UsageError(f"storage types of several formats: {', '.join(sorted(formats))}", expected="those of one")
-    tensors = {name: own for group in source.shapes.values() for name, own in group.items()}
     known = {name: own for name, own in known.items() if own.format in formats}
-    found = Storage(tuple(dict.fromkeys(names)), asked[-1], known, family.origins("types"))
-    ordered = sorted(found.types, key=lambda name: (-found.nbytes(name, tensors), name))
-    found = replace(found, types=tuple(ordered), outside=settings.embeddings or ordered[0])
-    if settings.types:
-        found.require_storable(asked, tensors)
-    for name in asked:
+    found = Storage((), names[0], known, family.origins("types"))
+    tensors = {name: own for group in source.shapes.values() for name, own in group.items()}
+    stored = {name: found.storable(name, tensors) for name in [*names, *named]}
+    for name in named:
+        if stored[name] != [name]:
+            raise UsageError(
+                f"no tensor of this model can be stored in {name}, for the length of its rows",
+                hint=f"name in its place what they would have: {', '.join(stored[name])}",
+            )
+    sizes = {own: found.nbytes(own, tensors) for name in names for own in stored[name]}
+    types = tuple(sorted(sizes, key=lambda name: (-sizes[name], name)))
+    for name in {*types, *named}:
         found.rounded(name, {"": torch.zeros(1, 256)})
-    return found
+    return replace(found, types=types, outside=settings.embeddings or types[0])
 
 
 def run_sources(config: RunConfig, family: ModelFamily) -> dict[str, CandidateSource]:
