@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from anyblock.candidates.candidate import TEACHER, Candidate
+from anyblock.candidates.candidate import Candidate
 from anyblock.contract.storage_type import STORAGE, StorageType
 from anyblock.plugins.blame import blaming
 
 if TYPE_CHECKING:
     import torch
 
+    from anyblock.family import ModelFamily
     from anyblock.plugins.status import Origin
 
     Tensors = Mapping[str, torch.Tensor]
@@ -54,20 +55,25 @@ class Storage:
         """What identifies the types, for fingerprints."""
         return {f"storage {name}": str(self.origins[name]) for name in (*self.types, self.outside)}
 
-    def offered(self, candidates: Sequence[Candidate], model_type: str) -> list[Candidate]:
-        """Return every candidate in every type; a removed half has none."""
-        one, found = self.known[self.plain], []
-        kinds = {c.kind for c in candidates if c.kind != TEACHER}
-        lacking = sorted(kind for kind in kinds if not one.expresses(model_type, kind))
-        if lacking:
-            warnings.warn(
-                f"{self.format} cannot have {', '.join(lacking)} in some layers of a {model_type} and not in others: left out",
-                stacklevel=2,
-            )
+    def offered(self, candidates: Sequence[Candidate], family: ModelFamily) -> list[Candidate]:
+        """Return every candidate in every type; a removed half has none, and what a file cannot express is left out."""
+        teachers = {c.group: family.block_config_to_layer_overrides(c.block_config) for c in candidates if c.unchanged}
+        found: list[Candidate] = []
+        lacking: set[str] = set()
         for candidate in candidates:
-            if candidate.kind not in lacking:
-                removed = candidate.block_config.half(candidate.half).no_op
-                found += [replace(candidate, storage=name) for name in ([""] if removed else self.types)]
+            half, whole = candidate.block_config.half(candidate.half), teachers[candidate.group]
+            own = family.block_config_to_layer_overrides(candidate.block_config)
+            changes = {name for name, value in own.items() if value != whole.get(name)}
+            changes = {"no_op"} if half.no_op else {"linear"} if half.replace_with_linear else changes
+            with self._blaming(self.plain):
+                possible = not changes or self.known[self.plain].expresses(family.model_type, changes)
+            if possible:
+                found += [replace(candidate, storage=name) for name in ([""] if half.no_op else self.types)]
+            else:
+                lacking.add(candidate.kind)
+        if lacking:
+            what = f"{', '.join(sorted(lacking))} in some layers of a {family.model_type} and not in others"
+            warnings.warn(f"the format {self.format} cannot have {what}: left out of the search", stacklevel=2)
         return found
 
     def nbytes(self, name: str, tensors: Tensors) -> int:

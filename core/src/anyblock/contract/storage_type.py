@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,8 +51,13 @@ class StorageType(ABC):
             UsageError: what rounds is not installed; it is tried before the work begins.
         """
 
-    def expresses(self, model_type: str, kind: str) -> bool:
-        """Return whether a file can have candidates of a kind (`no_op`, `kv_heads` ...) in some layers and not in others."""
+    def expresses(self, model_type: str, changes: Collection[str]) -> bool:
+        """Return whether a file can have some layers that differ from others in this.
+
+        Args:
+            model_type: the model's.
+            changes: attributes of the configuration, such as `intermediate_size`; `no_op` or `linear` for a half.
+        """
         return True
 
     def frame(self, model: Path, config: Any, layers: int) -> int:

@@ -89,7 +89,7 @@ def plan_candidates(
     candidates = _list(config, source, linear.sites if linear else {}, sources)
     storage = run_storage(config, source)
     if storage is not None:
-        candidates = storage.offered(candidates, source.model_type)
+        candidates = storage.offered(candidates, family)
     weights = CandidateWeights(PlannedTeacher(source.block_configs), family, text_config, {}, linear, sources=sources)
     costs: dict[str, CandidateCosts] = {}
     for candidate in candidates:

@@ -138,7 +138,9 @@ def test_types_of_the_search_are_those_of_the_file(name, tmp_path):
     exports = (("teacher", "q4_0"), ("rounded", "f32"))
     files = [export_child(tmp_path / path, tmp_path / kind, "gguf", settings={"type": kind}) for path, kind in exports]
     stored, wide = ({t.name: t for t in gguf.GGUFReader(next(iter(file.iterdir()))).tensors} for file in files)
-    sizes = [own.nbytes(key, teacher.entry(key).shape) for group in teacher.model_groups for key in teacher.groups[group]]
+    sizes = [
+        own.nbytes(key, teacher.entry(key).shape) for group in teacher.model_groups for key in teacher.groups[group]
+    ]
     assert sum(sizes) == sum(int(tensor.n_bytes) for tensor in stored.values())
     assert stored.keys() == wide.keys()
     for key, tensor in stored.items():

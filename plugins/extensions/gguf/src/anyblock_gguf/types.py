@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -30,10 +30,6 @@ _EXACT: Final = re.compile(r"bias$|\.(?:gate|router|shared_expert_gate|conv1d)\.
 """Checkpoint names of what `storage.wanted_kind` keeps in F32 besides vectors."""
 _TURNED: Final = re.compile(r"\.experts\.(?:gate_up|down)_proj$")
 """Matrices of experts that are [experts, in, out], and turned around in a file."""
-_ATTRIBUTES: Final = {
-    "kv_heads": "num_key_value_heads", "query_groups": "num_attention_heads", "ffn_intermediate": "intermediate_size",
-    "ffn_blocks": "intermediate_size",
-}  # fmt: skip
 _METADATA: Final = 8192
 """Bytes that sizes and constants of a model take at most, and the factors of rotary frequencies."""
 _LAYER: Final = 4096
@@ -75,12 +71,12 @@ class GgufType(StorageType):
         read = torch.from_numpy(gguf.quants.dequantize(stored(name, tensor, kind, {}), kind)).reshape(tensor.shape)
         return read.transpose(1, 2).contiguous() if _TURNED.search(name) else read
 
-    def expresses(self, model_type: str, kind: str) -> bool:
-        """See `StorageType.expresses`."""
-        known = families().get(model_type, ())
-        if kind == "no_op":
-            return any(architecture.lacks_halves for architecture in known)
-        return any(_ATTRIBUTES.get(kind) in architecture.varies for architecture in known)
+    def expresses(self, model_type: str, changes: Collection[str]) -> bool:
+        """See `StorageType.expresses`: one of the family's architectures has a size for each layer there."""
+        return any(
+            {"no_op" if own.lacks_halves else "", *own.varies}.issuperset(changes)
+            for own in families().get(model_type, ())
+        )
 
     def frame(self, model: Path, config: Any, layers: int) -> int:
         """See `StorageType.frame`: the tokenizer as it is written, and an upper bound for the rest."""
