@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -12,23 +12,17 @@ from anyblock.candidates.library import supported
 from anyblock.candidates.linear import LinearMaps
 from anyblock.candidates.no_op import NoOp
 from anyblock.candidates.sources import (
-    AnyMoments,
     LinearWeights,
     MixInWeights,
     Orders,
-    OutputMap,
-    PlannedTeacher,
     PooledWeights,
     SourceWeights,
     Teacher,
     Weights,
 )
 from anyblock.candidates.storage import Storage
-from anyblock.contract.blocks import HALVES, BlockConfig, group_name
+from anyblock.contract.blocks import HALVES, group_name
 from anyblock.contract.candidate_source import CandidateSource
-from anyblock.importance.expert_moments import ExpertGramStatistic
-from anyblock.importance.statistics import GramStatistic
-from anyblock.pruning.least_squares import LinearFit
 
 if TYPE_CHECKING:
     from anyblock.family import ModelFamily
@@ -115,63 +109,6 @@ class CandidateWeights:
         """
         return None if candidate.storage else self._kinds[candidate.kind].nested_in(candidate)
 
-    def is_repairable(self, candidate: Candidate) -> bool:
-        """Return whether the linear map after the candidate's removed units, or in place of a half, can be re-fitted."""
-        return self._kinds[candidate.kind].repairable
-
-    def watched_module(self, candidate: Candidate) -> str:
-        """Return the module inside the layer whose inputs the candidate's units are, for instance `mlp.down_proj`.
-
-        Of a linear map it is the whole module that it replaces.
-        """
-        return self._kinds[candidate.kind].watched_module(candidate)
-
-    def output_map(self, candidate: Candidate) -> OutputMap | None:
-        """Return the one linear map after the candidate's removed units; None where there is no such map, or several."""
-        return self._kinds[candidate.kind].output_map(candidate)
-
-    def statistic(self, candidate: Candidate) -> type[GramStatistic | ExpertGramStatistic]:
-        """Return what has to be collected of `watched_module` to re-fit a repairable candidate."""
-        return self._kinds[candidate.kind].statistic()
-
-    def repaired(
-        self, candidate: Candidate, fit: AnyMoments, held_out: AnyMoments
-    ) -> tuple[dict[str, torch.Tensor], LinearFit]:
-        """Return the candidate's tensors with the map after the removed units re-fitted by least squares.
-
-        Args:
-            candidate: a repairable one.
-            fit: moments of the map's inputs in the teacher's own order of units; of a linear half, of the outputs too; of
-                experts, one entry for each.
-            held_out: the same of other tokens, by which the ridge is chosen.
-        """
-        return self._kinds[candidate.kind].repaired(candidate, fit, held_out)
-
-    def kept_units(self, candidate: Candidate) -> list[Any] | None:
-        """Return the indices in the teacher of the units that the candidate keeps, in the child's order.
-
-        Where every expert has its own order of channels there is one list per expert. Of a unit that is the mean of several
-        there is the list of these. None where the candidate has no units of the teacher's.
-        """
-        return self._kinds[candidate.kind].kept_units(candidate)
-
-
-def candidate_shapes(
-    family: ModelFamily,
-    config: Any,
-    block_configs: Sequence[BlockConfig],
-    candidate: Candidate,
-    tensors: Mapping[str, torch.Tensor],
-    linear: LinearMaps | None = None,
-) -> Mapping[str, torch.Tensor]:
-    """Return one candidate's own half on the meta device; of many, ask one `CandidateWeights` for `shapes`.
-
-    Args:
-        family: whose mixins narrow.
-        config: the language model's config.
-        block_configs: the teacher's blocks.
-        candidate: the candidate.
-        tensors: the teacher's half on the meta device.
-        linear: where linear maps go.
-    """
-    return CandidateWeights(PlannedTeacher(block_configs), family, config, {}, linear).shapes(candidate, tensors)
+    def of(self, candidate: Candidate) -> Weights:
+        """Return what else the candidate's kind can answer: which units it keeps, and how it is repaired."""
+        return self._kinds[candidate.kind]

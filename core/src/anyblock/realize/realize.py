@@ -80,7 +80,7 @@ def realize(
             elif candidate is None or candidate.kind != NO_OP:
                 tensors = teacher.load(group) if candidate is None else weights.subblock(candidate)
                 writer.write(group, {name: repaired.get(name, tensor) for name, tensor in tensors.items()})
-                if candidate is not None and (units := weights.kept_units(candidate)) is not None:
+                if candidate is not None and (units := weights.of(candidate).kept_units(candidate)) is not None:
                     kept[group] = {"kind": candidate.kind, "units": units}
             advance(1)
         record = {"origin": inputs_hash, "kept_units": kept}

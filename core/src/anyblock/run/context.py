@@ -208,8 +208,13 @@ class RunContext:
             for name, source in self.sources.items()
             if origins[name].distribution != CORE
         }
-        own = self.storage.key if self.storage else {}
-        return found | ({"linear": self.linear.key} if self.linear.key else {}) | self.pooled | added | own
+        return (
+            found
+            | ({"linear": self.linear.key} if self.linear.key else {})
+            | self.pooled
+            | added
+            | dict(self.storage.key if self.storage else {})
+        )
 
     def inputs(self, *, orders: Orders | None = None, batches: Batches | None = None, **more: Any) -> dict[str, Any]:
         """Return what the result of a stage that computes with the teacher depends on.

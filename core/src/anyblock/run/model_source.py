@@ -147,7 +147,8 @@ def run_storage(config: RunConfig, source: Source) -> Storage | None:
     if len(formats) > 1:
         raise UsageError(f"storage types of several formats: {', '.join(sorted(formats))}", expected="those of one")
     known = {name: own for name, own in known.items() if own.format in formats}
-    found = Storage((), names[0], known, family.origins("types"))
+    origins = family.origins("types")
+    found = Storage((), names[0], known, {f"storage {name}": str(origins[name]) for name in [*names, *named]})
     tensors = {name: own for group in source.shapes.values() for name, own in group.items()}
     stored = {name: found.storable(name, tensors) for name in [*names, *named]}
     for name in named:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any, Final
 
 from anyblock.candidates.candidate import Candidate
@@ -98,16 +99,18 @@ def plan_candidates(
             family, source.config, candidate.block_config, candidate.layer, candidate.half, shapes, scenario
         )
         if storage is not None:
-            own[BYTES] = storage.candidate_bytes(candidate, shapes, source.text_config)
+            own[BYTES] = (
+                storage.nbytes(candidate.storage, shapes)
+                if candidate.storage
+                else storage.plain.removed(candidate.layer, candidate.half, source.text_config)
+            )
     fixed = fixed_costs(family, source.config, source.shapes, len(source.block_configs), scenario)
     whole = model_costs(family, reference.config, reference.block_configs, reference.shapes, scenario).total
     if storage is not None:
         fixed[BYTES] = _outside_bytes(storage, source, storage.outside)
-        whole[BYTES] = _outside_bytes(storage, reference, storage.plain) + sum(
-            storage.nbytes(storage.plain, reference.shapes.get(group_name(layer, half), {}))
-            for layer in range(len(reference.block_configs))
-            for half in HALVES
-        )
+        plain, halves = storage.known[storage.outside].plain, product(range(len(reference.block_configs)), HALVES)
+        parts = [reference.shapes.get(group_name(*place), {}) for place in halves]
+        whole[BYTES] = _outside_bytes(storage, reference, plain) + sum(storage.nbytes(plain, own) for own in parts)
     return CostedCandidates(source.block_configs, candidates, costs, fixed, whole)
 
 
@@ -115,7 +118,7 @@ def _outside_bytes(storage: Storage, model: Source, name: str) -> int:
     """Return the bytes of a file that are not of halves."""
     config, layers = model.text_config, len(model.block_configs)
     tensors = non_block_tensors(model.shapes, tied=is_tied(model.config, config), num_layers=layers)
-    return storage.frame(model.path, config, layers) + storage.nbytes(name, tensors)
+    return storage.plain.frame(model.path, config, layers) + storage.nbytes(name, tensors)
 
 
 def linear_places(config: RunConfig, source: Source) -> LinearMaps:

@@ -79,14 +79,14 @@ def run_rounded(context: RunContext, child: SubblockCheckpoint) -> SubblockCheck
     if storage is None:
         return child
     stage = context.run.stage(
-        _ROUNDED, {"child": child.fingerprint(), "dtype": str(context.teacher.dtype), "types": storage.key}
+        _ROUNDED, {"child": child.fingerprint(), "dtype": str(context.teacher.dtype), "types": dict(storage.key)}
     )
     if (
         not stage.skipped
         or fingerprint_of(output) != read_json(context.run.result(_ROUNDED, "child.json"))["fingerprint"]
     ):
         with stage.run() as folder:
-            types = chosen_types(child.config, storage.format)
+            types = chosen_types(child.config, storage.plain.format)
             with atomic_directory(output, overwrite=True, sources=[child.path]) as work:
                 with Copier({}, lambda _: None) as copier:
                     carry(companions(child.path), work, copier)

@@ -207,8 +207,11 @@ def test_the_format_writes_a_checkpoint_with_its_setting(site: Path, tmp_path: P
 
 
 def test_the_types_are_searched_and_the_format_lists_them(site: Path, run: Path, tmp_path: Path) -> None:
-    child = run.with_name("child")
-    anyblock(site, tmp_path, "export", str(child), "table", "--format", "layer-table", ANYBLOCK_DISABLE_PLUGINS=OFF)
+    child = tmp_path / "child"
+    shutil.copytree(run.with_name("child"), child)
+    config = json.loads((child / "config.json").read_text())  # an export infers no family
+    (child / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+    anyblock(site, tmp_path, "export", "child", "table", "--format", "layer-table", ANYBLOCK_DISABLE_PLUGINS=OFF)
     heading, *lines = (tmp_path / "table" / "layers.csv").read_text().splitlines()
     assert heading == "layer,attention,ffn,attention type,ffn type"
     kept = [cell for line in lines for cell in line.split(",")[1:3]]
