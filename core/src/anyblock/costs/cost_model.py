@@ -66,26 +66,6 @@ class Costs:
         """Parameters of the model."""
         return int(self.total["params"])
 
-    @property
-    def active_params(self) -> int:
-        """Parameters that one token uses."""
-        return round(self.total["active_params"])
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of all weights."""
-        return int(self.total["weight_memory"])
-
-    @property
-    def kv_bytes(self) -> int:
-        """Bytes of the cache in the scenario."""
-        return int(self.total["kv_memory"])
-
-    @property
-    def memory(self) -> int:
-        """Bytes of weights and cache together."""
-        return int(self.total["memory"])
-
 
 def subblock_costs(
     family: ModelFamily,
