@@ -52,24 +52,14 @@ class StorageType(ABC):
         """
 
     def expresses(self, model_type: str, changes: Collection[str]) -> bool:
-        """Return whether a file can have some layers that differ from others in this.
-
-        Args:
-            model_type: the model's.
-            changes: attributes of the configuration, such as `intermediate_size`; `no_op` or `linear` for a half.
-        """
+        """Return whether layers in a file can differ in attributes of the configuration; `no_op` and `linear` stand for a half."""
         return True
 
     def frame(self, model: Path, config: Any, layers: int) -> int:
         """Return how many bytes a file has besides the numbers of its tensors, at most.
 
-        Args:
-            model: the folder with the tokenizer.
-            config: the model's configuration.
-            layers: how many it has.
-
         Raises:
-            UnsupportedModelError: the format cannot hold such a model.
+            UnsupportedModelError: the format cannot hold a model of this configuration, or the tokenizer in its folder.
         """
         return 0
 
@@ -79,11 +69,7 @@ class StorageType(ABC):
 
 
 def chosen_types(config: Mapping[str, Any], format_name: str) -> dict[str, str]:
-    """Return `{group: type}` as the search chose them for a format; empty where it chose none.
-
-    Args:
-        config: the content of a child's `config.json`.
-        format_name: the export format.
+    """Return `{group: type}` as the search chose them for a format, from a child's `config.json`; empty where it chose none.
 
     Raises:
         ConfigError: the entry is malformed.

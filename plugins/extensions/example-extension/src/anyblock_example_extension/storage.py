@@ -38,5 +38,6 @@ class IntegerRows(StorageType):
         """See `StorageType.rounded`."""
         if tensor.dim() < 2:
             return tensor.float()
-        scales = tensor.float().abs().amax(-1, keepdim=True).clamp(min=1e-30) / (2 ** (self.bits - 1) - 1)
+        largest = tensor.float().abs().amax(-1, keepdim=True).clamp(min=1e-30)
+        scales: torch.Tensor = largest / (2 ** (self.bits - 1) - 1)
         return (tensor / scales).round() * scales
