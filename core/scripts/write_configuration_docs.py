@@ -58,7 +58,8 @@ A budget bounds one cost of the whole child, with everything outside the layers.
 COSTS
 
 `anyblock list costs` shows those of extensions too: `latency` and `throughput`, measured on the run's device, come with
-[anyblock-latency](latency.md).
+[anyblock-latency](latency.md). `bytes` is known where storage types are searched, as with
+[anyblock-gguf](export.md#types-that-the-search-chooses).
 
 | form | meaning |
 |---|---|

@@ -56,7 +56,7 @@ def test_every_expert_keeps_its_own_best_channels():
     )
     weights = weights_with(order)
     kept = order[:, :KEPT].tolist()
-    assert weights.kept_units(CHILD) == kept
+    assert weights.of(CHILD).kept_units(CHILD) == kept
     found = weights.subblock(CHILD)
     for expert in range(EXPERTS):
         assert found[f"model.layers.0.mlp.experts.{expert}.up_proj.weight"][:, 0].tolist() == kept[expert]
@@ -87,8 +87,8 @@ def test_units_kept_of_groups_of_experts_are_those_of_every_group():
     # The best four are of the second group, and each group keeps its own best two.
     orders = {(0, kind): torch.tensor([7, 4, 6, 5, 1, 3, 0, 2])}
     weights = CandidateWeights(checkpoint, family, config, orders)
-    assert weights.kept_units(child) == [1, 3, 7, 4]
+    assert weights.of(child).kept_units(child) == [1, 3, 7, 4]
     assert weights.subblock(child)[f"{prefix}.gate.weight"].squeeze(1).tolist() == [1, 3, 7, 4]
     unsorted = CandidateWeights(checkpoint, family, config, {})
-    assert unsorted.kept_units(child) == [0, 1, 4, 5]
+    assert unsorted.of(child).kept_units(child) == [0, 1, 4, 5]
     assert unsorted.subblock(child)[f"{prefix}.gate.weight"].squeeze(1).tolist() == [0, 1, 4, 5]

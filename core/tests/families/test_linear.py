@@ -9,8 +9,9 @@ import pytest
 import torch
 from anyblock import convert_model, export_child, get_family, load_model
 from anyblock.candidates.candidate import LINEAR, Candidate
-from anyblock.candidates.candidate_weights import CandidateWeights, candidate_shapes
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.linear import LinearMaps, linear_sites
+from anyblock.candidates.sources import PlannedTeacher
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import HALVES
 from anyblock.costs.cost_model import Scenario, subblock_costs
@@ -79,7 +80,7 @@ def test_the_child_is_the_teacher_with_the_map_in_the_modules_place(model_type: 
         torch.testing.assert_close(rest, expected[:, 8:], rtol=1e-3, atol=1e-3)
     for candidate in chosen:
         group = candidate.group
-        planned = candidate_shapes(family, text, blocks, candidate, shapes[group], linear)
+        planned = CandidateWeights(PlannedTeacher(blocks), family, text, {}, linear).shapes(candidate, shapes[group])
         written = child.load(group)
         assert {n: (t.shape, t.dtype) for n, t in planned.items()} == {
             n: (t.shape, t.dtype) for n, t in written.items()

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 from anyblock.candidates.candidate import child_blocks
-from anyblock.candidates.candidate_weights import candidate_shapes
+from anyblock.candidates.candidate_weights import CandidateWeights
+from anyblock.candidates.sources import PlannedTeacher
 from anyblock.config import RunConfig
 from anyblock.costs.cost_model import model_costs
 from anyblock.errors import BudgetError
@@ -74,7 +75,8 @@ def every_child(config: RunConfig, source: Source) -> Children:
         by_group.setdefault(candidate.group, []).append(candidate)
     scenario = scenario_of(config, source)
     family, text, blocks = source.family, source.text_config, source.block_configs
-    shapes = {c.key: candidate_shapes(family, text, blocks, c, source.shapes[c.group]) for c in costed.candidates}
+    weights = CandidateWeights(PlannedTeacher(blocks), family, text, {})
+    shapes = {c.key: weights.shapes(c, source.shapes[c.group]) for c in costed.candidates}
     every = []
     for chosen in itertools.product(*by_group.values()):
         tensors = {**source.shapes, **{c.group: shapes[c.key] for c in chosen}}

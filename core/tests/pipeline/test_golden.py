@@ -10,7 +10,7 @@ import pytest
 import torch
 from anyblock import convert_model
 from anyblock.candidates.candidate import NO_OP, TEACHER, Candidate
-from anyblock.candidates.candidate_weights import CandidateWeights, candidate_shapes
+from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import HALVES
 from anyblock.costs.cost_model import Scenario, add_costs, fixed_costs, subblock_costs
@@ -53,7 +53,7 @@ def candidate(teacher: SubblockCheckpoint, layer: int, half: str, config: dict[s
 
 def costs_of(teacher: SubblockCheckpoint, wanted: Candidate) -> dict[str, float]:
     config, shapes = load_hf_config(teacher.path), teacher.meta(wanted.group)
-    own = candidate_shapes(FAMILY, config, teacher.block_configs, wanted, shapes)
+    own = CandidateWeights(teacher, FAMILY, config, {}).shapes(wanted, shapes)
     return subblock_costs(FAMILY, config, wanted.block_config, wanted.layer, wanted.half, own, SCENARIO)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from anyblock.candidates.candidate import Candidate, child_blocks
-from anyblock.candidates.candidate_weights import candidate_shapes
+from anyblock.candidates.candidate_weights import CandidateWeights
+from anyblock.candidates.sources import PlannedTeacher
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import BlockConfig
 from anyblock.costs.cost_model import Scenario, add_costs, fixed_costs, model_costs, subblock_costs
@@ -88,6 +89,7 @@ def _predicted(subject: Subject, chosen: list[Candidate]) -> dict[str, float]:
     shapes, family = meta_tensors(subject.converted), subject.family
     own = model_costs(family, subject.config, subject.blocks, shapes, _SCENARIO)
     parts = dict(own.subblocks)
+    weights = CandidateWeights(PlannedTeacher(subject.blocks), family, subject.text_config, {})
     for wanted in chosen:
         parts[wanted.group] = subblock_costs(
             family,
@@ -95,7 +97,7 @@ def _predicted(subject: Subject, chosen: list[Candidate]) -> dict[str, float]:
             wanted.block_config,
             wanted.layer,
             wanted.half,
-            candidate_shapes(family, subject.text_config, subject.blocks, wanted, shapes[wanted.group]),
+            weights.shapes(wanted, shapes[wanted.group]),
             _SCENARIO,
         )
     fixed = fixed_costs(family, subject.config, shapes, subject.num_layers, _SCENARIO)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from anyblock.contract.blocks import BlockConfig, Half, group_name
@@ -24,6 +24,7 @@ class Candidate:
         kind: `teacher` (unchanged), `no_op`, `linear` (one linear map in its place), or the pruning kind that makes it.
         size: the units it keeps (channels, heads, experts); 0 for `no_op` and `linear`.
         block_config: the whole block, in which only this half differs from the teacher's.
+        storage: the storage type to whose values its weights are rounded; empty where they are not.
     """
 
     layer: int
@@ -31,6 +32,17 @@ class Candidate:
     kind: str
     size: int
     block_config: BlockConfig
+    storage: str = ""
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether it is the teacher's own subblock, weights included."""
+        return self.kind == TEACHER and not self.storage
+
+    @property
+    def unrounded(self) -> Self:
+        """The same with its weights as they are before they are rounded."""
+        return replace(self, storage="")
 
     @property
     def group(self) -> str:
@@ -39,8 +51,9 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """Its name within the group, the same in every layer: `teacher`, `no_op`, `linear` or `kind=size`."""
-        return self.kind if self.kind in _NAMED else f"{self.kind}={self.size}"
+        """Its name within the group, the same in every layer: `teacher`, `no_op`, `linear` or `kind=size`; `@type` if rounded."""
+        shape = self.kind if self.kind in _NAMED else f"{self.kind}={self.size}"
+        return f"{shape}@{self.storage}" if self.storage else shape
 
     @property
     def key(self) -> str:
@@ -55,6 +68,7 @@ class Candidate:
             "kind": self.kind,
             "size": self.size,
             "block_config": self.block_config.to_dict(),
+            **({"storage": self.storage} if self.storage else {}),
         }
 
     @classmethod

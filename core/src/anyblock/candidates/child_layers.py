@@ -69,7 +69,8 @@ class ChildLayers:
 
     def is_teachers(self, index: int) -> bool:
         """Return whether the layer is the teacher's own, weights included."""
-        if self.blocks[index] != self._engine.block_configs[index]:
+        rounded = any(candidate.storage for candidate in self._chosen.values() if candidate.layer == index)
+        if rounded or self.blocks[index] != self._engine.block_configs[index]:
             return False
         groups = self._engine.checkpoint.groups
         return not any(name in self._changed for half in HALVES for name in groups.get(group_name(index, half), ()))

@@ -107,25 +107,36 @@ class Weights:
         return None
 
     def watched_module(self, candidate: Candidate) -> str:
-        """Return the module inside the layer from which a repairable candidate is re-fitted."""
+        """Return the module inside the layer whose inputs the units are, or which a map replaces, of a repairable candidate."""
         raise NotImplementedError(f"{candidate.key} is not repairable")
 
     def output_map(self, candidate: Candidate) -> OutputMap | None:
-        """Return the one linear map after the removed units; see `CandidateWeights.output_map`."""
+        """Return the one linear map after the removed units; None where there is no such map, or several."""
         return None
 
     def statistic(self) -> type[GramStatistic | ExpertGramStatistic]:
-        """Return what has to be collected of `watched_module`."""
+        """Return what has to be collected of `watched_module` to re-fit a repairable candidate."""
         return GramStatistic
 
     def repaired(
         self, candidate: Candidate, fit: AnyMoments, held_out: AnyMoments
     ) -> tuple[dict[str, torch.Tensor], LinearFit]:
-        """Return the candidate's tensors with the map re-fitted; see `CandidateWeights.repaired`."""
+        """Return the candidate's tensors with the map after the removed units re-fitted by least squares.
+
+        Args:
+            candidate: a repairable one.
+            fit: moments of the map's inputs in the teacher's own order of units; of a linear half, of the outputs too; of
+                experts, one entry for each.
+            held_out: the same of other tokens, by which the ridge is chosen.
+        """
         raise NotImplementedError(f"{candidate.key} is not repairable")
 
     def kept_units(self, candidate: Candidate) -> list[Any] | None:
-        """Return the indices in the teacher of the units that the candidate keeps; None where it has no units."""
+        """Return the indices in the teacher of the units that the candidate keeps, in the child's order.
+
+        Where every expert has its own order of channels there is one list per expert; of a unit that is the mean of several
+        there is the list of these. None where the candidate has no units of the teacher's.
+        """
         return None
 
 

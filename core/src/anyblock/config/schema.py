@@ -190,6 +190,22 @@ class SearchConfig(Section):
         return LatencyScenario(self.batch, self.length - generated, generated)
 
 
+class StorageConfig(Section):
+    """In which types the child's file stores its numbers; the search chooses one for every half, together with its shape."""
+
+    types: Names | None = Field(
+        default=None,
+        description=(
+            "Storage types of halves, by name; `anyblock list types` shows them. Empty: none. `null`: the usual ones where a "
+            "budget is on `bytes`, else none."
+        ),
+    )
+    embeddings: str | None = Field(
+        default=None,
+        description="That of embeddings, head and whatever else is in no half. `null`: the largest of `types`.",
+    )
+
+
 class EvaluationConfig(Section):
     """What is measured on the finished child."""
 
@@ -289,6 +305,9 @@ class RunConfig(Section):
     pruning: PruningConfig = Field(default_factory=PruningConfig, description="Which candidates there are.")
     scoring: ScoringConfig = Field(default_factory=ScoringConfig, description="How candidates are scored.")
     search: SearchConfig = Field(default_factory=SearchConfig, description="Which child is looked for.")
+    storage: StorageConfig = Field(
+        default_factory=StorageConfig, description="In which types the child's file stores its numbers."
+    )
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="What is measured in the end.")
     report: ReportConfig = Field(default_factory=ReportConfig, description="What the run's report says.")
     memory: MemoryConfig = Field(default_factory=MemoryConfig, description="How much memory the run itself takes.")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from anyblock.contract.report_section import ReportSection
     from anyblock.contract.residual_pruning import ResidualPruning
     from anyblock.contract.scoring_metric import ScoringMetric
+    from anyblock.contract.storage_type import StorageType
     from anyblock.contract.text_reader import TextReader
 
 PROJECT: Final = "anyblock"
@@ -222,6 +223,10 @@ class FamilySpec:
     @hookspec
     def executors(self) -> Mapping[str, type[Executor]]:  # type: ignore[empty-body]
         """Return `{name: executor class}` for further places where tasks are computed; merged over plugins. Since 0.2."""
+
+    @hookspec
+    def storage_types(self) -> Mapping[str, StorageType]:  # type: ignore[empty-body]
+        """Return `{name: storage type}` for the numbers in files, which the search chooses; merged over plugins. Since 0.2."""
 
     # -- after the child is written ---------------------------------------------------------------------------------
 

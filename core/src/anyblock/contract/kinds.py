@@ -63,6 +63,7 @@ _KINDS: Final = (
     Kind("readers", "text_reader", "TextReader", "reads calibration text out of files"),
     Kind("evaluations", "evaluation", "Evaluation", "measures something on the finished child", "evaluation.{name}"),
     Kind("executors", "executor", "Executor", "says where the tasks of a run are computed", "execution.{name}"),
+    Kind("types", "storage_type", "StorageType", "says how a file stores numbers, for the search", "", False),
     Kind("sections", "report_section", "ReportSection", "adds a section to a run's report", "report.{name}"),
 )
 KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in _KINDS}

@@ -10,7 +10,7 @@ from anyblock.contract.blocks import HALVES, Half, group_name
 from anyblock.contract.cost import CostedSubblock
 from anyblock.contract.settings import Section
 from anyblock.costs.registry import CandidateCosts, counted_costs
-from anyblock.costs.weights import dtype_bytes, is_tied, non_block_cost, tensor_cost
+from anyblock.costs.weights import dtype_bytes, is_tied, non_block_tensors, tensor_cost
 from anyblock.errors import PluginError, UsageError
 from anyblock.plugins.blame import blaming, check_result
 
@@ -65,26 +65,6 @@ class Costs:
     def params(self) -> int:
         """Parameters of the model."""
         return int(self.total["params"])
-
-    @property
-    def active_params(self) -> int:
-        """Parameters that one token uses."""
-        return round(self.total["active_params"])
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of all weights."""
-        return int(self.total["weight_memory"])
-
-    @property
-    def kv_bytes(self) -> int:
-        """Bytes of the cache in the scenario."""
-        return int(self.total["kv_memory"])
-
-    @property
-    def memory(self) -> int:
-        """Bytes of weights and cache together."""
-        return int(self.total["memory"])
 
 
 def subblock_costs(
@@ -153,7 +133,8 @@ def fixed_costs(
         scenario: see `Scenario`.
     """
     tied = is_tied(config, family.language_model_config(config))
-    weights = non_block_cost(tensors, tied=tied, num_layers=num_layers, dtype=scenario.weight_dtype)
+    outside = non_block_tensors(tensors, tied=tied, num_layers=num_layers)
+    weights = tensor_cost(outside, dtype=scenario.weight_dtype)
     origins = family.origins("costs")
     return {
         name: _number(cost.outside, origins[name], name, weights.params, weights.bytes)

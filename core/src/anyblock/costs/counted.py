@@ -2,129 +2,89 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from collections.abc import Callable
+from typing import Final
 
-from anyblock.contract.cost import CostedSubblock, CountedCost
+from anyblock.contract.cost import Cost, CostedSubblock, CountedCost
 from anyblock.costs.active import active_params
 
 
-class Params(CountedCost):
-    """Elements of all weights."""
-
-    summary: ClassVar[str] = "Elements of all weights; tied embeddings count once."
-    unit: ClassVar[str] = "parameters"
-
-    def subblock(self, part: CostedSubblock) -> float:
-        """See `CountedCost.subblock`."""
-        return part.params
-
-    def outside(self, params: int, weight_bytes: int) -> float:
-        """See `CountedCost.outside`."""
-        return params
+def _counted(
+    summary: str,
+    unit: str,
+    subblock: Callable[[CostedSubblock], float],
+    outside: Callable[[int, int], float] = lambda params, weight_bytes: 0.0,
+) -> type[CountedCost]:
+    """Return a cost; see `CountedCost` for what the two functions are given."""
+    methods = {"subblock": lambda _, part: subblock(part), "outside": lambda _, *weights: outside(*weights)}
+    return type("Counted", (CountedCost,), {"__module__": __name__, "summary": summary, "unit": unit, **methods})
 
 
-class ActiveParams(Params):
-    """Weights that one token uses."""
-
-    summary: ClassVar[str] = "Weights that one token uses: of the routed experts only the share a token is sent to."
-
-    def subblock(self, part: CostedSubblock) -> float:
-        """See `CountedCost.subblock`."""
-        return active_params(part.tensors, part.block_config.ffn.moe) if part.half == "ffn" else part.params
+def _active(part: CostedSubblock) -> float:
+    return active_params(part.tensors, part.block_config.ffn.moe) if part.half == "ffn" else part.params
 
 
-class WeightMemory(CountedCost):
-    """Bytes of all weights."""
-
-    summary: ClassVar[str] = "All weights in the dtype they are stored in, or the one asked for."
-    unit: ClassVar[str] = "bytes"
-
-    def subblock(self, part: CostedSubblock) -> float:
-        """See `CountedCost.subblock`."""
-        return part.weight_bytes
-
-    def outside(self, params: int, weight_bytes: int) -> float:
-        """See `CountedCost.outside`."""
-        return weight_bytes
+def _experts(part: CostedSubblock) -> float:
+    moe = part.block_config.ffn.moe
+    return moe.num_local_experts if part.half == "ffn" and moe else 0
 
 
-class KvMemory(CountedCost):
-    """Bytes of the cache."""
-
-    summary: ClassVar[str] = (
-        "What all layers keep between decoding steps, at the scenario's batch size, length and cache dtype."
-    )
-    unit: ClassVar[str] = "bytes"
-
-    def subblock(self, part: CostedSubblock) -> float:
-        """See `CountedCost.subblock`."""
-        return part.cache_bytes
-
-
-class Memory(WeightMemory):
-    """Bytes of weights and cache."""
-
-    summary: ClassVar[str] = "weight_memory and kv_memory together."
-
-    def subblock(self, part: CostedSubblock) -> float:
-        """See `CountedCost.subblock`."""
-        return part.weight_bytes + part.cache_bytes
-
-
-class KvHeads(CountedCost):
-    """Key-value heads."""
-
-    summary: ClassVar[str] = "Key-value heads summed over layers."
-    unit: ClassVar[str] = "heads"
-
-    def subblock(self, part: CostedSubblock) -> float:
-        """See `CountedCost.subblock`."""
-        return (part.block_config.attention.num_key_value_heads or 0) if part.half == "attention" else 0
-
-
-class AttentionLayers(CountedCost):
-    """Layers with an attention."""
-
-    summary: ClassVar[str] = "Layers that keep their attention, or the mixer in its place."
-    unit: ClassVar[str] = "layers"
-
-    def subblock(self, part: CostedSubblock) -> float:
-        """See `CountedCost.subblock`."""
-        return part.half == "attention" and not part.block_config.attention.removed
-
-
-class FfnLayers(CountedCost):
-    """Layers with an ffn."""
-
-    summary: ClassVar[str] = "Layers that keep their ffn."
-    unit: ClassVar[str] = "layers"
-
-    def subblock(self, part: CostedSubblock) -> float:
-        """See `CountedCost.subblock`."""
-        return part.half == "ffn" and not part.block_config.ffn.removed
-
-
-class Experts(CountedCost):
-    """Routed experts."""
-
-    summary: ClassVar[str] = "Routed experts summed over layers."
-    unit: ClassVar[str] = "experts"
-
-    def subblock(self, part: CostedSubblock) -> float:
-        """See `CountedCost.subblock`."""
-        moe = part.block_config.ffn.moe
-        return moe.num_local_experts if part.half == "ffn" and moe else 0
-
-
-COUNTED: Final[dict[str, type[CountedCost]]] = {
-    "params": Params,
-    "active_params": ActiveParams,
-    "memory": Memory,
-    "weight_memory": WeightMemory,
-    "kv_memory": KvMemory,
-    "kv_heads": KvHeads,
-    "attention_layers": AttentionLayers,
-    "ffn_layers": FfnLayers,
-    "experts": Experts,
+COUNTED: Final[dict[str, type[Cost]]] = {
+    "params": _counted(
+        "Elements of all weights; tied embeddings count once.",
+        "parameters",
+        lambda part: part.params,
+        lambda params, _: params,
+    ),
+    "active_params": _counted(
+        "Weights that one token uses: of the routed experts only the share a token is sent to.",
+        "parameters",
+        _active,
+        lambda params, _: params,
+    ),
+    "memory": _counted(
+        "weight_memory and kv_memory together.",
+        "bytes",
+        lambda part: part.weight_bytes + part.cache_bytes,
+        lambda _, weight_bytes: weight_bytes,
+    ),
+    "weight_memory": _counted(
+        "All weights in the dtype they are stored in, or the one asked for.",
+        "bytes",
+        lambda part: part.weight_bytes,
+        lambda _, weight_bytes: weight_bytes,
+    ),
+    "kv_memory": _counted(
+        "What all layers keep between decoding steps, at the scenario's batch size, length and cache dtype.",
+        "bytes",
+        lambda part: part.cache_bytes,
+    ),
+    "kv_heads": _counted(
+        "Key-value heads summed over layers.",
+        "heads",
+        lambda part: (part.block_config.attention.num_key_value_heads or 0) if part.half == "attention" else 0,
+    ),
+    "attention_layers": _counted(
+        "Layers that keep their attention, or the mixer in its place.",
+        "layers",
+        lambda part: part.half == "attention" and not part.block_config.attention.removed,
+    ),
+    "ffn_layers": _counted(
+        "Layers that keep their ffn.",
+        "layers",
+        lambda part: part.half == "ffn" and not part.block_config.ffn.removed,
+    ),
+    "experts": _counted("Routed experts summed over layers.", "experts", _experts),
+    "bytes": type(
+        "FileBytes",
+        (Cost,),
+        {
+            "__module__": __name__,
+            "unit": "bytes",
+            "summary": (
+                "The exported file in the storage types that are searched: its tensors exactly, the rest at most."
+            ),
+        },
+    ),
 }
-"""By name, in the order in which tables show them."""
+"""By name, in the order in which tables show them; `bytes` is counted where storage types are searched, see `Storage`."""

@@ -49,7 +49,7 @@ def tensor_cost(tensors: Mapping[str, torch.Tensor], *, dtype: str | None = None
     """Return the cost of tensors, which may be on the meta device.
 
     Every element of every tensor counts, buffers that a checkpoint stores included. Two names for one tensor object
-    count once; tied weights that are stored twice are the business of `non_block_cost`.
+    count once; tied weights that are stored twice are the business of `non_block_tensors`.
 
     Args:
         tensors: by name.
@@ -95,21 +95,20 @@ def non_block_groups(groups: Iterable[str], num_layers: int) -> list[str]:
     return [group for group in groups if group not in halves | NOT_LOADED]
 
 
-def non_block_cost(
-    tensors: Mapping[str, Mapping[str, torch.Tensor]], *, tied: bool, num_layers: int, dtype: str | None = None
-) -> WeightCost:
-    """Return the cost of everything outside the subblocks, which no choice of candidates changes.
+def non_block_tensors(
+    tensors: Mapping[str, Mapping[str, torch.Tensor]], *, tied: bool, num_layers: int
+) -> dict[str, torch.Tensor]:
+    """Return everything outside the subblocks, which no choice of candidates changes.
 
     Args:
         tensors: `{group: {name: tensor}}` of a subblock checkpoint, as `SubblockCheckpoint.meta` gives each group.
         tied: the output head is the embedding; a copy in the checkpoint then does not count.
         num_layers: layers of the model, which tells subblocks from other groups.
-        dtype: see `tensor_cost`.
     """
-    total = WeightCost()
+    found: dict[str, torch.Tensor] = {}
     for group in non_block_groups(tensors, num_layers):
         members: Mapping[str, torch.Tensor] = tensors[group]
         if tied and group == "lm_head":
             members = without_tied_head(tensors.get("embeddings", {}), members)
-        total += tensor_cost(members, dtype=dtype)
-    return total
+        found |= members
+    return found

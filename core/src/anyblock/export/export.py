@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from anyblock.checkpoint.atomic import atomic_directory, check_target
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.space import require_space
 from anyblock.contract.settings import read_settings
+from anyblock.contract.storage_type import STORAGE, chosen_types
 from anyblock.conversion.convert import as_subblocks
 from anyblock.errors import PluginError, UnsupportedModelError
 from anyblock.export.exported_child import ExportedChild
@@ -80,6 +82,10 @@ def export_child(
             _blaming(family, form, format_name),
         ):
             form.write(seen, work)
+        stated = checkpoint.config.get(STORAGE)
+        if stated and not chosen_types(checkpoint.config, format_name):
+            note = f"{format_name} has weights in their own dtype, not in the storage types that the search chose"
+            warnings.warn(f"{note} for {stated['format']}", stacklevel=2)
     return target
 
 

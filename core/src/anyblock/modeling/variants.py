@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -31,11 +32,8 @@ class LayerVariants:
     def __init__(self, engine: LayerwiseModel, wanted: Sequence[Sequence[BlockConfig]]) -> None:
         self._engine = engine
         teacher = engine.block_configs
-        columns = max(map(len, wanted), default=0)
-        self._columns = [
-            [options[column] if column < len(options) else own for options, own in zip(wanted, teacher, strict=True)]
-            for column in range(columns)
-        ]
+        rows = zip_longest(*(dict.fromkeys(options) for options in wanted))
+        self._columns = [[block or own for block, own in zip(row, teacher, strict=True)] for row in rows]
         self._place = {
             (i, block): column for column, blocks in enumerate(self._columns) for i, block in enumerate(blocks)
         }

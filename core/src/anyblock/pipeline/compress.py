@@ -28,7 +28,7 @@ from anyblock.run.run_folder import RunFolder
 from anyblock.stages.adapt import Adapted, Adapting, adaptations
 from anyblock.stages.candidates import CostedCandidates, keep_candidates, linear_places, plan_candidates
 from anyblock.stages.child import STAGE as CHILD
-from anyblock.stages.child import run_child
+from anyblock.stages.child import run_child, run_rounded
 from anyblock.stages.data import TokenData
 from anyblock.stages.evaluation import run_evaluation
 from anyblock.stages.further_evaluations import run_further_evaluations
@@ -108,7 +108,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
         held_out_every(data.calibration)
     for note in data.notes:
         progress.note(note)
-    require_run_space(run.path, output, source, narrow, config.search.bounds(), costed.reference)
+    require_run_space(run.path, output, source, narrow, config.search.bounds(), costed)
     with (
         opened_executor(config, source.family, run.path, device, progress) as executor,
         run.locked(),
@@ -174,15 +174,17 @@ def _compress(
     solutions = run_search(run, config.search, costed, scores)
     solution = run_refine(context, costed, orders, tokens["scoring"], solutions[0])
     chosen = chosen_candidates(costed, solution)
-    adapting = Adapting(context, chosen, orders, tokens["calibration"])
+    # What is adapted is rounded afterwards: stages that adapt see the weights as they are.
+    adapting = Adapting(context, [candidate.unrounded for candidate in chosen], orders, tokens["calibration"])
     adapted = Adapted()
     for name, adaptation in adaptations(config, context.family):
         adapted = adapting.run(name, adaptation, adapted)
     adapting.close()
     child = run_child(context, chosen, orders, adapted, output, overwrite=overwrite)
     run_measured_checks(context, child, solution.costs)
-    evaluation = run_evaluation(context, child, tokens["evaluation"])
-    further = run_further_evaluations(context, child, tokens["evaluation"])
+    shipped = run_rounded(context, child)
+    evaluation = run_evaluation(context, shipped, tokens["evaluation"])
+    further = run_further_evaluations(context, shipped, tokens["evaluation"])
     summary = summarise(context, costed, solution, child, evaluation, further)
     _write_report(context, summary)
     return CompressResult(child, run.path, solution, evaluation, summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from anyblock.checkpoint.hub import recorded_origin
 from anyblock.config.schema import RunConfig
 from anyblock.contract.adaptation import Adaptation
 from anyblock.contract.cost import Rate
+from anyblock.contract.storage_type import STORAGE
 from anyblock.costs.registry import CandidateCosts, known_costs
 from anyblock.report.format import quantity
 from anyblock.report.summary import BudgetLine, RunSummary, SearchLine, StageLine
@@ -64,7 +66,7 @@ def summarise(
             "cache dtype": scenario.cache_dtype,
             **({"generated": config.search.generated_tokens} if measured_bounds(config) else {}),
         },
-        notes=tuple(_notes(context)),
+        notes=tuple(_notes(context, child)),
         versions={
             "anyblock": version("anyblock"),
             context.family.distribution: context.family.version,
@@ -81,12 +83,22 @@ def _command(config: RunConfig) -> str:
     )
 
 
-def _notes(context: RunContext) -> Iterator[str]:
+def _notes(context: RunContext, child: SubblockCheckpoint) -> Iterator[str]:
     if context.teacher is not context.reference:
         before, after = (model.text_config.hidden_size for model in (context.reference, context.teacher))
         yield (
             f"The hidden size was cut from {before} to {after} before the search. Scores of single candidates are within the "
             "narrower model; refinement and evaluation compare with the model as it was given."
+        )
+    if stated := child.config.get(STORAGE):
+        counts = Counter(
+            (group.rpartition("_")[2], name) for group, name in stated["types"].items() if "block" in group
+        )
+        listed = ", ".join(f"{count} {half} in {name}" for (half, name), count in sorted(counts.items()))
+        outside = stated["types"]["embeddings"]
+        yield (
+            f"Storage types for the format {stated['format']}: {listed}; the rest in {outside}. Scores and evaluation are of "
+            "weights that were rounded to them; the child's folder has the weights as they were before."
         )
     agreement = read_agreement(context.run)
     if agreement is not None:

@@ -25,6 +25,9 @@ BROUGHT_BY: Final[Mapping[str, Mapping[str, str]]] = {
         "nemotron-nas": "anyblock-vllm",
         "anymodel": "anyblock-vllm",
     },
+    "types": dict.fromkeys(
+        ("f16", "bf16", "q8_0", "q6_k", "q5_k", "q5_0", "q4_k", "q4_0", "q3_k", "q2_k", "mxfp4"), "anyblock-gguf"
+    ),
 }
 """`{kind: {name: the distribution that brings it}}` of well-known names that core does not have."""
 

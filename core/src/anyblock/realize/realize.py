@@ -15,6 +15,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.checkpoint.transfer import Copier
 from anyblock.checkpoint.writer import SubblockWriter
 from anyblock.contract.residual_pruning import HIDDEN_SIZE
+from anyblock.contract.storage_type import STORAGE
 from anyblock.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -34,11 +35,12 @@ def realize(
     *,
     repaired: Mapping[str, torch.Tensor] | None = None,
     channels: Sequence[int] | None = None,
+    storage: Mapping[str, Any] | None = None,
     inputs_hash: str = "",
     overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> Path:
-    """Write the child as a subblock checkpoint; it appears at `output` only when it is complete.
+    """Write the child as a subblock checkpoint, unrounded; it appears at `output` only when it is complete.
 
     Unchanged subblocks are copied by byte ranges. Tokenizer, generation config and custom code come along.
 
@@ -50,6 +52,7 @@ def realize(
         repaired: tensors by checkpoint name that replace those of the candidates, in the same shapes.
         channels: where `teacher` itself is narrower than the model that was given: the channels of the residual stream that
             it keeps, in its order, for the record.
+        storage: the entry of the child's configuration that says in which types a file of it stores its numbers.
         inputs_hash: a hash of all inputs, kept in the child's record, by which a run knows a child that it wrote.
         overwrite: replace what is at `output`.
         progress: where to report; the unit is groups.
@@ -57,7 +60,7 @@ def realize(
     Raises:
         OutputExistsError: something is at `output` and is not to be replaced.
     """
-    by_group = {candidate.group: candidate for candidate in chosen}
+    by_group = {candidate.group: candidate.unrounded for candidate in chosen}
     blocks = child_blocks(teacher.block_configs, chosen)
     repaired = repaired or {}
     kept: dict[str, Any] = {} if channels is None else {"model": {"kind": HIDDEN_SIZE, "units": list(channels)}}
@@ -67,7 +70,8 @@ def realize(
     ):
         with Copier({}, lambda _: None) as copier:
             carry(companions(teacher.path), work, copier)
-        writer = SubblockWriter(work, config=teacher.config, block_configs=blocks)
+        config = {key: value for key, value in teacher.config.items() if key != STORAGE} | dict(storage or {})
+        writer = SubblockWriter(work, config=config, block_configs=blocks)
         for group in teacher.groups:
             candidate = by_group.get(group)
             own = candidate is None or candidate.kind == TEACHER
@@ -76,7 +80,7 @@ def realize(
             elif candidate is None or candidate.kind != NO_OP:
                 tensors = teacher.load(group) if candidate is None else weights.subblock(candidate)
                 writer.write(group, {name: repaired.get(name, tensor) for name, tensor in tensors.items()})
-                if candidate is not None and (units := weights.kept_units(candidate)) is not None:
+                if candidate is not None and (units := weights.of(candidate).kept_units(candidate)) is not None:
                     kept[group] = {"kind": candidate.kind, "units": units}
             advance(1)
         record = {"origin": inputs_hash, "kept_units": kept}

@@ -124,7 +124,9 @@ class _TeacherStream:
         self._without_ffn = _without_ffn(engine)
         others = [self._without_ffn.get(index, ()) for index in range(engine.num_layers)]
         self._layers = ChildLayers(engine, weights, (), others=others)
-        self._mapped = {candidate.group for candidate in chosen if weights.output_map(candidate) is not None}
+        self._mapped = {
+            candidate.group for candidate in chosen if weights.of(candidate).output_map(candidate) is not None
+        }
 
     def advance(self, index: int, batches: Sequence[Batch]) -> dict[str, SpooledTensors]:
         """Run a layer, and return the hidden states after its halves by half, where they can be had and are needed."""
@@ -183,7 +185,7 @@ class _Sweep:
         lines: list[dict[str, Any]] = []
         for half in HALVES:
             candidate = self.by_group.get(group_name(index, half))
-            if candidate is None or not self.weights.is_repairable(candidate):
+            if candidate is None or not self.weights.of(candidate).repairable:
                 continue
             plain = self.weights.subblock(candidate)
             fitted = self._fit_to_stream(candidate, plain, hidden, batches, targets) if half in targets else None
@@ -204,7 +206,7 @@ class _Sweep:
         batches: Sequence[Batch],
         targets: Mapping[str, SpooledTensors],
     ) -> tuple[dict[str, torch.Tensor], LinearFit] | None:
-        output = self.weights.output_map(candidate)
+        output = self.weights.of(candidate).output_map(candidate)
         if output is None:
             return None
         index, half = candidate.layer, candidate.half
@@ -221,15 +223,15 @@ class _Sweep:
         else:
             with self.child.layer(candidate.layer, instead=self.own_ffn[candidate.layer]) as layer:
                 statistic = self._collect(candidate, layer, hidden, batches)
-        return self.weights.repaired(candidate, statistic.fit, statistic.held_out)
+        return self.weights.of(candidate).repaired(candidate, statistic.fit, statistic.held_out)
 
     def _collect(
         self, candidate: Candidate, layer: nn.Module, hidden: SpooledTensors, batches: Sequence[Batch]
     ) -> GramStatistic | ExpertGramStatistic:
-        module = layer.get_submodule(self.weights.watched_module(candidate))
+        module = layer.get_submodule(self.weights.of(candidate).watched_module(candidate))
         block = self.engine.block_configs[candidate.layer]
         context = HookContext(self.engine.config, block, candidate.layer, len(batches))
-        statistic = self.weights.statistic(candidate)(module, context, held_out_every=self.every)
+        statistic = self.weights.of(candidate).statistic()(module, context, held_out_every=self.every)
         handle = statistic.attach()
         try:
             for states, batch in zip(hidden, batches, strict=True):

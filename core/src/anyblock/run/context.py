@@ -18,7 +18,7 @@ from anyblock.execution.local import LocalExecutor
 from anyblock.modeling.device import compute_dtype, resolve_devices, stored_dtype
 from anyblock.plugins.collecting import CORE
 from anyblock.progress import Progress
-from anyblock.run.model_source import Source, run_sources
+from anyblock.run.model_source import Source, run_sources, run_storage
 from anyblock.run.run_folder import RunFolder, digest
 from anyblock.version import VERSION
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from anyblock.calibration.batches import Batches
+    from anyblock.candidates.storage import Storage
     from anyblock.contract.candidate_source import CandidateSource
     from anyblock.contract.executor import Executor
     from anyblock.contract.scoring_metric import ScoringMetric
@@ -173,13 +174,25 @@ class RunContext:
         """Return the candidates' weights, as views of the teacher whose units are sorted by `orders`."""
         teacher = self.teacher
         return CandidateWeights(
-            teacher.checkpoint, self.family, teacher.text_config, orders, self.linear, self.pooled, self.sources
+            teacher.checkpoint,
+            self.family,
+            teacher.text_config,
+            orders,
+            self.linear,
+            self.pooled,
+            self.sources,
+            self.storage,
         )
 
     @cached_property
     def sources(self) -> dict[str, CandidateSource]:
         """The sources of candidates that the run uses, by name."""
         return run_sources(self.config, self.family)
+
+    @cached_property
+    def storage(self) -> Storage | None:
+        """The storage types that the run searches; None where it searches none."""
+        return run_storage(self.config, self.teacher.source)
 
     @property
     def pooled(self) -> dict[str, str]:
@@ -195,7 +208,13 @@ class RunContext:
             for name, source in self.sources.items()
             if origins[name].distribution != CORE
         }
-        return found | ({"linear": self.linear.key} if self.linear.key else {}) | self.pooled | added
+        return (
+            found
+            | ({"linear": self.linear.key} if self.linear.key else {})
+            | self.pooled
+            | added
+            | dict(self.storage.key if self.storage else {})
+        )
 
     def inputs(self, *, orders: Orders | None = None, batches: Batches | None = None, **more: Any) -> dict[str, Any]:
         """Return what the result of a stage that computes with the teacher depends on.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped]
 
+from anyblock.candidates.storage import BYTES, Storage
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.config_view import config_view
 from anyblock.checkpoint.hub import origin_of, resolve_model, split_revision
@@ -17,7 +18,9 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkp
 from anyblock.config.schema import RunConfig
 from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.candidate_source import CandidateSource
+from anyblock.contract.storage_type import StorageType
 from anyblock.conversion.plan import plan_conversion
+from anyblock.errors import UsageError
 from anyblock.family import ModelFamily, get_family
 from anyblock.modeling.complete import skeleton_of
 from anyblock.modeling.skeleton import load_hf_config
@@ -114,6 +117,51 @@ def _recorded(run: Path, model: str) -> str | None:
         return None
     revision = earlier.get("revision")
     return revision if isinstance(revision, str) else None
+
+
+def run_storage(config: RunConfig, source: Source) -> Storage | None:
+    """Return the storage types that a run searches; None where it searches none.
+
+    Raises:
+        UsageError: there is no such type, no distribution gives any, the types are of several formats, or none of the model's
+            tensors can be stored in one of them.
+    """
+    import torch
+
+    settings, family = config.storage, source.family
+    budgeted = any(bound.cost == BYTES for bound in config.search.bounds())
+    if not settings.types and not (settings.types is None and budgeted):
+        if budgeted or settings.embeddings:
+            what = "a budget on bytes" if budgeted else "storage.embeddings"
+            raise UsageError(f"{what} without types for the halves", hint="name some in storage.types")
+        return None
+    known: dict[str, StorageType] = family.named("types")
+    names = settings.types or [name for name, own in known.items() if own.usual]
+    if not names:
+        raise UsageError(
+            "a budget on bytes needs storage types, and none of the installed distributions gives any",
+            hint="python -m pip install 'anyblock-gguf[llama-cpp]'",
+        )
+    named = [*(settings.types or ()), *([settings.embeddings] if settings.embeddings else [])]
+    formats = {family.one("types", name).format for name in [*names, *named]}
+    if len(formats) > 1:
+        raise UsageError(f"storage types of several formats: {', '.join(sorted(formats))}", expected="those of one")
+    known = {name: own for name, own in known.items() if own.format in formats}
+    origins = family.origins("types")
+    found = Storage((), names[0], known, {f"storage {name}": str(origins[name]) for name in [*names, *named]})
+    tensors = {name: own for group in source.shapes.values() for name, own in group.items()}
+    stored = {name: found.storable(name, tensors) for name in [*names, *named]}
+    for name in named:
+        if stored[name] != [name]:
+            raise UsageError(
+                f"no tensor of this model can be stored in {name}, for the length of its rows",
+                hint=f"name in its place what they would have: {', '.join(stored[name])}",
+            )
+    sizes = {own: found.nbytes(own, tensors) for name in names for own in stored[name]}
+    types = tuple(sorted(sizes, key=lambda name: (-sizes[name], name)))
+    for name in {*types, *named}:
+        found.rounded(name, {"": torch.zeros(1, 256)})
+    return replace(found, types=types, outside=settings.embeddings or types[0])
 
 
 def run_sources(config: RunConfig, family: ModelFamily) -> dict[str, CandidateSource]:

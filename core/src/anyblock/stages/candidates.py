@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any, Final
 
-from anyblock.candidates.candidate import TEACHER, Candidate
+from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
 from anyblock.candidates.linear import LinearMaps, linear_sites
 from anyblock.candidates.sources import PlannedTeacher
+from anyblock.candidates.storage import BYTES, Storage
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.pruning import CORE_KINDS
 from anyblock.config.schema import RunConfig
-from anyblock.contract.blocks import BlockConfig, block_configs_from_json
+from anyblock.contract.blocks import HALVES, BlockConfig, block_configs_from_json, group_name
 from anyblock.contract.candidate_source import CandidateSource
 from anyblock.contract.residual_pruning import HIDDEN_SIZE
 from anyblock.costs.cost_model import Scenario, fixed_costs, model_costs, subblock_costs
 from anyblock.costs.registry import CandidateCosts
+from anyblock.costs.weights import is_tied, non_block_tensors
 from anyblock.errors import UnsupportedModelError, nearest
 from anyblock.modeling.skeleton import load_hf_config
-from anyblock.run.model_source import Source, run_sources
+from anyblock.run.model_source import Source, run_sources, run_storage
 from anyblock.run.run_folder import RunFolder, read_json
 
 STAGE: Final = "candidates"
@@ -50,7 +53,7 @@ class CostedCandidates:
     @property
     def to_score(self) -> list[Candidate]:
         """The candidates that differ from the teacher."""
-        return [candidate for candidate in self.candidates if candidate.kind != TEACHER]
+        return [candidate for candidate in self.candidates if not candidate.unchanged]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -85,22 +88,37 @@ def plan_candidates(
     scenario = scenario_of(config, source)
     sources = run_sources(config, family)
     candidates = _list(config, source, linear.sites if linear else {}, sources)
+    storage = run_storage(config, source)
+    if storage is not None:
+        candidates = storage.offered(candidates, family)
     weights = CandidateWeights(PlannedTeacher(source.block_configs), family, text_config, {}, linear, sources=sources)
-    costs = {
-        candidate.key: subblock_costs(
-            family,
-            source.config,
-            candidate.block_config,
-            candidate.layer,
-            candidate.half,
-            weights.shapes(candidate, source.shapes[candidate.group]),
-            scenario,
+    costs: dict[str, CandidateCosts] = {}
+    for candidate in candidates:
+        shapes = weights.shapes(candidate, source.shapes[candidate.group])
+        costs[candidate.key] = own = subblock_costs(
+            family, source.config, candidate.block_config, candidate.layer, candidate.half, shapes, scenario
         )
-        for candidate in candidates
-    }
+        if storage is not None:
+            own[BYTES] = (
+                storage.nbytes(candidate.storage, shapes)
+                if candidate.storage
+                else storage.plain.removed(candidate.layer, candidate.half, source.text_config)
+            )
     fixed = fixed_costs(family, source.config, source.shapes, len(source.block_configs), scenario)
     whole = model_costs(family, reference.config, reference.block_configs, reference.shapes, scenario).total
+    if storage is not None:
+        fixed[BYTES] = _outside_bytes(storage, source, storage.outside)
+        plain, halves = storage.known[storage.outside].plain, product(range(len(reference.block_configs)), HALVES)
+        parts = [reference.shapes.get(group_name(*place), {}) for place in halves]
+        whole[BYTES] = _outside_bytes(storage, reference, plain) + sum(storage.nbytes(plain, own) for own in parts)
     return CostedCandidates(source.block_configs, candidates, costs, fixed, whole)
+
+
+def _outside_bytes(storage: Storage, model: Source, name: str) -> int:
+    """Return the bytes of a file that are not of halves."""
+    config, layers = model.text_config, len(model.block_configs)
+    tensors = non_block_tensors(model.shapes, tied=is_tied(model.config, config), num_layers=layers)
+    return storage.plain.frame(model.path, config, layers) + storage.nbytes(name, tensors)
 
 
 def linear_places(config: RunConfig, source: Source) -> LinearMaps:

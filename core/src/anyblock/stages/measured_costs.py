@@ -73,7 +73,8 @@ def _measure(context: RunContext, costed: CostedCandidates, name: str) -> None:
         with stage.run() as folder:
             model = _times(context, teacher, cost, name).measure(shapes, fixed=fixed, whole=whole)
             if whole is not None:
-                parts = [key for key in (keys[c.key] for c in costed.candidates if c.kind == TEACHER) if key]
+                teachers = {c.group: keys[c.key] for c in costed.candidates if c.kind == TEACHER}
+                parts = [key for key in teachers.values() if key]
                 model = model.calibrated(parts, model.subblocks[WHOLE])
             found = (
                 "does not fit into memory" if whole is None else f"takes {model.factor:.3f} times the sum of its parts"
@@ -185,7 +186,7 @@ def _shapes(
         cache = family.cache_spec(source.config, alone, layer) if candidate.half == "attention" else None
         content = shape_key(alone, tensors, layer, types[layer] if types else None, cache)
         key = keys[candidate.key] = f"{candidate.half} {digest(content)}"
-        shapes.setdefault(key, Shape(layer, alone, partial(_tensors, context, model, weights, candidate)))
+        shapes.setdefault(key, Shape(layer, alone, partial(_tensors, context, model, weights, candidate.unrounded)))
     return keys, shapes
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from anyblock.candidates.candidate import TEACHER, Candidate
+from anyblock.candidates.candidate import Candidate
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.budget import Bound
 from anyblock.config.schema import SearchConfig
@@ -76,7 +76,7 @@ def build_problem(
     groups: dict[str, list[Option]] = {}
     kinds: dict[str, str] = {}
     for candidate in costed.candidates:
-        score = 0.0 if candidate.kind == TEACHER and not own_scores else scores[candidate.key]
+        score = 0.0 if candidate.unchanged and not own_scores else scores[candidate.key]
         if score == math.inf:
             continue
         option = Option(candidate.label, score, costed.costs[candidate.key], candidate.label)

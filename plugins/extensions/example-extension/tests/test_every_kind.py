@@ -23,6 +23,7 @@ from anyblock.contract.kinds import KINDS
 from anyblock.pruning.layouts import dense_mixins
 from anyblock_example_extension.metric import SoftenedKl, SoftenedSettings
 from anyblock_example_extension.source import Magnitude, MagnitudeSettings
+from anyblock_example_extension.storage import IntegerRows
 from anyblock_tests.fixtures import TRAINED
 from anyblock_tests.wheels import anyblock, install_wheel
 from safetensors.torch import load_file
@@ -52,6 +53,7 @@ pruning:
   magnitude: {{enabled: true, sizes: [0.75]}}
 execution: {{child-process: {{tasks: 4}}}}
 adaptation: {{tune_norms: {{enabled: true, steps: 3}}}}
+storage: {{types: [int8_rows], embeddings: int16_rows}}
 """
 OPTIONS = ["scoring.softened_kl.temperature=3.0", "--budget", "processor_time=100x"]
 OPTIONS += ["--hook", "CopiedChannelContributionHook", "--infer-family", "--engine", "child-process"]
@@ -108,6 +110,7 @@ def test_every_kind_is_listed_with_its_origin(site: Path, tmp_path: Path) -> Non
         "readers": ["paragraphs"],
         "evaluations": ["repetition"],
         "executors": ["child-process"],
+        "types": ["int16_rows", "int8_rows"],
         "sections": ["repetition"],
     }
 
@@ -201,6 +204,25 @@ def test_the_format_writes_a_checkpoint_with_its_setting(site: Path, tmp_path: P
     stored = load_file(tmp_path / "full" / "subblocks_safetensors" / "block_0_attention.safetensors")
     assert lines[0].split(";")[1] == str(sum(tensor.numel() for tensor in stored.values()))
     assert len(lines) == len(json.loads((tmp_path / "full" / "config.json").read_text())["block_configs"])
+
+
+def test_the_types_are_searched_and_the_format_lists_them(site: Path, run: Path, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    shutil.copytree(run.with_name("child"), child)
+    config = json.loads((child / "config.json").read_text())  # an export infers no family
+    (child / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+    anyblock(site, tmp_path, "export", "child", "table", "--format", "layer-table", ANYBLOCK_DISABLE_PLUGINS=OFF)
+    heading, *lines = (tmp_path / "table" / "layers.csv").read_text().splitlines()
+    assert heading == "layer,attention,ffn,attention type,ffn type"
+    kept = [cell for line in lines for cell in line.split(",")[1:3]]
+    assert sum(line.count("int8_rows") for line in lines) >= sum(cell != "0" for cell in kept) > 0
+    costs = summary_of(run)["costs"]
+    tensors = [t for file in (child / "subblocks_safetensors").iterdir() for t in load_file(file).items()]
+    sizes = [IntegerRows(8 if ".layers." in name else 16).nbytes(name, tensor.shape) for name, tensor in tensors]
+    assert costs["bytes"] == sum(sizes)
+    rounded = load_file(run / "rounded" / "subblocks_safetensors" / "block_0_attention.safetensors")
+    for name, tensor in load_file(child / "subblocks_safetensors" / "block_0_attention.safetensors").items():
+        assert torch.equal(IntegerRows(8).rounded(name, tensor).to(tensor.dtype), rounded[name].to(tensor.dtype))
 
 
 def test_the_executor_computed_the_scores(run: Path) -> None:

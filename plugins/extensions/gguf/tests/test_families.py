@@ -5,13 +5,18 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 import torch
 import transformers
 from anyblock import convert_model, export_child, load_model
+from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.checkpoint.writer import SubblockWriter
 from anyblock.errors import UnsupportedModelError
 from anyblock.modeling.skeleton import model_class
 from anyblock_gguf.families import families
+from anyblock_gguf.types import GgufType
 from anyblock_tests.small_llamas import child_of
 
 SIZES = {
@@ -117,6 +122,30 @@ def test_logits_are_those_of_transformers(name, tmp_path, llama_cpp):
         print(f"| {name} | {MODELS[name][1]} | {kind} | {size:,} | {rms:.1e} |")
         own = ROUNDED if kind == "f32" else dict.fromkeys(WITH_EXPERTS, OTHER_EXPERT)
         assert rms < own.get(name, tolerance)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_types_of_the_search_are_those_of_the_file(name, tmp_path):
+    """To the byte and to the bit: the file in a type holds what the file in F32 of the rounded checkpoint holds."""
+    model_of(name).save_pretrained(tmp_path / "source")
+    teacher = SubblockCheckpoint.open(convert_model(tmp_path / "source", tmp_path / "teacher"))
+    own = GgufType("q4_0")
+    (tmp_path / "rounded").mkdir()
+    writer = SubblockWriter(tmp_path / "rounded", config=teacher.config, block_configs=teacher.block_configs)
+    for group in teacher.groups:
+        writer.write(group, {key: own.rounded(key, tensor) for key, tensor in teacher.load(group).items()})
+    writer.finish()
+    exports = (("teacher", "q4_0"), ("rounded", "f32"))
+    files = [export_child(tmp_path / path, tmp_path / kind, "gguf", settings={"type": kind}) for path, kind in exports]
+    stored, wide = ({t.name: t for t in gguf.GGUFReader(next(iter(file.iterdir()))).tensors} for file in files)
+    sizes = [
+        own.nbytes(key, teacher.entry(key).shape) for group in teacher.model_groups for key in teacher.groups[group]
+    ]
+    assert sum(sizes) == sum(int(tensor.n_bytes) for tensor in stored.values())
+    assert stored.keys() == wide.keys()
+    for key, tensor in stored.items():
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        assert np.array_equal(values, wide[key].data.reshape(values.shape)), key
 
 
 def test_tied_heads(tmp_path, monkeypatch, llama_cpp):

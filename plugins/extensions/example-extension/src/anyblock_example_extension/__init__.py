@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from anyblock.contract.pruning_mixin import PruningMixIn
     from anyblock.contract.report_section import ReportSection
     from anyblock.contract.scoring_metric import ScoringMetric
+    from anyblock.contract.storage_type import StorageType
     from anyblock.contract.text_reader import TextReader
 
 __all__ = ["WandaExtension"]
@@ -117,6 +118,13 @@ class WandaExtension:
         from anyblock_example_extension.dialect import TeacherStudent
 
         return {"teacher-student": TeacherStudent}
+
+    @hookimpl
+    def storage_types(self) -> dict[str, StorageType]:
+        """See `FamilySpec.storage_types`."""
+        from anyblock_example_extension.storage import IntegerRows
+
+        return {f"int{bits}_rows": IntegerRows(bits) for bits in (8, 16)}
 
     @hookimpl
     def infer_family(self, model_type: str) -> object | None:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from anyblock.contract.export_format import Child, ExportFormat
 from anyblock.contract.settings import Section
+from anyblock.contract.storage_type import chosen_types
 from pydantic import Field
 
 FILE = "layers.csv"
@@ -20,7 +21,7 @@ class LayerTableSettings(Section):
 
 
 class LayerTable(ExportFormat):
-    """One line per layer: its index, and the number of weights in its attention and in its ffn."""
+    """One line per layer: its index, the number of weights in its attention and in its ffn, and the types if some were chosen."""
 
     summary: ClassVar[str] = "a table of the layers' sizes for spreadsheets, without weights"
     settings: ClassVar[type[Section]] = LayerTableSettings
@@ -33,10 +34,13 @@ class LayerTable(ExportFormat):
         """See `ExportFormat.write`."""
         with (directory / FILE).open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, delimiter=self.settings_given.separator)
-            table.writerow(["layer", "attention", "ffn"])
+            types = chosen_types(child.config, "layer-table")
+            table.writerow(["layer", "attention", "ffn", *(["attention type", "ffn type"] if types else [])])
             for layer in range(len(child.block_configs)):
                 groups = [child.groups.get(f"block_{layer}_{half}", ()) for half in ("attention", "ffn")]
-                table.writerow([layer, *(sum(_weights(child.shape(name)) for name in group) for group in groups)])
+                sizes = [sum(_weights(child.shape(name)) for name in group) for group in groups]
+                stored = [types.get(f"block_{layer}_{half}") for half in ("attention", "ffn")] if types else []
+                table.writerow([layer, *sizes, *stored])
 
 
 def _weights(shape: tuple[int, ...]) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from anyblock.contract.cache_spec import head_width
 from anyblock.contract.export_format import Child, ExportFormat, linear_obstacles
+from anyblock.contract.storage_type import chosen_types
 
 from anyblock_gguf.settings import GgufSettings
 from anyblock_gguf.tokenizer import add_tokenizer, tokenizer_obstacles
@@ -68,9 +69,10 @@ class GgufFormat(ExportFormat):
         if any(kind not in IN_PYTHON for kind in plan.kinds.values()):
             library()  # before the work begins
         importance = mean_squared_inputs(child, architecture, settings) if settings.importance else {}
-        path = directory / f"model-{settings.type}.gguf"
+        path = directory / f"model-{settings.type or plan.name}.gguf"
         writer = gguf.GGUFWriter(path, architecture.name)
-        writer.add_file_type(gguf.LlamaFileType[FILE_TYPES.get(settings.type, f"MOSTLY_{settings.type.upper()}")])
+        most = settings.type or plan.most
+        writer.add_file_type(gguf.LlamaFileType[FILE_TYPES.get(most, f"MOSTLY_{most.upper()}")])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         architecture.metadata(writer)
         add_tokenizer(writer, child.path, architecture.config.vocab_size)
@@ -93,7 +95,7 @@ class GgufFormat(ExportFormat):
         def shapes(group: str) -> Mapping[str, torch.Tensor]:
             return {name: torch.empty(child.shape(name), device="meta") for name in child.groups[group]}
 
-        return Plan(architecture.tensors(child.model_groups, shapes), self.settings_given)
+        return Plan(child, architecture, shapes, self.settings_given)
 
 
 class Plan:
@@ -101,25 +103,53 @@ class Plan:
 
     Attributes:
         shapes, kinds: by name, in the file's order.
-        changed: sentences on the tensors whose rows do not allow the type that the settings give them.
+        most: the type that takes the most bytes.
+        name: what the types are called together where the settings do not say it.
+        searched: the types that the search chose, by the child's groups; empty where the settings have one for all.
+        changed: sentences on the tensors whose rows do not allow the type that the settings give them. What the search chose
+            was counted with what it becomes.
     """
 
-    def __init__(self, tensors: Iterator[tuple[str, torch.Tensor]], settings: GgufSettings) -> None:
-        from anyblock_gguf.storage import allowed_kind, wanted_kind
+    def __init__(
+        self,
+        child: Child,
+        architecture: Architecture,
+        load: Callable[[str], Mapping[str, torch.Tensor]],
+        settings: GgufSettings,
+    ) -> None:
+        from anyblock_gguf.storage import allowed_kind, stored_bytes, wanted_kind
+
+        self.searched = {} if settings.type else chosen_types(child.config, "gguf")
+        group = ""
+
+        def groups() -> Iterator[str]:
+            nonlocal group
+            for own in (*child.model_groups, ""):
+                group = own
+                if own:  # what the architecture adds after them is zeros
+                    yield own
 
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.kinds: dict[str, Any] = {}
         other: dict[tuple[str, str, int], list[str]] = {}
-        for name, tensor in tensors:
-            wanted = wanted_kind(name, tensor.dim(), settings)
+        for name, tensor in architecture.tensors(groups(), load):
+            own = self.searched.get(group)
+            wanted = wanted_kind(name, tensor.dim(), settings, own or ("q8_0" if self.searched else "f16"))
             kind = allowed_kind(wanted, tensor.shape[-1])
             self.shapes[name], self.kinds[name] = tuple(tensor.shape), kind
-            if kind != wanted:
+            if kind != wanted and wanted.name.lower() != own:
                 other.setdefault((wanted.name, kind.name, tensor.shape[-1]), []).append(name)
         self.changed = [
             f"{len(names)} tensors with rows of {columns} are {kind}, since {wanted} does not divide them: {', '.join(names)}"
             for (wanted, kind, columns), names in other.items()
         ]
+        sizes: dict[str, int] = {}
+        for name, shape in self.shapes.items():
+            if len(shape) > 1:
+                own = self.kinds[name].name.lower()
+                sizes[own] = sizes.get(own, 0) + stored_bytes(self.kinds[name], shape)
+        self.most = max(sizes, key=sizes.__getitem__)
+        self.name = "searched" if self.searched else "f16"
 
 
 def architecture_of(child: Child) -> Architecture | list[str]:

@@ -29,7 +29,10 @@ Expression = Annotated[str, AfterValidator(_expression)]
 class GgufSettings(Section):
     """What `anyblock export --format gguf --set NAME=VALUE` takes."""
 
-    type: StorageType = Field("f16", description="the storage type of matrices")
+    type: StorageType | None = Field(
+        None,
+        description="the storage type of matrices; those that the search chose where none is given, f16 without a search",
+    )
     embedding_type: StorageType | None = Field(None, description="that of the embeddings, and of a head tied to them")
     head_type: StorageType | None = Field(None, description="that of a head of its own")
     tensor_types: dict[Expression, StorageType] = Field(

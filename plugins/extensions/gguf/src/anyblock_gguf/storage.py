@@ -34,19 +34,20 @@ _EXACT: Final = re.compile(
 """Tensors that llama.cpp reads in F32 alone, or whose rounding would choose other experts."""
 
 
-def wanted_kind(name: str, dimensions: int, settings: GgufSettings) -> Kind:
+def wanted_kind(name: str, dimensions: int, settings: GgufSettings, searched: str) -> Kind:
     """Return the storage type that the settings ask for.
 
     Args:
         name: the tensor's name in the file.
         dimensions: how many it has.
         settings: those of the format.
+        searched: the type that counts where the settings name none.
     """
     if dimensions == 1 or _EXACT.search(name):
         return Kind.F32
     own = {"token_embd.weight": settings.embedding_type, "output.weight": settings.head_type}.get(name)
     chosen = next((kind for pattern, kind in settings.tensor_types.items() if re.search(pattern, name)), own)
-    return Kind[(chosen or settings.type).upper()]
+    return Kind[(chosen or settings.type or searched).upper()]
 
 
 def allowed_kind(kind: Kind, columns: int) -> Kind:

@@ -1,0 +1,80 @@
+"""Storage types as part of candidates: which there are, what they cost, and what they make of weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from anyblock.candidates.candidate import Candidate
+from anyblock.contract.storage_type import STORAGE, StorageType
+
+if TYPE_CHECKING:
+    import torch
+
+    from anyblock.family import ModelFamily
+
+    Tensors = Mapping[str, torch.Tensor]
+
+BYTES: Final = "bytes"
+"""The cost that counts the bytes of a file."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The storage types of a run.
+
+    Attributes:
+        types: those of halves by name, the largest first.
+        outside: the name of that of embeddings, head, and whatever else is in no half.
+        known: every type of the format by name.
+        key: what identifies them, for fingerprints.
+    """
+
+    types: tuple[str, ...]
+    outside: str
+    known: Mapping[str, StorageType]
+    key: Mapping[str, str]
+
+    @property
+    def plain(self) -> StorageType:
+        """The type in which the teacher counts, which also answers for its format."""
+        return self.known[self.known[self.outside].plain]
+
+    def offered(self, candidates: Sequence[Candidate], family: ModelFamily) -> list[Candidate]:
+        """Return every candidate in every type; a removed half has none, and what a file cannot express is left out."""
+        teachers = {c.group: family.block_config_to_layer_overrides(c.block_config) for c in candidates if c.unchanged}
+        found: list[Candidate] = []
+        lacking: set[str] = set()
+        for candidate in candidates:
+            half, whole = candidate.block_config.half(candidate.half), teachers[candidate.group]
+            own = family.block_config_to_layer_overrides(candidate.block_config)
+            changes = {name for name, value in own.items() if value != whole.get(name)}
+            changes = {"no_op"} if half.no_op else {"linear"} if half.replace_with_linear else changes
+            if changes and not self.plain.expresses(family.model_type, changes):
+                lacking.add(candidate.kind)
+            else:
+                found += [replace(candidate, storage=name) for name in ([""] if half.no_op else self.types)]
+        if lacking:
+            what = f"{', '.join(sorted(lacking))} in some layers of a {family.model_type} and not in others"
+            warnings.warn(f"the format {self.plain.format} cannot have {what}: left out of the search", stacklevel=2)
+        return found
+
+    def nbytes(self, name: str, tensors: Tensors) -> int:
+        """Return the bytes of tensors, perhaps on the meta device, in a type."""
+        return sum(self.known[name].nbytes(own, tuple(tensor.shape)) for own, tensor in tensors.items())
+
+    def rounded(self, name: str, tensors: Tensors) -> dict[str, torch.Tensor]:
+        """Return tensors as they are read back from a file, in float32."""
+        return {own: self.known[name].rounded(own, tensor) for own, tensor in tensors.items()}
+
+    def storable(self, name: str, tensors: Tensors) -> list[str]:
+        """Return a type alone where some tensor can have it, else those that the tensors have in its place."""
+        found = {self.known[name].stored_as(own, tuple(tensor.shape)) for own, tensor in tensors.items()}
+        return [name] if name in found else sorted(found & self.known.keys())
+
+    def stated(self, groups: Sequence[str], chosen: Sequence[Candidate]) -> dict[str, Any]:
+        """Return the entry of a child's configuration that says which type each group has."""
+        types = {candidate.group: candidate.storage for candidate in chosen}
+        return {STORAGE: {"format": self.plain.format, "types": {g: types.get(g) or self.outside for g in groups}}}
