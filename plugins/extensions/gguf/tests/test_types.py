@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gguf
 import numpy as np
@@ -18,7 +18,7 @@ from anyblock_gguf.storage import stored
 from anyblock_tests.small_llamas import child_of
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-TYPES = GgufSettings.model_fields["type"].annotation.__args__
+TYPES = get_args(get_args(get_args(GgufSettings.model_fields["type"].annotation)[0])[0])
 needs_library = pytest.mark.skipif(library_path() is None, reason="xllamacpp is not installed")
 PROMPT = [5, 12, 90, 3, 7, 21, 55, 60, 2, 9, 33, 44, 8, 1, 77, 6]
 WEIGHTS = {  # root mean square of the weights' change, over that of weights drawn from a normal distribution
