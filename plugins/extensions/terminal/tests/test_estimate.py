@@ -121,7 +121,7 @@ def test_a_real_run_says_it_in_its_events(run: Path) -> None:
     assert evaluated["whole_left"] == evaluated["whole_most"] == 0
     plan = planned(run)
     assert plan is not None
-    done = {event["stage"] for event in events if event.get("state") == "done"}
+    done = {event["stage"] for event in events if event["event"] == "stage" and event["state"] == "done"}
     assert set(plan) <= done
     assert set(plan) == {"importance", "scores", "refine", "adaptations:repair", "evaluation"}
 
