@@ -90,9 +90,14 @@ class Subject:
             return self.memo(name, make)
         found = self._living.get(name)
         if found is None:
-            gc.collect()  # models are in cycles
+            self.make_room()
             found = self._living[name] = make()
         return found
+
+    def make_room(self) -> None:
+        """Free models that are used no longer, before another one is loaded; of tiny ones many fit."""
+        if self.scope != "tiny":
+            gc.collect()  # models are in cycles
 
     # -- the checkpoint ---------------------------------------------------------------------------------------------
 
@@ -230,7 +235,7 @@ class Subject:
             return LayerwiseModel(checkpoint, self.family)
         if self._is_small:
             return LayerwiseModel(checkpoint, self.family, dtype=torch.float32)
-        gc.collect()  # models are in cycles
+        self.make_room()
         return LayerwiseModel(checkpoint, self.family, dtype=torch.float32, max_resident=resident)
 
     @cached_property
