@@ -76,6 +76,7 @@ class Subject:
         self._source = source
         self._shapes = shapes
         self._memo: dict[str, Any] = {}
+        self._groups: dict[str, list[str]] = {}
         self._living: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
     def memo(self, name: str, make: Callable[[], T]) -> T:
@@ -176,7 +177,9 @@ class Subject:
 
     def groups_of(self, name: str) -> list[str]:
         """Return every group that takes a tensor name."""
-        return [group for group, pattern in self.patterns.items() if pattern.fullmatch(name)]
+        if name not in self._groups:
+            self._groups[name] = [group for group, pattern in self.patterns.items() if pattern.fullmatch(name)]
+        return self._groups[name]
 
     @cached_property
     def mixins(self) -> dict[str, PruningMixIn]:
