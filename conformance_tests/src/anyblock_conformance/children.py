@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import json
 import shutil
 import weakref
@@ -152,7 +151,7 @@ def assign(model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
 
 def survives(subject: Subject, path: Path) -> None:
     """Fail unless a child, loaded, saved and loaded in every way, has the same tensors and logits."""
-    gc.collect()  # models are in cycles
+    subject.make_room()
     model = load_model(path, family=subject.family)
     expected, state = logits(model, subject.ids), _identities(model)
     allowed = tolerance_of(model, subject.ids)  # what is computed by the same steps, or with eager attention
@@ -173,7 +172,7 @@ def survives(subject: Subject, path: Path) -> None:
         "loaded with from_pretrained within heterogeneous()": within,
     }
     for how, load in again.items():
-        gc.collect()  # models are in cycles
+        subject.make_room()
         _require_same(subject, load(), state, expected, f"of the child, {how},", allowed)
 
 

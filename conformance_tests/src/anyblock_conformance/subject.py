@@ -76,6 +76,7 @@ class Subject:
         self._source = source
         self._shapes = shapes
         self._memo: dict[str, Any] = {}
+        self._groups: dict[str, list[str]] = {}
         self._living: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
     def memo(self, name: str, make: Callable[[], T]) -> T:
@@ -90,9 +91,14 @@ class Subject:
             return self.memo(name, make)
         found = self._living.get(name)
         if found is None:
-            gc.collect()  # models are in cycles
+            self.make_room()
             found = self._living[name] = make()
         return found
+
+    def make_room(self) -> None:
+        """Free models that are used no longer, before another one is loaded; of tiny ones many fit."""
+        if self.scope != "tiny":
+            gc.collect()  # models are in cycles
 
     # -- the checkpoint ---------------------------------------------------------------------------------------------
 
@@ -171,7 +177,9 @@ class Subject:
 
     def groups_of(self, name: str) -> list[str]:
         """Return every group that takes a tensor name."""
-        return [group for group, pattern in self.patterns.items() if pattern.fullmatch(name)]
+        if name not in self._groups:
+            self._groups[name] = [group for group, pattern in self.patterns.items() if pattern.fullmatch(name)]
+        return self._groups[name]
 
     @cached_property
     def mixins(self) -> dict[str, PruningMixIn]:
@@ -230,7 +238,7 @@ class Subject:
             return LayerwiseModel(checkpoint, self.family)
         if self._is_small:
             return LayerwiseModel(checkpoint, self.family, dtype=torch.float32)
-        gc.collect()  # models are in cycles
+        self.make_room()
         return LayerwiseModel(checkpoint, self.family, dtype=torch.float32, max_resident=resident)
 
     @cached_property

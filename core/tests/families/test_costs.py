@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from anyblock import convert_model, get_family, load_model
+from anyblock import get_family, load_model
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.costs.cost_model import Scenario, model_costs
 from anyblock.extensions import installed_plugins
-from anyblock_conformance.tiny import save_tiny
 
 FAMILIES = [name for name in installed_plugins().model_types if name != "example"]
 LENGTH = 40
@@ -47,12 +46,12 @@ def used_by_one_token(model: Any) -> int:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_costs_are_what_is_counted_in_the_model(model_type: str, dtype: str, tmp_path: Path) -> None:
+def test_costs_are_what_is_counted_in_the_model(
+    model_type: str, dtype: str, tiny_teacher: Callable[[str], Path]
+) -> None:
     """Tied heads once, windows cut off, a Mamba's state in float32 whatever the cache is in."""
     family = get_family(model_type)
-    teacher = SubblockCheckpoint.open(
-        convert_model(save_tiny(family.conformance_config(), tmp_path / "source"), tmp_path / "teacher")
-    )
+    teacher = SubblockCheckpoint.open(tiny_teacher(model_type))
     kind = getattr(torch, dtype)
     model = load_model(teacher.path, dtype=kind)
     shapes = {group: teacher.meta(group) for group in teacher.groups}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,12 @@ def batches_of(engine: LayerwiseModel, rows: int = 48) -> Batches:
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_repair_of_experts_never_raises_the_held_out_error(model_type: str, tmp_path: Path) -> None:
+def test_repair_of_experts_never_raises_the_held_out_error(
+    model_type: str, tiny_teacher: Callable[[str], Path], tmp_path: Path
+) -> None:
     """Fused or not, transposed or not, with biases, groups and shared experts; the child loads and is finite."""
     family = get_family(model_type)
-    teacher = SubblockCheckpoint.open(
-        convert_model(save_tiny(family.conformance_config(), tmp_path / "source"), tmp_path / "teacher")
-    )
+    teacher = SubblockCheckpoint.open(tiny_teacher(model_type))
     engine = LayerwiseModel(teacher, family)
     chosen, mixin = widths(family, engine), family.pruning_mixins()[KIND]
     generator = torch.Generator().manual_seed(1)

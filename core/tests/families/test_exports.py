@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,19 @@ from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.extensions import installed_plugins
 from anyblock.realize.realize import realize
-from anyblock_conformance.tiny import save_tiny
 
 FAMILIES = [name for name in installed_plugins().model_types if name != "example"]
 IDS = torch.arange(1, 13).reshape(1, 12)
 
 
-@pytest.fixture(params=FAMILIES)
-def child(request: pytest.FixtureRequest, tmp_path: Path) -> SubblockCheckpoint:
+@pytest.fixture(scope="module", params=FAMILIES)
+def child(
+    request: pytest.FixtureRequest, tiny_teacher: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> SubblockCheckpoint:
     """The first attention and the last ffn are removed; other attentions have one kv head, other dense ffns 16 channels."""
     family = get_family(request.param)
     config = family.conformance_config()
-    teacher = SubblockCheckpoint.open(convert_model(save_tiny(config, tmp_path / "source"), tmp_path / "teacher"))
+    teacher = SubblockCheckpoint.open(tiny_teacher(request.param))
     blocks, kinds = teacher.block_configs, family.pruning_mixins()
     attentions = [index for index, block in enumerate(blocks) if not block.attention.no_op]
     ffns = [index for index, block in enumerate(blocks) if not block.ffn.no_op]
@@ -48,7 +51,7 @@ def child(request: pytest.FixtureRequest, tmp_path: Path) -> SubblockCheckpoint:
             orders[index, "ffn_intermediate"] = torch.arange(width)
     text = family.language_model_config(config)
     weights = CandidateWeights(teacher, family, text, orders)
-    return SubblockCheckpoint.open(realize(teacher, chosen, weights, tmp_path / "child"))
+    return SubblockCheckpoint.open(realize(teacher, chosen, weights, tmp_path_factory.mktemp("child") / "child"))
 
 
 def test_transformers_builds_the_child_without_anyblock(child: SubblockCheckpoint, tmp_path: Path) -> None:
@@ -84,6 +87,7 @@ def test_a_child_is_saved_and_converted_again(child: SubblockCheckpoint, tmp_pat
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     auto = AutoModelForImageTextToText if "text_config" in child.config else AutoModelForCausalLM
+    child = SubblockCheckpoint.open(shutil.copytree(child.path, tmp_path / "child"))  # which is written to
     expected = load_model(child.path)(IDS, use_cache=False).logits
     saved = child.path
     for number, load in enumerate((load_model, lambda path: auto.from_pretrained(path, dtype="auto").eval())):
@@ -97,9 +101,12 @@ def test_a_child_is_saved_and_converted_again(child: SubblockCheckpoint, tmp_pat
             assert SubblockCheckpoint.open(converted).block_configs == child.block_configs
 
 
-def test_a_teacher_is_exported_as_the_stock_checkpoint_that_it_is(child: SubblockCheckpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_a_teacher_is_exported_as_the_stock_checkpoint_that_it_is(
+    model_type: str, tiny_teacher: Callable[[str], Path], tmp_path: Path
+) -> None:
     """No code comes along, and the configuration is the source's."""
-    teacher = child.path.parent / "teacher"
+    teacher = tiny_teacher(model_type)
     out = export_child(teacher, tmp_path / "out", "transformers")
     assert json.loads((out / "config.json").read_text()) == SubblockCheckpoint.open(teacher).config
     assert not list(out.glob("*.py"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from anyblock import convert_model, export_child, get_family, load_model
+from anyblock import export_child, get_family, load_model
 from anyblock.candidates.candidate import LINEAR, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.linear import LinearMaps, linear_sites
@@ -19,7 +20,6 @@ from anyblock.errors import UnsupportedModelError
 from anyblock.extensions import installed_plugins
 from anyblock.modeling.skeleton import load_hf_config
 from anyblock.realize.realize import realize
-from anyblock_conformance.tiny import save_tiny
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 FAMILIES = [name for name in installed_plugins().model_types if name != "example"]
@@ -39,21 +39,22 @@ def applied(weight: torch.Tensor, returns: int) -> Any:
 
 
 @pytest.mark.parametrize("model_type", SEVERAL)
-def test_a_half_of_several_modules_is_refused(model_type: str, tmp_path: Path) -> None:
+def test_a_half_of_several_modules_is_refused(model_type: str, tiny_teacher: Callable[[str], Path]) -> None:
     family = get_family(model_type)
-    source = save_tiny(family.conformance_config(), tmp_path / "source")
-    teacher = SubblockCheckpoint.open(convert_model(source, tmp_path / "teacher"))
+    teacher = SubblockCheckpoint.open(tiny_teacher(model_type))
     shapes = {group: teacher.meta(group) for group in teacher.groups}
     with pytest.raises(UnsupportedModelError, match="cannot have a linear map in place of this half"):
         linear_sites(family, load_hf_config(teacher.path), teacher.block_configs, shapes, HALVES)
 
 
 @pytest.mark.parametrize("model_type", [name for name in FAMILIES if name not in SEVERAL])
-def test_the_child_is_the_teacher_with_the_map_in_the_modules_place(model_type: str, tmp_path: Path) -> None:
+def test_the_child_is_the_teacher_with_the_map_in_the_modules_place(
+    model_type: str, tiny_teacher: Callable[[str], Path], tmp_path: Path
+) -> None:
     """Of every half; costs are counted from the tensors that the child has; decoding with a cache equals decoding without."""
     family = get_family(model_type)
     config = family.conformance_config()
-    teacher = SubblockCheckpoint.open(convert_model(save_tiny(config, tmp_path / "source"), tmp_path / "teacher"))
+    teacher = SubblockCheckpoint.open(tiny_teacher(model_type))
     blocks, text = teacher.block_configs, family.language_model_config(config)
     shapes = {group: teacher.meta(group) for group in teacher.groups}
     sites = linear_sites(family, load_hf_config(teacher.path), blocks, shapes, HALVES)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from anyblock import convert_model, get_family, load_model
+from anyblock import convert_model, load_model
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import BlockConfig
 from anyblock.costs.cost_model import Scenario
 from anyblock.extensions import installed_plugins
 from anyblock.modeling.skeleton import load_hf_config, model_class
 from anyblock.pipeline.inspection import inspect_model
-from anyblock_conformance.tiny import save_tiny
 from safetensors.torch import load_file, save_file
 
 FAMILIES = [name for name in installed_plugins().model_types if name != "example"]
@@ -148,11 +148,11 @@ ONE_ATTRIBUTE = {"llama4": "expert_intermediate_dim", "llama4_text": "expert_int
 
 @torch.no_grad()
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_a_size_that_contradicts_the_tensors_is_what_they_say(model_type: str, tmp_path: Path) -> None:
+def test_a_size_that_contradicts_the_tensors_is_what_they_say(
+    model_type: str, tiny_teacher: Callable[[str], Path], tmp_path: Path
+) -> None:
     """Every size in turn, stated as the reference's default in all layers."""
-    path = convert_model(
-        save_tiny(get_family(model_type).conformance_config(), tmp_path / "source"), tmp_path / "model"
-    )
+    path = shutil.copytree(tiny_teacher(model_type), tmp_path / "model")
     blocks, expected = json.loads((path / "config.json").read_text())["block_configs"], load_model(path)(IDS).logits
     places = dict(place for block in blocks for place in sizes(block) if place[0][-1] != ONE_ATTRIBUTE.get(model_type))
     assert places
@@ -165,11 +165,11 @@ def test_a_size_that_contradicts_the_tensors_is_what_they_say(model_type: str, t
 
 
 @pytest.mark.parametrize("model_type", ["mixtral", "olmoe", "qwen3_moe", "qwen3_vl_moe"])
-def test_a_shared_expert_that_the_model_lacks_is_none(model_type: str, tmp_path: Path) -> None:
+def test_a_shared_expert_that_the_model_lacks_is_none(
+    model_type: str, tiny_teacher: Callable[[str], Path], tmp_path: Path
+) -> None:
     """As the reference writes it for every model with experts of which it does not know better, Qwen3-VL for instance."""
-    path = convert_model(
-        save_tiny(get_family(model_type).conformance_config(), tmp_path / "source"), tmp_path / "model"
-    )
+    path = shutil.copytree(tiny_teacher(model_type), tmp_path / "model")
     config = json.loads((path / "config.json").read_text())
     right = json.loads(json.dumps(config["block_configs"]))
     for block in config["block_configs"]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from anyblock import convert_model, get_family
+from anyblock import get_family
 from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
@@ -19,20 +20,16 @@ from anyblock.modeling.linear_head import find_linear_head
 from anyblock.modeling.spool import IN_MEMORY
 from anyblock.modeling.variants import LayerVariants
 from anyblock.scoring.layer_outputs import LayerOutputs
-from anyblock_conformance.tiny import save_tiny
 
 FAMILIES = [name for name in installed_plugins().model_types if name != "example"]
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 @torch.no_grad()
-def test_outputs_and_logits_are_those_of_the_stock_model(model_type: str, tmp_path: Path) -> None:
+def test_outputs_and_logits_are_those_of_the_stock_model(model_type: str, tiny_teacher: Callable[[str], Path]) -> None:
     """Of every candidate that the family can have, run with what it shares; the head counts as linear where nothing follows it."""
     family = get_family(model_type)
-    source = save_tiny(family.conformance_config(), tmp_path / "source")
-    engine = LayerwiseModel(
-        SubblockCheckpoint.open(convert_model(source, tmp_path / "teacher")), family, dtype=torch.float32
-    )
+    engine = LayerwiseModel(SubblockCheckpoint.open(tiny_teacher(model_type)), family, dtype=torch.float32)
     blocks = engine.block_configs
     sizes = {}
     for kind, mixin in family.pruning_mixins().items():

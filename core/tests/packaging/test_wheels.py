@@ -81,7 +81,7 @@ def test_wheels_hold_the_package_and_nothing_else(installation: Installation) ->
 
 
 @pytest.mark.parametrize(
-    "project", sorted(ROOT.glob("*/pyproject.toml")) + sorted(ROOT.glob("plugins/*/pyproject.toml"))
+    "project", sorted(ROOT.glob("*/pyproject.toml")) + sorted(ROOT.glob("plugins/*/*/pyproject.toml"))
 )
 def test_every_distribution_has_the_licence(project: Path) -> None:
     """A wheel can only hold a file of its own folder, so that each has a copy of the repository's."""

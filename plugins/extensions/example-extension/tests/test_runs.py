@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from anyblock.cli import app
 from safetensors import safe_open
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[4]
 MODEL = ROOT / "core" / "tests" / "assets" / "tiny-llama"
@@ -19,11 +19,9 @@ SETTINGS = ["data.block_size=64", "data.calibration_tokens=1024", "data.scoring_
 SETTINGS += ["search.refine_rounds=0", "pruning.ffn.sizes=[0.5]"]
 
 
-def anyblock(*arguments: str, folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "anyblock", *arguments], cwd=folder, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+def anyblock(*arguments: str) -> None:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, f"{done.output}\n{done.exception}"
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +35,12 @@ def children(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         f"pruning:\n  ffn:\n    hook: {HOOK}\n",
         encoding="utf-8",
     )
-    anyblock("compress", "run.yaml", *SETTINGS, folder=folder)
-    anyblock("compress", str(MODEL), "option", *data, "--hook", HOOK, *SETTINGS, folder=folder)
-    anyblock("compress", str(MODEL), "override", *data, *SETTINGS, f"pruning.ffn.hook={HOOK}", folder=folder)
-    anyblock("compress", str(MODEL), "default", *data, *SETTINGS, folder=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        anyblock("compress", "run.yaml", *SETTINGS)
+        anyblock("compress", str(MODEL), "option", *data, "--hook", HOOK, *SETTINGS)
+        anyblock("compress", str(MODEL), "override", *data, *SETTINGS, f"pruning.ffn.hook={HOOK}")
+        anyblock("compress", str(MODEL), "default", *data, *SETTINGS)
     return {name: folder / name for name in ("yaml", "option", "override", "default")}
 
 
