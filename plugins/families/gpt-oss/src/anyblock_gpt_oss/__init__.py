@@ -30,7 +30,7 @@ class GptOssDescriptor(SparseDescriptor):
     transposed_experts = True
 
     @hookimpl
-    def dequantize(self, names: Sequence[str]) -> Mapping[str, Sequence[str]] | None:
+    def dequantize(self, names: Sequence[str], config: Any) -> Mapping[str, Sequence[str]] | None:
         """See `FamilySpec.dequantize`: `W_blocks` and `W_scales` become `W`."""
         stems = [name.removesuffix("_blocks") for name in names if name.endswith("_blocks")]
         return {stem: (f"{stem}_blocks", f"{stem}_scales") for stem in stems} or None
