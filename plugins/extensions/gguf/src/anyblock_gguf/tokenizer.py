@@ -164,9 +164,7 @@ def _byte_level(backend: Any, data: Any, form: Expressed) -> None:
 
 def _unreached(backend: Any) -> str | None:
     """Return a token that the merges do not make of its own text: only there do `ignore_merges` and merging differ."""
-    from tokenizers import Tokenizer
-
-    model = Tokenizer.from_str(backend.to_str()).model
+    model = type(backend).from_str(backend.to_str()).model
     model.ignore_merges = False
     vocabulary = backend.get_vocab(with_added_tokens=False)
     return next((token for token in vocabulary if [part.value for part in model.tokenize(token)] != [token]), None)
