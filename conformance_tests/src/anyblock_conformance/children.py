@@ -38,8 +38,9 @@ Change: TypeAlias = Callable[[str], Mapping[str, torch.Tensor] | None]
 
 def write_child(subject: Subject, chosen: Sequence[Candidate], orders: Orders | None = None) -> Path:
     """Write the child that takes these candidates; the teacher's own subblocks stay where none is given."""
-    weights = CandidateWeights(subject.converted, subject.family, subject.text_config, orders or {})
-    return realize(subject.converted, chosen, weights, subject.place("child"))
+    teacher = SubblockCheckpoint.open(subject.converted.path)  # as a user has it: what its tensors say is believed
+    weights = CandidateWeights(teacher, subject.family, subject.text_config, orders or {})
+    return realize(teacher, chosen, weights, subject.place("child"))
 
 
 def child_model(
@@ -81,9 +82,8 @@ def layered_model(
     for group, names in base.groups.items():
         file, tensors = group_file(group), change(group)
         if tensors is None:
-            (folder / file).symlink_to(
-                base.file(group).resolve()
-            )  # a hard link would change its inode, and copying notices
+            # A hard link would change the inode of the file, and whatever copies that would notice.
+            (folder / file).symlink_to(base.file(group).resolve())
         elif tensors:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / file, {"format": "pt"})
         places |= dict.fromkeys(names if tensors is None else tensors, file)

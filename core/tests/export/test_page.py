@@ -26,7 +26,14 @@ def test_everything_on_the_page_runs(trained_dir, tmp_path, monkeypatch):
     removed = [Candidate(2, "ffn", NO_OP, 0, teacher.block_configs[2].with_ffn(no_op=True))]
     weights = CandidateWeights(teacher, get_family("llama"), load_hf_config(trained_dir), {})
     shutil.copytree(realize(teacher, removed, weights, tmp_path / "made"), tmp_path / "child")
-    commands = run_page("export.md", tmp_path, monkeypatch)
+    (tmp_path / "text.txt").write_text("Once upon a time there was a tree.\n" * 400)
+    few = "data.block_size=64 data.calibration_tokens=1024 data.scoring_tokens=128 data.evaluation_tokens=128"
+    meant = {
+        "MODEL": str(trained_dir),
+        "bytes=0.3x": "bytes=0.5x",
+        "text.txt": f"text.txt {few} search.refine_rounds=0",
+    }
+    commands = run_page("export.md", tmp_path, monkeypatch, meant)
     assert {command.rpartition(" ")[2] for command in commands} >= formats()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,18 @@ def blocks_of(page: str | Path) -> list[tuple[str, str]]:
     return _BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
 
 
-def run_page(page: str | Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def run_page(
+    page: str | Path, folder: Path, monkeypatch: pytest.MonkeyPatch, meant: Mapping[str, str] | None = None
+) -> list[str]:
     """Run every command and every piece of Python of a page of core/docs or any file, in its order, in `folder`, in this process.
 
     Lines of a console block that do not begin with `$` are output, and are not compared. Returns the commands.
+
+    Args:
+        page: its name, or the file.
+        folder: where it is run.
+        monkeypatch: of the test.
+        meant: what stands for an argument here, perhaps several words.
     """
     monkeypatch.chdir(folder)
     commands = []
@@ -32,7 +41,8 @@ def run_page(page: str | Path, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert language == "console", f"{page} shows {language}, which cannot be run"
         for line in text.replace("\\\n", " ").splitlines():
             if line.startswith("$ "):
-                program, *arguments = line.removeprefix("$ ").split()
+                program, *shown = line.removeprefix("$ ").split()
+                arguments = [word for part in shown for word in (meant or {}).get(part, part).split()]
                 assert program == "anyblock", line
                 done = CliRunner().invoke(app, arguments)
                 assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception}"
