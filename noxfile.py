@@ -357,10 +357,7 @@ def quantize(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["workspace"])
 def browser(session: nox.Session) -> None:
-    """Run the tests of the HTML report in headless Chromium, which is installed from Debian's packages where root may do so.
-
-    Where there is no browser and none can be installed, the session is skipped and says so.
-    """
+    """Run the tests of the HTML report in headless Chromium, from Debian's packages if need be; skipped where there is none."""
     programs = {"chromium": "chromium", "chromedriver": "chromium-driver"}
     if missing := [package for program, package in programs.items() if shutil.which(program) is None]:
         if os.geteuid() != 0 or shutil.which("apt-get") is None:

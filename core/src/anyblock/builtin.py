@@ -1,40 +1,70 @@
 """Core's own hooks, formats and other kinds: one plugin, registered through the same relay as anyone's.
 
-What a hook returns is imported when it is asked for, so that looking up a family loads nothing else.
+Every method imports what it returns, so that looking up a family loads nothing that is not asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from importlib import import_module
-from typing import Any, Final
+from typing import Any
 
 from anyblock.contract.hookspecs import hookimpl
 
-_GIVEN: Final[dict[str, str | dict[str, str]]] = {
-    "importance_hooks": "anyblock.importance:HOOKS",
-    "export_formats": {"transformers": "anyblock.export.transformers_format:TransformersFormat"},
-    "scoring_metrics": "anyblock.modeling.metrics:METRICS",
-    "adaptations": {"repair": "anyblock.stages.repair:LeastSquaresRepair"},
-    "costs": "anyblock.costs.counted:COUNTED",
-    "candidate_sources": {"no_op": "anyblock.candidates.no_op:NoOp"},
-    "text_readers": {"plain": "anyblock.calibration.plain_text:PlainText"},
-    "executors": {"local": "anyblock.execution.local:LocalExecutor"},
-}
-"""`{hook of FamilySpec: where its result is, whole or name by name}`."""
 
+class Builtins:
+    """What every family has without any extension."""
 
-def _loaded(place: str) -> Any:
-    module, _, name = place.partition(":")
-    return getattr(import_module(module), name)
+    @hookimpl
+    def importance_hooks(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.importance_hooks`."""
+        from anyblock.importance import HOOKS
 
+        return dict(HOOKS)
 
-def _returning(place: str | Mapping[str, str]) -> Callable[[object], dict[str, Any]]:
-    def found(self: object) -> dict[str, Any]:
-        return dict(_loaded(place)) if isinstance(place, str) else {name: _loaded(own) for name, own in place.items()}
+    @hookimpl
+    def export_formats(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.export_formats`."""
+        from anyblock.export.transformers_format import TransformersFormat
 
-    return found
+        return {"transformers": TransformersFormat}
 
+    @hookimpl
+    def scoring_metrics(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.scoring_metrics`."""
+        from anyblock.modeling.metrics import METRICS
 
-Builtins = type("Builtins", (), {hook: hookimpl(_returning(place)) for hook, place in _GIVEN.items()})
-"""What every family has without any extension."""
+        return dict(METRICS)
+
+    @hookimpl
+    def adaptations(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.adaptations`."""
+        from anyblock.stages.repair import LeastSquaresRepair
+
+        return {"repair": LeastSquaresRepair}
+
+    @hookimpl
+    def costs(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.costs`."""
+        from anyblock.costs.counted import COUNTED
+
+        return dict(COUNTED)
+
+    @hookimpl
+    def candidate_sources(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.candidate_sources`."""
+        from anyblock.candidates.no_op import NoOp
+
+        return {"no_op": NoOp}
+
+    @hookimpl
+    def text_readers(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.text_readers`."""
+        from anyblock.calibration.plain_text import PlainText
+
+        return {"plain": PlainText}
+
+    @hookimpl
+    def executors(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.executors`."""
+        from anyblock.execution.local import LocalExecutor
+
+        return {"local": LocalExecutor}

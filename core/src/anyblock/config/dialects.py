@@ -24,8 +24,8 @@ _GUIDE: Final = """
     defaults pruning_mixin hook_class activation_hooks_kwargs descriptor puzzle_dir mip input_hf_model_path dataset_path
     build_replacement_library calc_subblock_stats realize_model
 """
-_FOREIGN: Final[Mapping[str, frozenset[str]]] = {"anyblock-puzzletron-config": frozenset(_GUIDE.split())}
-"""`{distribution: keys by which a file of its dialect is known}`."""
+GUIDE: Final = "anyblock-puzzletron-config"
+"""The distribution that reads files with these keys, and replaces `${key}` in any file."""
 
 
 class Tools:
@@ -55,14 +55,13 @@ class Tools:
         tree = read_yaml(path)
         for dialect in self.dialects:
             tree = dialect.read(path, tree, self)
-        for distribution, keys in _FOREIGN.items():
-            found = sorted(keys & tree.data.keys())
-            if found and not any(dialect.matches(tree, self) for dialect in self.dialects):
-                raise ConfigError(
-                    f"{tree.place((found[0],))}: a key of another tool's files, which {distribution} reads",
-                    expected="AnyBlock's own keys, or that distribution",
-                    hint=f"python -m pip install {distribution}",
-                )
+        found = sorted({*_GUIDE.split()} & tree.data.keys())
+        if found and not any(dialect.matches(tree, self) for dialect in self.dialects):
+            raise ConfigError(
+                f"{tree.place((found[0],))}: a key of another tool's files, which {GUIDE} reads",
+                expected="AnyBlock's own keys, or that distribution",
+                hint=f"python -m pip install {GUIDE}",
+            )
         return tree
 
     @property

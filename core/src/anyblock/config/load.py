@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from anyblock.config.budget import merge_entries
-from anyblock.config.dialects import Tools
+from anyblock.config.dialects import GUIDE, Tools
 from anyblock.config.effort import paths_of, with_effort
 from anyblock.config.extension_sections import sections_of, with_sections
 from anyblock.config.overrides import apply_override
@@ -23,8 +23,6 @@ from anyblock.progress import SILENT, Progress
 
 OPTION: Final = "option"
 """The place of a value that the caller gave, as errors show it."""
-INTERPOLATION: Final = "anyblock-puzzletron-config"
-"""The distribution whose dialect replaces `${key}`."""
 
 
 def load_config(
@@ -101,9 +99,9 @@ def _require_values(tree: Tree, value: Any, path: KeyPath) -> None:
         raise ConfigError(f"{tree.place(path)} is ???", expected="a value in place of ???")
     elif isinstance(value, str) and "${" in value:
         raise ConfigError(
-            f"{tree.place(path)} is {value!r}, and interpolation comes with the distribution {INTERPOLATION}",
+            f"{tree.place(path)} is {value!r}, and interpolation comes with the distribution {GUIDE}",
             expected="the value itself, or that distribution",
-            hint=f"python -m pip install {INTERPOLATION}",
+            hint=f"python -m pip install {GUIDE}",
         )
 
 

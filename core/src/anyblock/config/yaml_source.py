@@ -154,14 +154,10 @@ class _Writer(yaml.SafeDumper):  # type: ignore[misc]
 
 def write_yaml(data: Any) -> bytes:
     """Return plain values as YAML that `read_yaml` reads back as they are, keys in the given order."""
-
-    def text(*, readable: bool) -> str:
-        found: str = yaml.dump(data, Dumper=_Writer, sort_keys=False, allow_unicode=readable, default_flow_style=False)
-        return found
-
-    found = text(readable=True)
-    # PyYAML folds text at this one, and reads it back as a space.
-    return (text(readable=False) if "\x85" in found else found).encode()
+    options = {"Dumper": _Writer, "sort_keys": False, "default_flow_style": False}
+    text: str = yaml.dump(data, allow_unicode=True, **options)
+    # PyYAML folds text at U+0085, and reads that back as a space.
+    return (yaml.dump(data, **options) if "\x85" in text else text).encode()
 
 
 _Reader.add_implicit_resolver(

@@ -24,9 +24,11 @@ def _active(part: CostedSubblock) -> float:
     return active_params(part.tensors, part.block_config.ffn.moe) if part.half == "ffn" else part.params
 
 
-def _experts(part: CostedSubblock) -> float:
-    moe = part.block_config.ffn.moe
-    return moe.num_local_experts if part.half == "ffn" and moe else 0
+class FileBytes(Cost):
+    """Bytes of the exported file; they are counted where storage types are searched, see `Storage`."""
+
+    unit = "bytes"
+    summary = "The exported file in the storage types that are searched: its tensors exactly, the rest at most."
 
 
 COUNTED: Final[dict[str, type[Cost]]] = {
@@ -74,17 +76,11 @@ COUNTED: Final[dict[str, type[Cost]]] = {
         "layers",
         lambda part: part.half == "ffn" and not part.block_config.ffn.removed,
     ),
-    "experts": _counted("Routed experts summed over layers.", "experts", _experts),
-    "bytes": type(
-        "FileBytes",
-        (Cost,),
-        {
-            "__module__": __name__,
-            "unit": "bytes",
-            "summary": (
-                "The exported file in the storage types that are searched: its tensors exactly, the rest at most."
-            ),
-        },
+    "experts": _counted(
+        "Routed experts summed over layers.",
+        "experts",
+        lambda part: moe.num_local_experts if part.half == "ffn" and (moe := part.block_config.ffn.moe) else 0,
     ),
+    "bytes": FileBytes,
 }
-"""By name, in the order in which tables show them; `bytes` is counted where storage types are searched, see `Storage`."""
+"""By name, in the order in which tables show them."""

@@ -62,7 +62,6 @@ class LinearTargets:
     Args:
         engine: the teacher, which computes in float32: rounding in the logits would not cancel out here.
         head: see `find_linear_head`.
-        batch: the batch.
         hidden: output of the teacher's last layer, [batch, length, hidden].
         spool: where it is kept.
     """

@@ -136,13 +136,7 @@ def smallest(problem: Problem, cost: str, *, time_limit: float = REACH_SECONDS) 
 
 
 def largest(problem: Problem, cost: str, *, time_limit: float = REACH_SECONDS) -> Reachable:
-    """Return the largest reachable value of a cost while the budgets on the other costs are kept.
-
-    Raises:
-        UsageError: when not every option states the cost.
-        BudgetError: when the other budgets cannot be kept together.
-        ExecutionError: when the time limit leaves it open whether they can.
-    """
+    """Return the largest reachable value; all else as for `smallest`."""
     return _outermost(problem, cost, largest=True, time_limit=time_limit)
 
 

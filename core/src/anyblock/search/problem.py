@@ -166,7 +166,6 @@ def restrict(problem: Problem, *, fixed: Mapping[str, str], forbidden: Mapping[s
     """Return the problem without the forbidden options, and with each fixed option alone in its group.
 
     Args:
-        problem: what to restrict.
         fixed: `{group key: option key}`.
         forbidden: `{group key: option keys}`.
 

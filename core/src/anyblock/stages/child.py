@@ -81,10 +81,8 @@ def run_rounded(context: RunContext, child: SubblockCheckpoint) -> SubblockCheck
     stage = context.run.stage(
         _ROUNDED, {"child": child.fingerprint(), "dtype": str(context.teacher.dtype), "types": dict(storage.key)}
     )
-    if (
-        not stage.skipped
-        or fingerprint_of(output) != read_json(context.run.result(_ROUNDED, "child.json"))["fingerprint"]
-    ):
+    kept = read_json(context.run.result(_ROUNDED, "child.json")) if stage.skipped else {"fingerprint": ""}
+    if fingerprint_of(output) != kept["fingerprint"]:
         with stage.run() as folder:
             types = chosen_types(child.config, storage.plain.format)
             with atomic_directory(output, overwrite=True, sources=[child.path]) as work:

@@ -86,6 +86,8 @@ class TrainingState:
         from safetensors import safe_open
 
         with safe_open(self._path, framework="pt") as file:
+            if "curve" not in file.metadata():  # of a version that kept none
+                return False
             numbers, curve = (json.loads(file.metadata()[name]) for name in ("numbers", "curve"))
             kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if not (all_finite(kept.values()) and all(map(math.isfinite, numbers.values()))):

@@ -123,6 +123,7 @@ class Plan:
         group = ""
 
         def groups() -> Iterator[str]:
+            """Yield the child's groups, and remember which one is being read."""
             nonlocal group
             for own in (*child.model_groups, ""):
                 group = own

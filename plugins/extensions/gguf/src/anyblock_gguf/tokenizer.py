@@ -193,6 +193,7 @@ def _types(tokens: Sequence[str], names: Mapping[int, str], data: Any, form: Exp
     kinds = gguf.TokenType
 
     def kind(index: int, token: str) -> Any:
+        """Return the type of one token."""
         if index not in names:
             return kinds.UNUSED
         if form.model == "llama":

@@ -23,9 +23,7 @@ class HtmlSection(ReportSection):
         """See `ReportSection.markdown`."""
         page = run / "report.html"
         check_target(page, overwrite=False)
-        page.unlink(
-            missing_ok=True
-        )  # what an earlier process wrote must not stay for this one's result if anything fails
+        page.unlink(missing_ok=True)  # an earlier process's page must not pass for this one's if anything fails
         found = read_run(run)
         found.busy = False  # by nothing but this
         write_page(render([found]), page)

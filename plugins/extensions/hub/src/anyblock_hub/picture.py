@@ -71,7 +71,7 @@ def architecture_svg(teacher: Sequence[BlockConfig], child: Sequence[BlockConfig
 
 
 def in_words(teacher: Sequence[BlockConfig], child: Sequence[BlockConfig]) -> str:
-    """Say what the picture shows, for those who do not see it."""
+    """Return in a sentence what the picture shows, for those who do not see it."""
     halves = [(own.half(half), mine.half(half)) for own, mine in zip(teacher, child, strict=True) for half in HALVES]
     changed = [mine for own, mine in halves if own != mine]
     gone, linear = sum(half.no_op for half in changed), sum(half.replace_with_linear for half in changed)
