@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--pruned-types", default="q8_0,q4_k")
     parser.add_argument("--shares", default="0.6,0.4,0.3,0.25")
     parser.add_argument("--embeddings", default="q8_0")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()  # KEY=VALUE stand after options
     lists = [text.split(",") for text in (given.types, given.pruned_types, given.shares)]
     wanted = rows(*lists, given.embeddings)
     if given.row and given.row not in wanted:
