@@ -38,7 +38,7 @@ def rows(types: list[str], pruned: list[str], shares: list[str], embeddings: str
         types: those of the joint search, and of the uniform rows.
         pruned: those that pruning alone is combined with.
         shares: of the teacher's bytes in 16 bits.
-        embeddings: the type of embeddings and head, but for pruning in 16 bits.
+        embeddings: the type of embeddings and head, but for pruning in 16 bits and for the joint search, which chooses it.
     """
 
     def stored(*names: str, outside: str = embeddings) -> list[str]:
@@ -49,7 +49,7 @@ def rows(types: list[str], pruned: list[str], shares: list[str], embeddings: str
         budget = f"search.budget=[bytes={share}x]"
         found[f"prune@{share}"] = [*stored("f16", outside="f16"), budget]
         found |= {f"prune-{name}@{share}": [*stored(name), budget] for name in pruned}
-        found[f"joint@{share}"] = [*stored(*types), budget]
+        found[f"joint@{share}"] = [*stored(*types, outside="null"), budget]
     return found
 
 

@@ -27,20 +27,20 @@ class Storage:
 
     Attributes:
         types: those of halves by name, the largest first.
-        outside: the name of that of embeddings, head, and whatever else is in no half.
+        outside: those of embeddings and head, the largest first; whatever else is in no half has the first.
         known: every type of the format by name.
         key: what identifies them, for fingerprints.
     """
 
     types: tuple[str, ...]
-    outside: str
+    outside: tuple[str, ...]
     known: Mapping[str, StorageType]
     key: Mapping[str, str]
 
     @property
     def plain(self) -> StorageType:
         """The type in which the teacher counts, which also answers for its format."""
-        return self.known[self.known[self.outside].plain]
+        return self.known[self.known[self.outside[0]].plain]
 
     def offered(self, candidates: Sequence[Candidate], family: ModelFamily) -> list[Candidate]:
         """Return every candidate in every type; a removed half has none, and what a file cannot express is left out."""
@@ -74,7 +74,13 @@ class Storage:
         found = {self.known[name].stored_as(own, tuple(tensor.shape)) for own, tensor in tensors.items()}
         return [name] if name in found else sorted(found & self.known.keys())
 
-    def stated(self, groups: Sequence[str], chosen: Sequence[Candidate]) -> dict[str, Any]:
-        """Return the entry of a child's configuration that says which type each group has."""
-        types = {candidate.group: candidate.storage for candidate in chosen}
-        return {STORAGE: {"format": self.plain.format, "types": {g: types.get(g) or self.outside for g in groups}}}
+    def stated(self, groups: Sequence[str], chosen: Sequence[Candidate], outside: Mapping[str, str]) -> dict[str, Any]:
+        """Return the entry of a child's configuration that says which type each group has.
+
+        Args:
+            groups: the child's.
+            chosen: its candidates.
+            outside: the types of embeddings and head; a head that is the embedding has none of its own.
+        """
+        types = {"lm_head": outside["embeddings"], **{c.group: c.storage for c in chosen}, **outside}
+        return {STORAGE: {"format": self.plain.format, "types": {g: types.get(g) or self.outside[0] for g in groups}}}

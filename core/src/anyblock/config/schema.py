@@ -44,6 +44,10 @@ def _budget(value: Any) -> Any:
     return value
 
 
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 class TextSource(Section):
     """One text of a mixture."""
 
@@ -200,9 +204,12 @@ class StorageConfig(Section):
             "budget is on `bytes`, else none."
         ),
     )
-    embeddings: str | None = Field(
+    embeddings: Annotated[Names | None, BeforeValidator(_listed)] = Field(
         default=None,
-        description="That of embeddings, head and whatever else is in no half. `null`: the largest of `types`.",
+        description=(
+            "Those of embeddings and head, by name, of which the search chooses. `null`: `types`. Whatever else is in no half has "
+            "the largest."
+        ),
     )
 
 

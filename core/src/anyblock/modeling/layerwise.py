@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -242,6 +242,19 @@ class LayerwiseModel:
         """Give back the weights of all layers; a layer that is used again is loaded again."""
         for index in list(self._resident):
             self._drop(index)
+
+    @contextmanager
+    def exchanged(self, tensors: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        """Let other tensors, by checkpoint name, stand outside the layers within this context."""
+        layers = {id(module) for layer in self.layers for module in layer.modules()}
+        kept = [(module, dict(module._parameters)) for module in self.model.modules() if id(module) not in layers]
+        try:
+            self.weights.assign(tensors, device=self.device, where="what is exchanged")
+            self.model.tie_weights()
+            yield
+        finally:
+            for module, parameters in kept:
+                module._parameters.update(parameters)
 
     def _assign(self, group: str, device: torch.device) -> None:
         tensors = self.checkpoint.load(group)

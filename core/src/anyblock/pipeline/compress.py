@@ -180,7 +180,8 @@ def _compress(
     for name, adaptation in adaptations(config, context.family):
         adapted = adapting.run(name, adaptation, adapted)
     adapting.close()
-    child = run_child(context, chosen, orders, adapted, output, overwrite=overwrite)
+    outside = {group: solution.choices[group] for group in costed.outside}
+    child = run_child(context, chosen, orders, adapted, output, outside=outside, overwrite=overwrite)
     run_measured_checks(context, child, solution.costs)
     shipped = run_rounded(context, child)
     evaluation = run_evaluation(context, shipped, tokens["evaluation"])

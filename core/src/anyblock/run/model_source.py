@@ -142,13 +142,13 @@ def run_storage(config: RunConfig, source: Source) -> Storage | None:
             "a budget on bytes needs storage types, and none of the installed distributions gives any",
             hint="python -m pip install 'anyblock-gguf[llama-cpp]'",
         )
-    named = [*(settings.types or ()), *([settings.embeddings] if settings.embeddings else [])]
+    named = [*(settings.types or ()), *(settings.embeddings or ())]
     formats = {family.one("types", name).format for name in [*names, *named]}
     if len(formats) > 1:
         raise UsageError(f"storage types of several formats: {', '.join(sorted(formats))}", expected="those of one")
     known = {name: own for name, own in known.items() if own.format in formats}
     origins = family.origins("types")
-    found = Storage((), names[0], known, {f"storage {name}": str(origins[name]) for name in [*names, *named]})
+    found = Storage((), (names[0],), known, {f"storage {name}": str(origins[name]) for name in [*names, *named]})
     tensors = {name: own for group in source.shapes.values() for name, own in group.items()}
     stored = {name: found.storable(name, tensors) for name in [*names, *named]}
     for name in named:
@@ -157,11 +157,21 @@ def run_storage(config: RunConfig, source: Source) -> Storage | None:
                 f"no tensor of this model can be stored in {name}, for the length of its rows",
                 hint=f"name in its place what they would have: {', '.join(stored[name])}",
             )
-    sizes = {own: found.nbytes(own, tensors) for name in names for own in stored[name]}
-    types = tuple(sorted(sizes, key=lambda name: (-sizes[name], name)))
-    for name in {*types, *named}:
+    sizes = {own: found.nbytes(own, tensors) for name in [*names, *named] for own in stored[name]}
+    types, outside = (
+        tuple(sorted({own for name in some for own in stored[name]}, key=lambda name: (-sizes[name], name)))
+        for some in (names, settings.embeddings or names)
+    )
+    for name in sizes:
         found.rounded(name, {"": torch.zeros(1, 256)})
-    return replace(found, types=types, outside=settings.embeddings or types[0])
+    if family.one("metrics", config.scoring.metric).sees == "block_output":  # nothing of embeddings and head
+        if len(settings.embeddings or ()) > 1:
+            raise UsageError(
+                f"several storage.embeddings, which scoring.metric={config.scoring.metric} cannot compare",
+                expected="one of them, or a metric on logits such as kl",
+            )
+        outside = outside[:1]
+    return replace(found, types=types, outside=outside)
 
 
 def run_sources(config: RunConfig, family: ModelFamily) -> dict[str, CandidateSource]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
@@ -28,6 +28,9 @@ from anyblock.modeling.skeleton import load_hf_config
 from anyblock.run.model_source import Source, run_sources, run_storage
 from anyblock.run.run_folder import RunFolder, read_json
 
+if TYPE_CHECKING:
+    import torch
+
 STAGE: Final = "candidates"
 _FILE = "candidates.json"
 
@@ -42,6 +45,7 @@ class CostedCandidates:
         costs: by candidate key.
         fixed: what the parts outside the subblocks cost.
         reference: what the model costs as a whole as it was given; shares of it are what relative budgets mean.
+        outside: bytes of embeddings and head in each type that is searched for them, by group and type.
     """
 
     blocks: list[BlockConfig]
@@ -49,6 +53,13 @@ class CostedCandidates:
     costs: dict[str, CandidateCosts]
     fixed: CandidateCosts
     reference: CandidateCosts
+    outside: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def scored(self) -> list[str]:
+        """The keys of everything that has a score: `to_score`, and `GROUP@TYPE` of types `outside`."""
+        types = [f"{group}@{name}" for group, names in self.outside.items() for name in names if len(names) > 1]
+        return [candidate.key for candidate in self.to_score] + types
 
     @property
     def to_score(self) -> list[Candidate]:
@@ -59,14 +70,16 @@ class CostedCandidates:
         """Return the JSON form."""
         rows = [{"candidate": c.to_dict(), "costs": self.costs[c.key]} for c in self.candidates]
         blocks = [block.to_dict() for block in self.blocks]
-        return {"blocks": blocks, "candidates": rows, "fixed": self.fixed, "reference": self.reference}
+        data = {"blocks": blocks, "candidates": rows, "fixed": self.fixed, "reference": self.reference}
+        return data | ({"outside": self.outside} if self.outside else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CostedCandidates:
         """Read the JSON form."""
         candidates = [Candidate.from_dict(row["candidate"]) for row in data["candidates"]]
         costs = {candidate.key: row["costs"] for candidate, row in zip(candidates, data["candidates"], strict=True)}
-        return cls(block_configs_from_json(data["blocks"]), candidates, costs, data["fixed"], data["reference"])
+        blocks = block_configs_from_json(data["blocks"])
+        return cls(blocks, candidates, costs, data["fixed"], data["reference"], data.get("outside", {}))
 
 
 def plan_candidates(
@@ -107,18 +120,34 @@ def plan_candidates(
     fixed = fixed_costs(family, source.config, source.shapes, len(source.block_configs), scenario)
     whole = model_costs(family, reference.config, reference.block_configs, reference.shapes, scenario).total
     if storage is not None:
-        fixed[BYTES] = _outside_bytes(storage, source, storage.outside)
-        plain, halves = storage.known[storage.outside].plain, product(range(len(reference.block_configs)), HALVES)
+        rest, outside = _outside(source)
+        sizes = {group: {name: storage.nbytes(name, own) for name in storage.outside} for group, own in outside.items()}
+        fixed[BYTES] = _frame(storage, source) + storage.nbytes(storage.outside[0], rest)
+        plain, halves = storage.known[storage.outside[0]].plain, product(range(len(reference.block_configs)), HALVES)
         parts = [reference.shapes.get(group_name(*place), {}) for place in halves]
-        whole[BYTES] = _outside_bytes(storage, reference, plain) + sum(storage.nbytes(plain, own) for own in parts)
+        rest, outside = _outside(reference)
+        parts += [rest, *outside.values()]
+        whole[BYTES] = _frame(storage, reference) + sum(storage.nbytes(plain, own) for own in parts)
+        return CostedCandidates(source.block_configs, candidates, costs, fixed, whole, sizes)
     return CostedCandidates(source.block_configs, candidates, costs, fixed, whole)
 
 
-def _outside_bytes(storage: Storage, model: Source, name: str) -> int:
-    """Return the bytes of a file that are not of halves."""
-    config, layers = model.text_config, len(model.block_configs)
-    tensors = non_block_tensors(model.shapes, tied=is_tied(model.config, config), num_layers=layers)
-    return storage.plain.frame(model.path, config, layers) + storage.nbytes(name, tensors)
+def _frame(storage: Storage, model: Source) -> int:
+    return storage.plain.frame(model.path, model.text_config, len(model.block_configs))
+
+
+def _outside(model: Source) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, torch.Tensor]]]:
+    """Return what is in no half: the embeddings, and the head where it is not one of them, by group; before that the rest."""
+    rest = non_block_tensors(
+        model.shapes, tied=is_tied(model.config, model.text_config), num_layers=len(model.block_configs)
+    )
+    found = {}
+    for group in ("embeddings", "lm_head"):
+        own = {name: rest[name] for name in model.shapes.get(group, {}) if name in rest}
+        if any(tensor.dim() > 1 for tensor in own.values()):
+            found[group] = own
+            rest = {name: tensor for name, tensor in rest.items() if name not in own}
+    return rest, found
 
 
 def linear_places(config: RunConfig, source: Source) -> LinearMaps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,9 +32,10 @@ def run_child(
     adapted: Adapted,
     output: Path,
     *,
+    outside: Mapping[str, str],
     overwrite: bool,
 ) -> SubblockCheckpoint:
-    """Write the child unless the one at `output` is what these inputs give.
+    """Write the child, with storage types `outside` its halves, unless the one at `output` is what these inputs give.
 
     Raises:
         OutputExistsError: something else is at `output` and is not to be replaced.
@@ -48,7 +49,7 @@ def run_child(
             "orders": context.choices_key(orders),
             "repair": adapted.key,
             "stream": context.teacher.channels,
-            **({} if storage is None else {"outside": storage.outside}),
+            **({} if storage is None else {"outside": dict(outside)}),
         },
     )
     if stage.skipped and fingerprint_of(output) == read_json(context.run.result(STAGE, "child.json"))["fingerprint"]:
@@ -63,7 +64,7 @@ def run_child(
                 output,
                 repaired=adapted.tensors,
                 channels=context.teacher.channels,
-                storage=None if storage is None else storage.stated(list(context.teacher.checkpoint.groups), chosen),
+                storage=storage.stated(list(context.teacher.checkpoint.groups), chosen, outside) if storage else None,
                 inputs_hash=stage.fingerprint,
                 overwrite=overwrite,
                 progress=context.progress,

@@ -25,7 +25,7 @@ from anyblock.run.context import RunContext
 from anyblock.run.run_folder import RunFolder, read_json
 from anyblock.scoring.swaps import ChildScorer, SwapScores
 from anyblock.search.budgets import Budget
-from anyblock.search.problem import Problem
+from anyblock.search.problem import Problem, restrict
 from anyblock.search.solution import Solution
 from anyblock.search.solve import solve_diverse
 from anyblock.stages.candidates import CostedCandidates
@@ -248,7 +248,9 @@ def _nearby(
     context: RunContext, costed: CostedCandidates, scores: Mapping[str, float], state: _State, region: int
 ) -> Problem:
     """Return the search problem around the current choice, with a bound on how many subblocks change."""
-    problem = build_problem(costed, dict(scores), context.config.search.bounds(), own_scores=True)
+    problem = build_problem(costed, {**_zero(costed), **scores}, context.config.search.bounds(), own_scores=True)
+    # Embeddings and head are not scored again.
+    problem = restrict(problem, fixed={group: state.choices[group] for group in costed.outside}, forbidden={})
     groups = tuple(
         replace(
             group,
@@ -268,7 +270,7 @@ def _chosen(costed: CostedCandidates, choices: Mapping[str, str]) -> Sequence[Ca
 
 
 def _zero(costed: CostedCandidates) -> dict[str, float]:
-    return dict.fromkeys((candidate.key for candidate in costed.to_score), 0.0)
+    return dict.fromkeys(costed.scored, 0.0)
 
 
 def _load(path: Path) -> _State | None:

@@ -18,6 +18,7 @@ from anyblock.run.context import RunContext
 from anyblock.run.run_folder import RunFolder, digest, read_json
 from anyblock.run.task_context import TaskContext, compute
 from anyblock.scoring.estimate import correct, estimate_scores, rank_correlation, spread_sample
+from anyblock.scoring.outside import outside_scores
 from anyblock.scoring.replace_one import CandidateScorer
 from anyblock.stages.candidates import CostedCandidates
 
@@ -32,7 +33,7 @@ _AGREEMENT = "agreement.json"
 
 
 def run_scores(context: RunContext, costed: CostedCandidates, orders: Orders, batches: Batches) -> dict[str, float]:
-    """Return `{candidate key: score}`; what is known is kept at once, exact scores layer by layer."""
+    """Return the score of every key of `costed.scored`; what is known is kept at once, exact scores layer by layer."""
     candidates = costed.to_score
     settings = context.config.scoring
     stage = context.run.stage(
@@ -43,6 +44,7 @@ def run_scores(context: RunContext, costed: CostedCandidates, orders: Orders, ba
             candidates=[candidate.to_dict() for candidate in candidates],
             settings=settings.to_dict(),
             seed=context.config.seed,
+            **({"outside": costed.outside} if costed.outside else {}),
         ),
     )
     if not stage.skipped:
@@ -52,6 +54,17 @@ def run_scores(context: RunContext, costed: CostedCandidates, orders: Orders, ba
                 if estimates(settings.method, context.metric) and len(candidates) > settings.exact_sample
                 else _exact(context, candidates, orders, batches, folder)
             )
+            if searched := {group: names for group, names in costed.outside.items() if len(names) > 1}:
+                assert context.storage is not None
+                scores |= outside_scores(
+                    context.teacher.engine,
+                    context.storage,
+                    searched,
+                    batches,
+                    metric=context.metric,
+                    spool=context.spool(folder),
+                    progress=context.progress,
+                )
             write_json_atomic(folder / _SCORES, scores)
     return read_scores(context.run)
 
@@ -77,8 +90,9 @@ def read_scores(run: RunFolder) -> dict[str, float]:
 
 def scores_belong_to(run: RunFolder, costed: CostedCandidates) -> bool:
     """Return whether the finished stage scored these candidates; a run that started again with other settings has not yet."""
-    scored = run.inputs(STAGE)["candidates"]
-    return digest(scored) == digest([candidate.to_dict() for candidate in costed.to_score])
+    scored = run.inputs(STAGE)
+    own = [candidate.to_dict() for candidate in costed.to_score], costed.outside
+    return digest([scored["candidates"], scored.get("outside", {})]) == digest(list(own))
 
 
 def read_agreement(run: RunFolder) -> dict[str, float] | None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from anyblock.candidates.candidate import Candidate
+from anyblock.candidates.storage import BYTES
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.budget import Bound
 from anyblock.config.schema import SearchConfig
@@ -65,11 +66,11 @@ def read_solutions(run: RunFolder) -> list[Solution]:
 def build_problem(
     costed: CostedCandidates, scores: Mapping[str, float], bounds: Sequence[Bound], *, own_scores: bool = False
 ) -> Problem:
-    """Return the search problem, one group a subblock.
+    """Return the search problem: a group for each subblock, and for embeddings and head where their types are searched.
 
     Args:
         costed: the candidates.
-        scores: by candidate key; a candidate whose score is infinite cannot be chosen.
+        scores: by the keys of `costed.scored`; a candidate whose score is infinite cannot be chosen.
         bounds: the budgets.
         own_scores: the teacher's own subblocks have scores too; otherwise they score 0.
     """
@@ -82,6 +83,12 @@ def build_problem(
         option = Option(candidate.label, score, costed.costs[candidate.key], candidate.label)
         groups.setdefault(candidate.group, []).append(option)
         kinds[candidate.group] = candidate.half
+    for group, types in costed.outside.items():
+        for name, size in types.items():
+            score = scores[f"{group}@{name}"] if len(types) > 1 else 0.0
+            option = Option(name, score, dict.fromkeys(costed.fixed, 0.0) | {BYTES: size}, name)
+            groups.setdefault(group, []).append(option)
+            kinds[group] = group
     return Problem(
         tuple(Group(key, tuple(options), kinds[key]) for key, options in groups.items()),
         resolve_budgets(bounds, costed.reference),
@@ -105,7 +112,7 @@ def check_reachable(costed: CostedCandidates, bounds: Sequence[Bound], *, later:
     if bounds and not known:
         return
     bounds = known
-    solve_diverse(build_problem(costed, dict.fromkeys((c.key for c in costed.to_score), 0.0), bounds), gap=1.0)
+    solve_diverse(build_problem(costed, dict.fromkeys(costed.scored, 0.0), bounds), gap=1.0)
 
 
 def resolve_budget(bound: Bound, teacher: CandidateCosts) -> Budget:

@@ -81,7 +81,7 @@ class Run:
         return self.result.solution.costs
 
 
-OPTIONS = ("storage.types=[q8_0,q5_0,q4_0]", "storage.embeddings=q5_0", "search.budget=[bytes=0.5x]")
+OPTIONS = ("storage.types=[q8_0,q5_0,q4_0]", "search.budget=[bytes=0.5x]")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -122,12 +122,15 @@ def test_a_share_is_one_of_the_teachers_file_in_16_bits(run: Run, tmp_path: Path
 def test_the_file_holds_the_types_and_values_that_were_evaluated(run: Run, tmp_path: Path) -> None:
     stated = run.result.child.config[STORAGE]
     assert stated["format"] == "gguf"
-    assert stated["types"]["embeddings"] == stated["types"]["lm_head"] == "q5_0"
-    chosen = {group: label.partition("@")[2] for group, label in run.result.solution.choices.items()}
+    choices = dict(run.result.solution.choices)
+    embeddings, head = choices.pop("embeddings"), choices.pop("lm_head")
+    assert (stated["types"]["embeddings"], stated["types"]["lm_head"]) == (embeddings, head)
+    chosen = {group: label.partition("@")[2] for group, label in choices.items()}
     assert {group: stated["types"][group] for group in chosen if chosen[group]} == {
         g: t for g, t in chosen.items() if t
     }
     kinds = {tensor.name: tensor.tensor_type.name.lower() for tensor in gguf.GGUFReader(run.file).tensors}
+    assert (kinds["token_embd.weight"], kinds["output.weight"]) == (embeddings, head)
     for group, name in chosen.items():
         place = "attn_q" if group.endswith("attention") else "ffn_up"
         if name:
@@ -166,17 +169,18 @@ def test_llama_cpp_computes_what_the_rounded_child_computes(run: Run, llama_cpp:
 
 
 @pytest.mark.numerical
-def test_exact_scores_are_those_of_models_in_which_one_half_is_rounded(run: Run, tmp_path: Path) -> None:
+def test_exact_scores_are_those_of_models_in_which_one_group_is_rounded(run: Run) -> None:
     costed, scores = read_candidates(RunFolder(run.result.run)), read_scores(RunFolder(run.result.run))
     batches = read_batches(RunFolder(run.result.run), 2)["scoring"]
     teacher = load_model(run.result.run / "teacher", dtype="float32")
     checkpoint = SubblockCheckpoint.open(run.result.run / "teacher")
-    asked = [c for c in costed.candidates if c.kind == "teacher" and c.storage != "q5_0"]
-    assert len(asked) == 8
-    for candidate in asked:
+    asked = [(c.key, c.group, c.storage) for c in costed.candidates if c.kind == "teacher" and c.storage != "q5_0"]
+    asked += [(f"{g}@{name}", g, name) for g in ("embeddings", "lm_head") for name in ("q8_0", "q4_0")]
+    assert len(asked) == 12
+    for key, group, storage in asked:
         model = load_model(run.result.run / "teacher", dtype="float32")
-        for name, tensor in checkpoint.load(candidate.group).items():
-            model.get_parameter(name).data.copy_(GgufType(candidate.storage).rounded(name, tensor))
+        for name, tensor in checkpoint.load(group).items():
+            model.get_parameter(name).data.copy_(GgufType(storage).rounded(name, tensor))
         with torch.no_grad():
             total = sum(
                 float(torch.nn.functional.kl_div(
@@ -185,18 +189,21 @@ def test_exact_scores_are_those_of_models_in_which_one_half_is_rounded(run: Run,
                 ))
                 for ids in batches
             )  # fmt: skip
-        assert scores[candidate.key] == pytest.approx(total / batches.tokens, rel=1e-3, abs=1e-7), candidate.key
+        assert scores[key] == pytest.approx(total / batches.tokens, rel=1e-3, abs=1e-7), key
 
 
 def test_every_uniform_quantization_is_contained_and_never_better_at_equal_bytes(run: Run) -> None:
     costed, scores = read_candidates(RunFolder(run.result.run)), read_scores(RunFolder(run.result.run))
-    labels = {group: set() for group in run.result.solution.choices}
+    assert costed.outside.keys() == {"embeddings", "lm_head"}
+    labels = {candidate.group: set() for candidate in costed.candidates}
     for candidate in costed.candidates:
         labels[candidate.group].add(candidate.label)
     for name in ("q8_0", "q5_0", "q4_0"):
         assert all(f"teacher@{name}" in own for own in labels.values())
         keys = [f"{group}:teacher@{name}" for group in labels]
         size = costed.fixed["bytes"] + sum(costed.costs[key]["bytes"] for key in keys)
+        size += sum(sizes[name] for sizes in costed.outside.values())
+        keys += [f"{group}@{name}" for group in costed.outside]
         (found,) = search_run(run.result.run, [f"bytes={int(size)}"]).solutions
         assert found.score <= sum(scores[key] for key in keys) * (1 + 1e-3)
         (alike,) = search_run(
@@ -238,7 +245,9 @@ def test_a_budget_on_bytes_alone_offers_the_usual_types(tmp_path: Path, llama_cp
     result = compress(config_of(model, tmp_path / "child", "search.budget=[bytes=0.37x]"))
     stored = {c.storage for c in read_candidates(RunFolder(result.run)).candidates}
     assert stored == {"", "q8_0", "q6_k", "q5_k", "q4_k", "q3_k", "q2_k"}
-    assert result.child.config[STORAGE]["types"]["embeddings"] == "q8_0"
+    assert {name: set(sizes) for name, sizes in read_candidates(RunFolder(result.run)).outside.items()} == {
+        group: stored - {""} for group in ("embeddings", "lm_head")
+    }
     out = export_child(result.child.path, tmp_path / "out", "gguf")
     (file,) = out.iterdir()
     assert file.stat().st_size <= result.solution.costs["bytes"] <= 0.37 * result.summary.teacher_costs["bytes"]
@@ -262,8 +271,10 @@ def test_a_stopped_run_ends_like_one_that_was_not_and_other_types_are_another_ru
     assert found.evaluation is not None
     assert whole.evaluation is not None
     assert found.evaluation.kl_per_token == whole.evaluation.kl_per_token
-    other = compress(again("storage.types=[q8_0,q4_0]"))
-    assert {label.partition("@")[2] for label in other.solution.choices.values()} <= {"", "q8_0", "q4_0"}
+    other = compress(again("storage.types=[q8_0,q4_0]", "storage.embeddings=q5_0"))
+    choices = dict(other.solution.choices)
+    assert choices.pop("embeddings") == choices.pop("lm_head") == "q5_0"
+    assert {label.partition("@")[2] for label in choices.values()} <= {"", "q8_0", "q4_0"}
 
 
 REFUSED: dict[str, tuple[list[str], type[AnyBlockError], str]] = {
@@ -349,3 +360,25 @@ def test_a_malformed_entry_of_the_configuration_is_named(run: Run, tmp_path: Pat
     with pytest.raises(AnyBlockError, match=f"{STORAGE} in config.json is malformed"):
         export_child(folder, tmp_path / "out", "gguf")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_head_that_is_the_embedding_has_its_type(tmp_path: Path) -> None:
+    model = model_dir("Llama", tmp_path / "model", tie_word_embeddings=True)
+    result = compress(config_of(model, tmp_path / "child", *OPTIONS, "search.refine_rounds=0"))
+    costed, scores = read_candidates(RunFolder(result.run)), read_scores(RunFolder(result.run))
+    assert costed.outside.keys() == {"embeddings"}
+    assert scores["embeddings@q4_0"] > scores["embeddings@q8_0"] > 0
+    (file,) = export_child(result.child.path, tmp_path / "out", "gguf").iterdir()
+    tensors = gguf.GGUFReader(file).tensors
+    assert {tensor.name: tensor.tensor_type.name.lower() for tensor in tensors}["token_embd.weight"] == (
+        result.solution.choices["embeddings"]
+    )
+    assert sum(int(tensor.n_bytes) for tensor in tensors) == result.solution.costs["bytes"] - frame(model)
+
+
+def test_a_metric_that_does_not_see_embeddings_leaves_them_in_the_largest_type(tmp_path: Path) -> None:
+    model, keys = model_dir("Llama", tmp_path / "model"), (*OPTIONS, "scoring.metric=mse")
+    with pytest.raises(UsageError, match=r"several storage\.embeddings"):
+        compress(config_of(model, tmp_path / "child", *keys, "storage.embeddings=[q8_0,q4_0]"))
+    result = compress(config_of(model, tmp_path / "child", *keys))
+    assert result.child.config[STORAGE]["types"]["lm_head"] == "q8_0"

@@ -178,9 +178,11 @@ def of_another_version(run: Run, what: str) -> InputError:
 
 
 def keys_of(run: Run) -> set[str]:
-    """Return the names of all candidates, `group:label`."""
+    """Return the names of all candidates, `group:label`, and of types of embeddings and head."""
     rows = [row["candidate"] for row in (run.candidates or {}).get("candidates", [])]
-    return {f"{group_name(candidate['layer'], candidate['half'])}:{label_of(candidate)}" for candidate in rows}
+    outside = (run.candidates or {}).get("outside", {})
+    found = {f"{group_name(candidate['layer'], candidate['half'])}:{label_of(candidate)}" for candidate in rows}
+    return found | {f"{group}:{name}" for group, names in outside.items() for name in names}
 
 
 def forget_stale(run: Run) -> None:
@@ -189,7 +191,8 @@ def forget_stale(run: Run) -> None:
         run.texts = None
         run.missing.append("The texts are those of an earlier child: --texts writes new ones.")
     keys = keys_of(run)
-    if run.scores is not None and any(k not in run.scores for k in keys if not k.endswith(":teacher")):
+    halves = {key for key in keys if key.startswith("block_")}
+    if run.scores is not None and any(k not in run.scores for k in halves if not k.endswith(":teacher")):
         run.scores = run.agreement = None
         run.missing.append(
             "The scores are those of other candidates: the run was started again and has not scored them."
