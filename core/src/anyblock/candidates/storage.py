@@ -65,13 +65,22 @@ class Storage:
         """Return the bytes of tensors, perhaps on the meta device, in a type."""
         return sum(self.known[name].nbytes(own, tuple(tensor.shape)) for own, tensor in tensors.items())
 
+    def stored_as(self, name: str, tensors: Tensors) -> tuple[str, ...]:
+        """Return the types that tensors, perhaps on the meta device, really have where they are given one."""
+        return tuple(self.known[name].stored_as(own, tuple(tensor.shape)) for own, tensor in tensors.items())
+
+    def distinct(self, names: Sequence[str], tensors: Tensors) -> list[str]:
+        """Return those of some types that do not leave tensors as an earlier one does."""
+        found = {self.stored_as(name, tensors): name for name in reversed(names)}
+        return [name for name in names if name in found.values()]
+
     def rounded(self, name: str, tensors: Tensors) -> dict[str, torch.Tensor]:
         """Return tensors as they are read back from a file, in float32."""
         return {own: self.known[name].rounded(own, tensor) for own, tensor in tensors.items()}
 
     def storable(self, name: str, tensors: Tensors) -> list[str]:
         """Return a type alone where some tensor can have it, else those that the tensors have in its place."""
-        found = {self.known[name].stored_as(own, tuple(tensor.shape)) for own, tensor in tensors.items()}
+        found = set(self.stored_as(name, tensors))
         return [name] if name in found else sorted(found & self.known.keys())
 
     def stated(self, groups: Sequence[str], chosen: Sequence[Candidate], outside: Mapping[str, str]) -> dict[str, Any]:

@@ -106,8 +106,12 @@ def plan_candidates(
         candidates = storage.offered(candidates, family)
     weights = CandidateWeights(PlannedTeacher(source.block_configs), family, text_config, {}, linear, sources=sources)
     costs: dict[str, CandidateCosts] = {}
+    distinct: dict[tuple[str, ...], Candidate] = {}
     for candidate in candidates:
         shapes = weights.shapes(candidate, source.shapes[candidate.group])
+        stored = storage.stored_as(candidate.storage, shapes) if storage and candidate.storage else ()
+        if distinct.setdefault((candidate.unrounded.key, *stored), candidate) is not candidate:
+            continue  # its rows are too short for its type: it has the tensors of a larger one
         costs[candidate.key] = own = subblock_costs(
             family, source.config, candidate.block_config, candidate.layer, candidate.half, shapes, scenario
         )
@@ -121,14 +125,17 @@ def plan_candidates(
     whole = model_costs(family, reference.config, reference.block_configs, reference.shapes, scenario).total
     if storage is not None:
         rest, outside = _outside(source)
-        sizes = {group: {name: storage.nbytes(name, own) for name in storage.outside} for group, own in outside.items()}
+        sizes = {
+            group: {name: storage.nbytes(name, own) for name in storage.distinct(storage.outside, own)}
+            for group, own in outside.items()
+        }
         fixed[BYTES] = _frame(storage, source) + storage.nbytes(storage.outside[0], rest)
         plain, halves = storage.known[storage.outside[0]].plain, product(range(len(reference.block_configs)), HALVES)
         parts = [reference.shapes.get(group_name(*place), {}) for place in halves]
         rest, outside = _outside(reference)
         parts += [rest, *outside.values()]
         whole[BYTES] = _frame(storage, reference) + sum(storage.nbytes(plain, own) for own in parts)
-        return CostedCandidates(source.block_configs, candidates, costs, fixed, whole, sizes)
+        return CostedCandidates(source.block_configs, list(distinct.values()), costs, fixed, whole, sizes)
     return CostedCandidates(source.block_configs, candidates, costs, fixed, whole)
 
 

@@ -382,3 +382,20 @@ def test_a_metric_that_does_not_see_embeddings_leaves_them_in_the_largest_type(t
         compress(config_of(model, tmp_path / "child", *keys, "storage.embeddings=[q8_0,q4_0]"))
     result = compress(config_of(model, tmp_path / "child", *keys))
     assert result.child.config[STORAGE]["types"]["lm_head"] == "q8_0"
+
+
+@needs_library
+def test_types_that_a_half_would_have_alike_are_one_candidate(tmp_path: Path) -> None:
+    """Rows of 64 in 6 bits are stored in 8; the down projection's, of 256, are not."""
+    model = model_dir("Llama", tmp_path / "model", intermediate_size=256)
+    keys = ("storage.types=[q8_0,q6_k]", "search.budget=[bytes=0.5x]", "search.refine_rounds=0")
+    costed = read_candidates(RunFolder(compress(config_of(model, tmp_path / "child", *keys)).run))
+    labels = {(c.half, c.label) for c in costed.candidates}
+    assert ("attention", "teacher@q8_0") in labels
+    assert ("attention", "teacher@q6_k") not in labels
+    assert {("ffn", "teacher@q8_0"), ("ffn", "teacher@q6_k")} <= labels
+    assert ("ffn", "ffn_intermediate=128@q6_k") not in labels
+    assert {name: list(sizes) for name, sizes in costed.outside.items()} == {
+        "embeddings": ["q8_0"],
+        "lm_head": ["q8_0"],
+    }
