@@ -2,8 +2,8 @@
 
     python core/benchmarks/equal_bytes.py MODEL --data TEXT --output FOLDER [--row NAME] [KEY=VALUE ...]
 
-It needs anyblock-gguf with llama.cpp (`pip install 'anyblock-gguf[llama-cpp]'`). Every row is one run of `compress` on the same
-text and an export to GGUF, whose bytes count. Rows:
+It needs anyblock-gguf with llama.cpp (`pip install 'anyblock-gguf[llama-cpp]'`). Every row is a child of `compress` on the same
+text and an export to GGUF, whose bytes count. All rows have one run folder, so that stages with the same inputs run once. Rows:
 
     uniform-TYPE        the teacher with every half in one type
     prune@SHARE         shapes alone, in 16 bits, under a budget of SHARE of the teacher's bytes in 16 bits
@@ -44,13 +44,16 @@ def rows(types: list[str], pruned: list[str], shares: list[str], embeddings: str
     def stored(*names: str, outside: str = embeddings) -> list[str]:
         return [f"storage.types=[{','.join(names)}]", f"storage.embeddings={outside}"]
 
-    found = {f"uniform-{name}": [*stored(name), *UNPRUNED, "search.budget=[bytes=1x]"] for name in types}
-    for share in shares:
-        budget = f"search.budget=[bytes={share}x]"
-        found[f"prune@{share}"] = [*stored("f16", outside="f16"), budget]
-        found |= {f"prune-{name}@{share}": [*stored(name), budget] for name in pruned}
-        found[f"joint@{share}"] = [*stored(*types, outside="null"), budget]
-    return found
+    searched = {
+        "prune": stored("f16", outside="f16"),
+        **{f"prune-{name}": stored(name) for name in pruned},
+        "joint": stored(*types, outside="null"),
+    }
+    return {f"uniform-{name}": [*stored(name), *UNPRUNED, "search.budget=[bytes=1x]"] for name in types} | {
+        f"{kind}@{share}": [*keys, f"search.budget=[bytes={share}x]"]
+        for kind, keys in searched.items()
+        for share in shares
+    }
 
 
 def compute(name: str, overrides: list[str], model: Path, given: argparse.Namespace) -> dict[str, Any]:
@@ -59,9 +62,8 @@ def compute(name: str, overrides: list[str], model: Path, given: argparse.Namesp
 
     child = given.output / "children" / name
     begin = time.process_time()
-    config = load_config(
-        None, [f"data.path={given.data}", *given.keys, *overrides], {"model": str(model), "output": str(child)}
-    )
+    own = [f"data.path={given.data}", f"run_dir={given.output / 'run'}", *given.keys, *overrides]
+    config = load_config(None, own, {"model": str(model), "output": str(child)})
     try:
         result = compress(config, progress=terminal_progress())
     except BudgetError as error:
