@@ -6,7 +6,7 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from anyblock_conformance.tiny import save_tiny
 from anyblock_tests.fixtures import TRAINED
 
 MakeRun = Callable[[str], Path]
+WORDS = ("tree", "house", "river", "walks", "under", "the", "a", "old")
 
 
-def make_run(folder: Path, model: Path, text: Path, *, distilled: bool, **pruning: Any) -> Path:
+def make_run(
+    folder: Path, model: Path, text: Path, *, distilled: bool, types: Sequence[str] = (), **pruning: Any
+) -> Path:
     """Compress a tiny model with the real pipeline and return its run folder."""
     settings = {
         "model": str(model),
@@ -32,7 +35,8 @@ def make_run(folder: Path, model: Path, text: Path, *, distilled: bool, **prunin
             "evaluation_tokens": 256,
         },
         "pruning": pruning,
-        "search": {"budget": {"params": "0.8x"}, "refine_rounds": 1},
+        "search": {"budget": {"bytes": "0.4x"} if types else {"params": "0.8x"}, "refine_rounds": 1},
+        "storage": {"types": list(types)},
         "distillation": {"blocks": {"enabled": distilled, "epochs": 1}},
         "device": "cpu",
     }
@@ -47,8 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
     chance = random.Random(0)
     words, numbers = folder / "words.txt", folder / "numbers.txt"
-    listed = ["tree", "house", "river", "walks", "under", "the", "a", "old"]
-    words.write_text("\n".join(" ".join(chance.choices(listed, k=9)) + "." for _ in range(150)))
+    words.write_text("\n".join(" ".join(chance.choices(WORDS, k=9)) + "." for _ in range(150)))
     numbers.write_text("\n".join(str(chance.randrange(10**7)) for _ in range(400)))
     made = {}
     for name, model_type, text, pruning in (
@@ -62,6 +65,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         model = save_tiny(get_family(model_type).conformance_config(), here / "model") if model_type else TRAINED
         made[name] = make_run(here, model, text, distilled=name == "dense", **pruning)
     return made
+
+
+@pytest.fixture(scope="session")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that searched storage types as well."""
+    pytest.importorskip("anyblock_gguf")
+    folder = tmp_path_factory.mktemp("stored")
+    text = folder / "text.txt"
+    text.write_text("\n".join(f"the {one} walks under the old {other}." for one in WORDS for other in WORDS))
+    return make_run(folder, TRAINED, text, distilled=False, types=("q8_0", "q5_0", "q4_0"), ffn={"sizes": [0.5]})
 
 
 @pytest.fixture

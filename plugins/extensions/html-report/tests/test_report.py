@@ -19,7 +19,7 @@ from anyblock.progress import Events
 from anyblock_html_report.command import main
 from anyblock_html_report.front import Options, options, predicted_front, uniform_front
 from anyblock_html_report.page import render
-from anyblock_html_report.run import read_run
+from anyblock_html_report.run import label_of, read_run
 from anyblock_html_report.texts import shown_texts
 from anyblock_html_report.views import curves, damage, layers, training, verdict, view_of, waterfall
 from anyblock_tests.pages import blocks_of
@@ -84,6 +84,39 @@ def test_the_front_is_what_trying_every_choice_finds(runs: dict[str, Path]) -> N
     assert len(front) > 3
     for point in front:
         assert point.score == pytest.approx(min(score for cost, score in tried if cost <= point.cost + 1e-6))
+
+
+def test_storage_types_are_part_of_candidates(stored: Path) -> None:
+    run = read_run(stored)
+    view = view_of(run)
+    assert not [line for line in run.missing if "scores" in line or "chosen" in line]
+    chosen = {
+        f"block_{layer}_{half['half']}": label for half in view["damage"] for layer, label in enumerate(half["chosen"])
+    }
+    said = summary(stored)["costs"]["bytes"] / 1024
+    assert f"its file takes {said:.3g} KiB" in "".join(part for part, _ in verdict(run))
+    assert chosen == {group: label for group, label in run.choices.items() if group.startswith("block")}
+    for index, halves in enumerate(view["layers"]):
+        for half, row in halves.items():
+            storage = run.choices[f"block_{index}_{half}"].partition("@")[2]
+            assert row["child"].endswith(f" in {storage}") if storage else row["child"] == "removed"
+            assert row["removed"].get("bytes", 0) > 0 or storage == "q8_0"
+    front = view["front"]["bytes"]
+    searched = [(cost, score) for cost, score, kind, _ in front["points"] if kind == "predicted"]
+    for cost, score in searched:
+        smaller = [damage for size, damage in front["predicted"] if size <= cost]
+        assert smaller
+        assert min(smaller) >= score * (1 - 1e-3)
+    assert [name for _, _, name in front["quantized"]] == ["q8_0", "q5_0", "q4_0"]
+    costed, scores = run.candidates, run.scores
+    assert costed is not None
+    assert scores is not None
+    size = costed["fixed"]["bytes"] + sum(names["q4_0"] for names in costed["outside"].values())
+    rows = [row for row in costed["candidates"] if label_of(row["candidate"]) == "teacher@q4_0"]
+    assert front["quantized"][-1][0] == size + sum(row["costs"]["bytes"] for row in rows)
+    assert front["quantized"][-1][1] == pytest.approx(
+        sum(score for key, score in scores.items() if key.endswith(("teacher@q4_0", "s@q4_0", "d@q4_0"))), rel=1e-6
+    )
 
 
 def test_uniform_children_have_one_label_per_half() -> None:

@@ -24,7 +24,10 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """The candidates of one half of one layer that can be chosen, with their costs by name and their scores."""
+    """The candidates of one half of one layer that can be chosen, with their costs by name and their scores.
+
+    Embeddings and head are a half of their own, if their storage types are searched.
+    """
 
     group: str
     half: str
@@ -45,12 +48,16 @@ def options(run: Run) -> list[Options]:
     for row in run.candidates["candidates"]:
         candidate, label = row["candidate"], label_of(row["candidate"])
         group = f"block_{candidate['layer']}_{candidate['half']}"
-        score = 0.0 if candidate["kind"] == "teacher" else run.scores.get(f"{group}:{label}", math.inf)
+        score = 0.0 if label == "teacher" else run.scores.get(f"{group}:{label}", math.inf)
         if math.isfinite(score):
             mine = found.setdefault(group, Options(group, candidate["half"], [], [], []))
             mine.labels.append(label)
             mine.costs.append(row["costs"])
             mine.scores.append(score)
+    for group, sizes in run.candidates.get("outside", {}).items():
+        scores = [run.scores.get(f"{group}@{name}", math.inf if len(sizes) > 1 else 0.0) for name in sizes]
+        costs = [{"bytes": float(size)} for size in sizes.values()]
+        found[group] = Options(group, group, [f"teacher@{name}" for name in sizes], costs, scores)
     return list(found.values())
 
 
@@ -94,6 +101,26 @@ def _turns(first: Point, middle: Point, last: Point) -> bool:
     return (middle.score - first.score) * (last.cost - first.cost) >= (last.score - first.score) * (
         middle.cost - first.cost
     )
+
+
+def quantized(groups: Sequence[Options], cost: str, fixed: float) -> list[Point]:
+    """Return the teacher in each storage type that the run searched, the largest first; empty where it searched none.
+
+    A half whose rows are too short for a type has the next larger one that it can have.
+    """
+    tables = [
+        {p.label.removeprefix("teacher@"): p for p in group.points(cost) if p.label.startswith("teacher@")}
+        for group in groups
+    ]
+    names = max(tables, key=len, default={})
+    found: list[Point] = []
+    for place, name in enumerate(names):
+        larger = list(names)[place::-1]
+        parts = [next((table[other] for other in larger if other in table), None) for table in tables]
+        known = [part for part in parts if part is not None]
+        if len(known) == len(parts):
+            found.append(Point(fixed + sum(p.cost for p in known), sum(p.score for p in known), name))
+    return found
 
 
 def uniform_front(groups: Sequence[Options], cost: str, fixed: float) -> list[Point]:

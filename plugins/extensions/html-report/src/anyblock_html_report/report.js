@@ -12,7 +12,8 @@ const count = v => units(v, [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]) ?
 const quantity = (v, unit) => unit === "bytes" ? bytes(v) : unit === "ms" ? `${d3.format(".4~r")(v)} ms` : count(v);
 const nats = v => v == null ? "not finite" : v === 0 ? "0" : Math.abs(v) < 1e-3 ? d3.format(".2e")(v) : d3.format(".3~r")(v);
 const percent = v => d3.format(".0%")(v);
-const words = label => label === "no_op" ? "removed" : label === "linear" ? "linear map" : label === "teacher" ? "unchanged" : label.replace("ffn_intermediate=", "width ").replace("kv_heads=", "KV heads ").replace("query_groups=", "query groups ").replace("experts_removal=", "experts ").replace("expert_intermediate=", "expert width ").replace("mamba_heads=", "Mamba heads ").replace("=", " ").replaceAll("_", " ");
+const shape = label => label === "no_op" ? "removed" : label === "linear" ? "linear map" : label === "teacher" ? "unchanged" : label.replace("ffn_intermediate=", "width ").replace("kv_heads=", "KV heads ").replace("query_groups=", "query groups ").replace("experts_removal=", "experts ").replace("expert_intermediate=", "expert width ").replace("mamba_heads=", "Mamba heads ").replace("=", " ").replaceAll("_", " ");
+const words = label => { const [own, type] = label.split("@"); return shape(own) + (type ? ` in ${type}` : ""); };
 const short = (text, length) => text.length > length ? text.slice(0, length - 1) + "…" : text;
 
 // The tooltip, for the pointer and for the keyboard.
@@ -115,6 +116,7 @@ function architecture(figure, run) {
     const gone = c.removed ?? {};
     if (gone.params) lines.push(`${count(gone.params)} parameters removed`);
     if (gone.kv_memory) lines.push(`${bytes(gone.kv_memory)} of cache removed`);
+    if (gone.bytes) lines.push(`${bytes(gone.bytes)} less in the file`);
     if (gone.latency) lines.push(`${nats(gone.latency)} ms saved`);
     if ("damage" in c) lines.push(`Alone it costs ${nats(c.damage)} ${run.unit}`);
     return lines;
@@ -170,8 +172,8 @@ function front(figure, run, cost) {
   if (!f) { figure.textContent = "Nothing has been searched yet."; return; }
   const found = f.points.map(([x, y, kind, what]) => ({x, y, kind, what}));
   const least = Math.min(f.teacher * .45, ...found.map(p => p.x * .95));
-  const predicted = f.predicted.filter(p => p[0] >= least), uniform = f.uniform.filter(p => p[0] >= least);
-  const all = [...found.map(p => ({...p, name: p.what})), {x: f.teacher, y: 0, kind: "teacher", name: "teacher"}, ...uniform.filter(p => p[1] > 0).map(p => ({x: p[0], y: p[1], kind: "uniform", name: `the same everywhere: ${p[2]}`})), ...predicted.filter(p => p[1] > 0).map(p => ({x: p[0], y: p[1], kind: "front", name: "best promised at this size"}))];
+  const predicted = f.predicted.filter(p => p[0] >= least), uniform = f.uniform.filter(p => p[0] >= least), quantized = f.quantized;
+  const all = [...found.map(p => ({...p, name: p.what})), {x: f.teacher, y: 0, kind: "teacher", name: "teacher"}, ...uniform.filter(p => p[1] > 0).map(p => ({x: p[0], y: p[1], kind: "uniform", name: `the same everywhere: ${p[2]}`})), ...quantized.map(p => ({x: p[0], y: p[1], kind: "quantized", name: `the teacher in ${p[2]}`})), ...predicted.filter(p => p[1] > 0).map(p => ({x: p[0], y: p[1], kind: "front", name: "best promised at this size"}))];
   const title = p => `${p.name}\n${quantity(p.x, f.unit)} (${d3.format(".1%")(p.x / f.teacher)} of the teacher)\n${nats(p.y)} ${run.unit}${p.kind === "measured" ? ", measured" : p.kind === "teacher" ? "" : ", predicted"}`;
   // What is dear and far off would squeeze what matters into a corner.
   const most = Math.max(...found.map(p => p.y), 1e-3, d3.quantile(predicted.map(p => p[1]), .75) ?? 0) * 1.15;
@@ -183,6 +185,7 @@ function front(figure, run, cost) {
       ...(f.budget ? [Plot.ruleX([f.budget], {stroke: "var(--soft)", strokeDasharray: "2,3"}), Plot.text([f.budget], {x: d => d, text: () => "budget", frameAnchor: "top", dy: -8, fill: "var(--soft)"})] : []),
       Plot.line(predicted, {x: "0", y: "1", stroke: "var(--accent)", strokeWidth: 1.75, clip: true}),
       Plot.dot(uniform.filter(p => p[1] > 0), {x: "0", y: "1", symbol: "square", r: 3, stroke: "var(--total)", fill: "var(--paper)", clip: true}),
+      Plot.dot(quantized, {x: "0", y: "1", symbol: "triangle", r: 4.5, fill: "var(--total)", stroke: "var(--paper)", clip: true}),
       Plot.dot(found.filter(p => p.kind === "predicted"), {x: "x", y: "y", r: 4, stroke: "var(--accent)", fill: "var(--paper)", strokeWidth: 1.75}),
       Plot.dot(found.filter(p => p.kind === "measured"), {x: "x", y: "y", r: 6, fill: "var(--up)", stroke: "var(--paper)", symbol: "diamond2"}),
       Plot.dot([{x: f.teacher, y: 0}], {x: "x", y: "y", r: 5, fill: "var(--ink)"}),
@@ -195,6 +198,7 @@ function front(figure, run, cost) {
     [dot("none", "var(--accent)", 'circle cx="6.5" cy="6.5" r="4"'), "searched", found.some(p => p.kind === "predicted")],
     [dot("var(--up)", "none", 'path d="M6.5,1L12,6.5L6.5,12L1,6.5Z"'), "measured", found.some(p => p.kind === "measured")],
     [dot("none", "var(--total)", 'rect x="2.5" y="2.5" width="8" height="8"'), "same in every layer", uniform.some(p => p[1] <= most && p[1] > 0)],
+    [dot("var(--total)", "none", 'path d="M6.5,1.5L12,11.5H1Z"'), "quantized teacher", quantized.some(p => p[1] <= most)],
     [dot("var(--ink)", "none", 'circle cx="6.5" cy="6.5" r="4.5"'), "teacher", true],
   ].filter(entry => entry[2])));
 }

@@ -124,9 +124,10 @@ class Run:
 
 
 def label_of(candidate: Mapping[str, Any]) -> str:
-    """Return a candidate's name within its half, the same in every layer: `teacher`, `no_op`, `ffn_intermediate=88`."""
+    """Return a candidate's name within its half, the same in every layer: `teacher`, `no_op`, `ffn_intermediate=88@q4_k`."""
     kind = str(candidate["kind"])
-    return f"{kind}={candidate['size']}" if candidate["size"] and kind != "teacher" else kind
+    shape = f"{kind}={candidate['size']}" if candidate["size"] and kind != "teacher" else kind
+    return f"{shape}@{candidate['storage']}" if candidate.get("storage") else shape
 
 
 def read_run(path: Path) -> Run:
@@ -191,8 +192,9 @@ def forget_stale(run: Run) -> None:
         run.texts = None
         run.missing.append("The texts are those of an earlier child: --texts writes new ones.")
     keys = keys_of(run)
-    halves = {key for key in keys if key.startswith("block_")}
-    if run.scores is not None and any(k not in run.scores for k in halves if not k.endswith(":teacher")):
+    if run.scores is not None and any(
+        k not in run.scores for k in keys if k.startswith("block_") and not k.endswith(":teacher")
+    ):
         run.scores = run.agreement = None
         run.missing.append(
             "The scores are those of other candidates: the run was started again and has not scored them."

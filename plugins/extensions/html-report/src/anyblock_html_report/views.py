@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from anyblock.contract.blocks import HALVES, BlockConfig, group_name
 
-from anyblock_html_report.front import Options, Point, options, predicted_front, uniform_front
+from anyblock_html_report.front import Options, Point, options, predicted_front, quantized, uniform_front
 from anyblock_html_report.run import Json, Run, label_of
 from anyblock_html_report.wording import (
     attention_units,
@@ -26,7 +26,16 @@ _FRONT_POINTS: Final = 160
 """More points than these cannot be told apart on a screen."""
 _CURVE: Final = {"steps", "tokens", "loss", "learning_rate", "held_out"}
 """What a line of `adapted.json` has under `curve` where something was trained; core/docs/distillation.md says what they are."""
-_SHOWN_COSTS: Final = ("params", "active_params", "memory", "weight_memory", "kv_memory", "latency", "throughput")
+_SHOWN_COSTS: Final = (
+    "params",
+    "active_params",
+    "memory",
+    "weight_memory",
+    "kv_memory",
+    "latency",
+    "throughput",
+    "bytes",
+)
 
 
 def view_of(run: Run) -> Json:
@@ -60,10 +69,11 @@ def verdict(run: Run) -> list[tuple[str, bool]]:
     if teacher.get("params"):
         parts.append((_share(own["params"], teacher["params"]), True))
         parts.append((f" of its teacher’s {quantity(teacher['params'])} parameters", False))
-    if teacher.get("weight_memory"):
-        parts.append((" and takes ", False))
-        parts.append((quantity(own["weight_memory"], "bytes"), True))
-        parts.append((f" instead of {quantity(teacher['weight_memory'], 'bytes')}", False))
+    size = _size_cost(teacher)
+    if teacher.get(size):
+        parts.append((", and its file takes " if size == "bytes" else " and takes ", False))
+        parts.append((quantity(own[size], "bytes"), True))
+        parts.append((f" instead of {quantity(teacher[size], 'bytes')}", False))
     quality = run.summary.get("quality")
     if not quality:
         return [*parts, (". It was not compared with its teacher on any text.", False)]
@@ -80,12 +90,17 @@ def verdict(run: Run) -> list[tuple[str, bool]]:
     ]
 
 
+def _size_cost(teacher: Mapping[str, float]) -> str:
+    """Return what says how large a model is: its file, where storage types were searched."""
+    return "bytes" if "bytes" in teacher else "weight_memory"
+
+
 def figures(run: Run) -> list[tuple[str, str, str]]:
     """Return the numbers that matter: name, the child's value, and what to compare it with."""
     own, teacher = run.summary.get("costs") or {}, run.summary.get("teacher_costs") or {}
     found = [
         (cost_name(cost), quantity(own[cost], cost_unit(cost)), f"{_share(own[cost], teacher[cost])} of the teacher")
-        for cost in ("params", "weight_memory", "kv_memory", "latency")
+        for cost in ("params", _size_cost(teacher), "kv_memory", "latency")
         if teacher.get(cost) and cost in own
     ]
     if quality := run.summary.get("quality"):
@@ -129,24 +144,25 @@ def _half(
     left, rest, unit = measure(mine)
     group = group_name(layer, half)
     label = run.choices.get(group, "")
+    storage = label.partition("@")[2]
     row: Json = {
         "kind": kind,
         "left": left,
         "teacher": half_text(own),
-        "child": half_text(mine),
+        "child": half_text(mine) + (f" in {storage}" if storage else ""),
         "share": round(kept_share(mine, own), 4),
         "units": [rest, units] if units <= 16 and unit != "channels" else [],
         "label": label,
     }
     options_here = table.get(group, {})
-    before, after = options_here.get("teacher"), options_here.get(label)
+    before, after = _unchanged(options_here), options_here.get(label)
     if before and after:
         row["removed"] = {
             cost: before[cost] - after.get(cost, 0.0)
-            for cost in ("params", "weight_memory", "kv_memory", "latency")
+            for cost in ("params", "weight_memory", "kv_memory", "latency", "bytes")
             if cost in before and before[cost] != after.get(cost, 0.0)
         }
-    if own != mine and run.scores is not None:
+    if (own != mine or storage) and run.scores is not None:
         score = run.scores.get(f"{group}:{label}")
         row["damage"] = None if score is None or not math.isfinite(score) else score
     return row
@@ -189,12 +205,18 @@ def damage(run: Run) -> list[Json]:
     return found
 
 
+def _unchanged(table: Mapping[str, Json]) -> Json:
+    """Return the costs of a half's own shape, in the largest storage type where types are searched."""
+    return next((costs for label, costs in table.items() if label.partition("@")[0] == "teacher"), {})
+
+
 def _saved(table: dict[str, Json], label: str) -> float:
-    return float(f"{table.get('teacher', {}).get('params', 0.0) - table[label].get('params', 0.0):.6g}")
+    return float(f"{_unchanged(table).get('params', 0.0) - table[label].get('params', 0.0):.6g}")
 
 
 def _order(label: str) -> tuple[int, str, int]:
-    """Sort the teacher first, then kinds from large to small, then what leaves nothing."""
+    """Sort the teacher first, then kinds from large to small, then what leaves nothing; storage types stay as they are."""
+    label = label.partition("@")[0]
     kind, _, size = label.rpartition("=")
     return {"teacher": 0, "linear": 2, "no_op": 3}.get(label, 1), kind, -int(size) if kind and size.isdigit() else 0
 
@@ -219,6 +241,7 @@ def front(run: Run, groups: Sequence[Options]) -> Json:
             "uniform": [[p.cost, p.score, p.label] for p in _thinned(uniform_front(groups, cost, fixed.get(cost, 0.0)))]
             if groups
             else [],
+            "quantized": [[*p] for p in quantized(groups, cost, fixed.get(cost, 0.0))] if cost == "bytes" else [],
             "points": [[*point] for point in _found(run, cost)],
         }
     return costs

@@ -13,6 +13,7 @@ COSTS: Final = {
     "memory": ("weights and key-value cache", "bytes"),
     "weight_memory": ("weights", "bytes"),
     "kv_memory": ("key-value cache", "bytes"),
+    "bytes": ("exported file", "bytes"),
     "kv_heads": ("key-value heads", "count"),
     "attention_layers": ("layers with attention", "count"),
     "ffn_layers": ("layers with an FFN", "count"),
