@@ -175,9 +175,10 @@ def _compress(
     solution = run_refine(context, costed, orders, tokens["scoring"], solutions[0])
     chosen = chosen_candidates(costed, solution)
     # What is adapted is rounded afterwards: stages that adapt see the weights as they are.
-    adapting = Adapting(context, [candidate.unrounded for candidate in chosen], orders, tokens["calibration"])
-    adapted = Adapted()
-    for name, adaptation in adaptations(config, context.family):
+    shapes = [candidate.unrounded for candidate in chosen]
+    adapting, adapted = Adapting(context, shapes, orders, tokens["calibration"]), Adapted()
+    changed = context.teacher is not context.reference or not all(candidate.unchanged for candidate in shapes)
+    for name, adaptation in adaptations(config, context.family) if changed else ():
         adapted = adapting.run(name, adaptation, adapted)
     adapting.close()
     outside = {group: solution.choices[group] for group in costed.outside}

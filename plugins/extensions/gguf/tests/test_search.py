@@ -215,9 +215,12 @@ def test_every_uniform_quantization_is_contained_and_never_better_at_equal_bytes
 def test_families_whose_layers_cannot_differ_get_types_alone(run: Run) -> None:
     costed = read_candidates(RunFolder(run.result.run))
     kinds = {candidate.kind for candidate in costed.candidates}
-    assert kinds == (
-        {"teacher", "ffn_intermediate", "no_op"} if run.model.parent.name.startswith("Llama") else {"teacher"}
-    )
+    pruned = run.model.parent.name.startswith("Llama")
+    assert kinds == ({"teacher", "ffn_intermediate", "no_op"} if pruned else {"teacher"})
+    shapes = {label.partition("@")[0] for group, label in run.result.solution.choices.items() if "block" in group}
+    assert RunFolder(run.result.run).is_finished("adaptations:repair") == (
+        shapes != {"teacher"}
+    )  # else there is nothing to do
 
 
 def test_other_formats_say_that_they_leave_the_types_out(run: Run, tmp_path: Path) -> None:
