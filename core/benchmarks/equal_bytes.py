@@ -28,7 +28,11 @@ from anyblock import compress, convert_model, export_child
 from anyblock.config import load_config
 from anyblock.rich_progress import terminal_progress
 
-UNPRUNED: Final = ("pruning.ffn.sizes=[]", "pruning.ffn.no_op=false", "pruning.attention.no_op=false")
+UNPRUNED: Final = (
+    *("pruning.ffn.sizes=[]", "pruning.ffn.no_op=false", "pruning.attention.no_op=false"),
+    *("scoring.probes=1", "scoring.exact_sample=2"),
+)
+"""The teacher's shapes alone; with one type there is nothing to choose, so scores decide nothing."""
 
 
 def rows(types: list[str], pruned: list[str], shares: list[str], embeddings: str) -> dict[str, list[str]]:
