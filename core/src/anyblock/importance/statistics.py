@@ -14,6 +14,8 @@ from anyblock.contract.linear_inputs import as_tokens, input_tokens, linear_weig
 from anyblock.errors import UsageError
 from anyblock.modeling.no_op import hidden_states_of
 
+HELD_OUT_EVERY: Final = 4
+"""Every n-th batch is held out to judge a fit; of two or three batches, the last."""
 _TOKENS: Final = 2048
 
 
