@@ -45,8 +45,7 @@ def test_a_half_of_several_modules_is_refused(model_type: str, tiny_teacher: Cal
     teacher = SubblockCheckpoint.open(tiny_teacher(model_type))
     shapes = {group: teacher.meta(group) for group in teacher.groups}
     with pytest.raises(UnsupportedModelError, match="cannot have a linear map in place of this half"):
-        for half in HALVES:
-            stand_ins(family, load_hf_config(teacher.path), teacher.block_configs, shapes, half)
+        [stand_ins(family, load_hf_config(teacher.path), teacher.block_configs, shapes, half) for half in HALVES]
 
 
 @pytest.mark.parametrize("model_type", [name for name in FAMILIES if name not in SEVERAL])

@@ -51,13 +51,11 @@ class Linear(HalfSource):
     refits: ClassVar[bool] = True
 
     def offers(self, site: HalfSite) -> Sequence[Offer]:
-        """See `CandidateSource.offers`."""
         if site.half not in self.halves or site.block_config.half(site.half).removed:
             return []
         return [Offer(0, site.block_config.with_half(site.half, replace_with_linear=True))]
 
     def watches(self, site: HalfSite) -> tuple[str, type[ImportanceHook]]:
-        """See `CandidateSource.watches`."""
         return self.stand_in(site.layer, site.half).module, LinearMapHook
 
     def learn(self, found: Mapping[tuple[int, Half], torch.Tensor], channels: Sequence[int] | None) -> None:
@@ -68,7 +66,6 @@ class Linear(HalfSource):
         super().learn(found, channels)
 
     def tensors(self, site: HalfSite, offer: Offer) -> Mapping[str, torch.Tensor]:
-        """See `CandidateSource.tensors`."""
         device = next(iter(site.tensors.values())).device
         if self.learned and device.type != "meta":
             weight = self.learned[site.layer, site.half]
@@ -79,7 +76,6 @@ class Linear(HalfSource):
     def refitted(
         self, site: HalfSite, offer: Offer, hook: ImportanceHook
     ) -> tuple[Mapping[str, torch.Tensor], LinearFit]:
-        """See `CandidateSource.refitted`."""
         assert isinstance(hook, LinearMapHook)
         fitted = fit_linear(hook.fit, hook.held_out, start=self.learned[site.layer, site.half])
         return self.stand_in(site.layer, site.half).tensors(site.tensors, fitted.weight), fitted

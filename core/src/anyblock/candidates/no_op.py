@@ -25,7 +25,6 @@ class HalfSource(CandidateSource):
 
     @classmethod
     def of_run(cls, settings: Section, pruning: Any) -> CandidateSource:
-        """See `CandidateSource.of_run`."""
         return cls(settings, [half for half in HALVES if getattr(getattr(pruning, half), cls.switch)])
 
 
@@ -36,11 +35,9 @@ class NoOp(HalfSource):
     switch: ClassVar[str] = "no_op"
 
     def offers(self, site: HalfSite) -> Sequence[Offer]:
-        """See `CandidateSource.offers`."""
         if site.half not in self.halves or f"{site.half}_no_op" not in site.supports:
             return []
         return [Offer(0, site.block_config.with_half(site.half, no_op=True))]
 
     def tensors(self, site: HalfSite, offer: Offer) -> Mapping[str, torch.Tensor]:
-        """See `CandidateSource.tensors`."""
         return {}

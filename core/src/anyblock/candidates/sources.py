@@ -38,16 +38,13 @@ class Teacher(Protocol):
     @property
     def block_configs(self) -> Sequence[BlockConfig]:
         """One per layer."""
-        ...
 
     @property
     def groups(self) -> Mapping[str, Any]:
         """Its groups of tensors."""
-        ...
 
     def load(self, group: str) -> dict[str, torch.Tensor]:
         """Return the tensors of a group by checkpoint name."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -142,12 +139,10 @@ class MixInWeights(Weights):
         self.repairable = mixin.repair != "none"
 
     def tensors(self, candidate: Candidate) -> dict[str, torch.Tensor]:
-        """See `Weights.tensors`."""
         half = self._sorted_half(candidate)
         return self._mixin.narrow(candidate.layer, half, self._teacher(candidate), candidate.block_config, self.config)
 
     def shapes(self, candidate: Candidate, teacher: Tensors) -> Tensors:
-        """See `Weights.shapes`."""
         return self._mixin.narrow(
             candidate.layer, teacher, self._teacher(candidate), candidate.block_config, self.config
         )
@@ -157,11 +152,9 @@ class MixInWeights(Weights):
         return self._mixin.hook_target(candidate.layer) if self._mixin.nests else None
 
     def watched_module(self, candidate: Candidate) -> str:
-        """See `Weights.watched_module`."""
         return self._mixin.hook_target(candidate.layer)
 
     def output_map(self, candidate: Candidate) -> OutputMap | None:
-        """See `Weights.output_map`."""
         if self._mixin.repair != "one_map" or not self.repairable:
             return None
         teacher = self._teacher(candidate)
@@ -170,13 +163,11 @@ class MixInWeights(Weights):
         return OutputMap(self.watched_module(candidate), found.name, found.dim)
 
     def statistic(self, candidate: Candidate) -> Callable[..., ActivationStatistic]:
-        """See `Weights.statistic`."""
         return ExpertGramStatistic if self._mixin.repair == "per_expert" else GramStatistic
 
     def repaired(
         self, candidate: Candidate, statistic: ActivationStatistic
     ) -> tuple[dict[str, torch.Tensor], LinearFit]:
-        """See `Weights.repaired`."""
         teacher, mixin = self._teacher(candidate), self._mixin
         order = self._orders.get((candidate.layer, candidate.kind))
         if order is None:
@@ -221,12 +212,10 @@ class PooledWeights(MixInWeights):
         self.repairable = False
 
     def tensors(self, candidate: Candidate) -> dict[str, torch.Tensor]:
-        """See `Weights.tensors`."""
         half, teacher = Weights.tensors(self, candidate), self._teacher(candidate)
         return pool_heads(self._mixin, self._how, candidate.layer, half, teacher, candidate.block_config, self.config)
 
     def nested_in(self, candidate: Candidate) -> str | None:
-        """See `Weights.nested_in`."""
         return None
 
     def kept_units(self, candidate: Candidate) -> list[Any] | None:
@@ -255,27 +244,22 @@ class SourceWeights(Weights):
         self.repairable = source.refits
 
     def tensors(self, candidate: Candidate) -> dict[str, torch.Tensor]:
-        """See `Weights.tensors`."""
         if candidate.block_config.half(candidate.half).no_op:
             return {}
         return self._made(candidate, super().tensors(candidate))
 
     def shapes(self, candidate: Candidate, teacher: Tensors) -> Tensors:
-        """See `Weights.shapes`."""
         return self._made(candidate, teacher)
 
     def watched_module(self, candidate: Candidate) -> str:
-        """See `Weights.watched_module`."""
         return self._watched(candidate)[0]
 
     def statistic(self, candidate: Candidate) -> Callable[..., ActivationStatistic]:
-        """See `Weights.statistic`."""
         return self._watched(candidate)[1]
 
     def repaired(
         self, candidate: Candidate, statistic: ActivationStatistic
     ) -> tuple[dict[str, torch.Tensor], LinearFit]:
-        """See `Weights.repaired`."""
         assert isinstance(statistic, ImportanceHook)
         site = self._site(candidate, super().tensors(candidate))
         with self._blaming(candidate):

@@ -20,17 +20,14 @@ class Sized(Protocol):
     @property
     def dtype(self) -> str:
         """The name of the element type in the format."""
-        ...
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The sizes."""
-        ...
 
     @property
     def nbytes(self) -> int:
         """The number of bytes."""
-        ...
 
 
 T = TypeVar("T", bound=Sized)

@@ -153,7 +153,6 @@ class LinearFitStatistic(GramStatistic):
 
     @property
     def held_out(self) -> Moments:
-        """See `GramStatistic.held_out`."""
         self._check_held_out()
         return Moments(self.held_out_gram, int(self.tokens[1]), self.held_out_cross, float(self.squares[1]))
 
