@@ -101,17 +101,13 @@ class Weights:
         """Return the linear module inside the layer whose inputs the units are, where units nest; None elsewhere."""
         return None
 
-    def watched_module(self, candidate: Candidate) -> str:
-        """Return the module inside the layer whose inputs the units are, or which a source watches, of a repairable candidate."""
+    def watched(self, candidate: Candidate) -> tuple[str, Callable[..., ActivationStatistic]]:
+        """Return of a repairable candidate which module inside the layer is watched, and what is collected to re-fit it by."""
         raise NotImplementedError(f"{candidate.key} is not repairable")
 
     def output_map(self, candidate: Candidate) -> OutputMap | None:
         """Return the one linear map after the removed units; None where there is no such map, or several."""
         return None
-
-    def statistic(self, candidate: Candidate) -> Callable[..., ActivationStatistic]:
-        """Return what has to be collected of `watched_module` to re-fit a repairable candidate."""
-        return GramStatistic
 
     def repaired(
         self, candidate: Candidate, statistic: ActivationStatistic
@@ -151,8 +147,9 @@ class MixInWeights(Weights):
         """See `Weights.nested_in`. A norm over all units would undo it, which callers verify (`NestedSum.begins_with`)."""
         return self._mixin.hook_target(candidate.layer) if self._mixin.nests else None
 
-    def watched_module(self, candidate: Candidate) -> str:
-        return self._mixin.hook_target(candidate.layer)
+    def watched(self, candidate: Candidate) -> tuple[str, Callable[..., ActivationStatistic]]:
+        statistic = ExpertGramStatistic if self._mixin.repair == "per_expert" else GramStatistic
+        return self._mixin.hook_target(candidate.layer), statistic
 
     def output_map(self, candidate: Candidate) -> OutputMap | None:
         if self._mixin.repair != "one_map" or not self.repairable:
@@ -160,10 +157,7 @@ class MixInWeights(Weights):
         teacher = self._teacher(candidate)
         axes = self._mixin.axes(candidate.layer, teacher, self.config)[:1]
         found = present(axes, self._sorted_half(candidate), self._mixin.size(teacher))[0]
-        return OutputMap(self.watched_module(candidate), found.name, found.dim)
-
-    def statistic(self, candidate: Candidate) -> Callable[..., ActivationStatistic]:
-        return ExpertGramStatistic if self._mixin.repair == "per_expert" else GramStatistic
+        return OutputMap(self._mixin.hook_target(candidate.layer), found.name, found.dim)
 
     def repaired(
         self, candidate: Candidate, statistic: ActivationStatistic
@@ -251,12 +245,6 @@ class SourceWeights(Weights):
     def shapes(self, candidate: Candidate, teacher: Tensors) -> Tensors:
         return self._made(candidate, teacher)
 
-    def watched_module(self, candidate: Candidate) -> str:
-        return self._watched(candidate)[0]
-
-    def statistic(self, candidate: Candidate) -> Callable[..., ActivationStatistic]:
-        return self._watched(candidate)[1]
-
     def repaired(
         self, candidate: Candidate, statistic: ActivationStatistic
     ) -> tuple[dict[str, torch.Tensor], LinearFit]:
@@ -266,7 +254,7 @@ class SourceWeights(Weights):
             tensors, fit = self._source.refitted(site, Offer(candidate.size, candidate.block_config), statistic)
         return self._checked(candidate, tensors), fit
 
-    def _watched(self, candidate: Candidate) -> tuple[str, type[ImportanceHook]]:
+    def watched(self, candidate: Candidate) -> tuple[str, Callable[..., ActivationStatistic]]:
         with self._blaming(candidate):
             found = self._source.watches(self._site(candidate, super().tensors(candidate)))
         check_result(self._origin, f"the candidate source {candidate.kind!r}", found, tuple, "what it re-fits by")

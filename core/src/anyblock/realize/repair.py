@@ -226,10 +226,10 @@ class _Sweep:
     def _collect(
         self, candidate: Candidate, layer: nn.Module, hidden: SpooledTensors, batches: Sequence[Batch]
     ) -> ActivationStatistic:
-        module = layer.get_submodule(self.weights.of(candidate).watched_module(candidate))
+        module, statistic_of = self.weights.of(candidate).watched(candidate)
         block = self.engine.block_configs[candidate.layer]
         context = HookContext(self.engine.config, block, candidate.layer, len(batches))
-        statistic = self.weights.of(candidate).statistic(candidate)(module, context, held_out_every=self.every)
+        statistic = statistic_of(layer.get_submodule(module), context, held_out_every=self.every)
         handle = statistic.attach()
         try:
             for states, batch in zip(hidden, batches, strict=True):
