@@ -51,9 +51,10 @@ class Builtins:
     @hookimpl
     def candidate_sources(self) -> dict[str, type[Any]]:
         """See `FamilySpec.candidate_sources`."""
+        from anyblock.candidates.linear import Linear
         from anyblock.candidates.no_op import NoOp
 
-        return {"no_op": NoOp}
+        return {"linear": Linear, "no_op": NoOp}
 
     @hookimpl
     def text_readers(self) -> dict[str, type[Any]]:

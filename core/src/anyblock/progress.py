@@ -27,11 +27,9 @@ class Progress(Protocol):
 
     def task(self, description: str, *, total: int, unit: str) -> AbstractContextManager[Advance]:
         """Open a task of `total` units (`bytes`, `tokens`, `candidates` ...); its rate and ETA are in that unit."""
-        ...
 
     def note(self, message: str) -> None:
         """Show one line that stays: what was skipped, chosen or found."""
-        ...
 
 
 class Events:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from anyblock import export_child, get_family, load_model
-from anyblock.candidates.candidate import LINEAR, Candidate
+from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
-from anyblock.candidates.linear import LinearMaps, linear_sites
+from anyblock.candidates.linear import Linear
 from anyblock.candidates.sources import PlannedTeacher
+from anyblock.candidates.stand_ins import stand_ins
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import HALVES
 from anyblock.costs.cost_model import Scenario, subblock_costs
@@ -44,7 +45,7 @@ def test_a_half_of_several_modules_is_refused(model_type: str, tiny_teacher: Cal
     teacher = SubblockCheckpoint.open(tiny_teacher(model_type))
     shapes = {group: teacher.meta(group) for group in teacher.groups}
     with pytest.raises(UnsupportedModelError, match="cannot have a linear map in place of this half"):
-        linear_sites(family, load_hf_config(teacher.path), teacher.block_configs, shapes, HALVES)
+        [stand_ins(family, load_hf_config(teacher.path), teacher.block_configs, shapes, half) for half in HALVES]
 
 
 @pytest.mark.parametrize("model_type", [name for name in FAMILIES if name not in SEVERAL])
@@ -57,17 +58,24 @@ def test_the_child_is_the_teacher_with_the_map_in_the_modules_place(
     teacher = SubblockCheckpoint.open(tiny_teacher(model_type))
     blocks, text = teacher.block_configs, family.language_model_config(config)
     shapes = {group: teacher.meta(group) for group in teacher.groups}
-    sites = linear_sites(family, load_hf_config(teacher.path), blocks, shapes, HALVES)
+    found = {half: stand_ins(family, load_hf_config(teacher.path), blocks, shapes, half) for half in HALVES}
+    sites = {
+        (layer, half): found[half][layer] for layer in range(len(blocks)) for half in HALVES if layer in found[half]
+    }
     assert set(sites) == {(i, half) for i, block in enumerate(blocks) for half in HALVES if not block.half(half).no_op}
     generator = torch.Generator().manual_seed(0)
     width = int(text.hidden_size)
     maps = {place: torch.randn(width, width, generator=generator) / width**0.5 for place in sites}
-    linear = LinearMaps(sites, maps, "maps")
-    weights = CandidateWeights(teacher, family, text, {}, linear)
+    linear = Linear()
+    linear.stand_in = lambda layer, half: sites[layer, half]
+    sources = {"linear": linear}
+    planned = CandidateWeights(PlannedTeacher(blocks), family, text, {}, sources=sources)
+    linear.learn(maps, None)
+    weights = CandidateWeights(teacher, family, text, {}, sources=sources)
     first, last = min(sites), max(sites)
     chosen = []
     for layer, half in (first, last):
-        chosen.append(Candidate(layer, half, LINEAR, 0, blocks[layer].with_half(half, replace_with_linear=True)))
+        chosen.append(Candidate(layer, half, "linear", 0, blocks[layer].with_half(half, replace_with_linear=True)))
     child = SubblockCheckpoint.open(realize(teacher, chosen, weights, tmp_path / "child"))
     stock, model = load_model(teacher.path), load_model(child.path)
     for place in (first, last):
@@ -81,13 +89,11 @@ def test_the_child_is_the_teacher_with_the_map_in_the_modules_place(
         torch.testing.assert_close(rest, expected[:, 8:], rtol=1e-3, atol=1e-3)
     for candidate in chosen:
         group = candidate.group
-        planned = CandidateWeights(PlannedTeacher(blocks), family, text, {}, linear).shapes(candidate, shapes[group])
+        listed = planned.shapes(candidate, shapes[group])
         written = child.load(group)
-        assert {n: (t.shape, t.dtype) for n, t in planned.items()} == {
-            n: (t.shape, t.dtype) for n, t in written.items()
-        }
+        assert {n: (t.shape, t.dtype) for n, t in listed.items()} == {n: (t.shape, t.dtype) for n, t in written.items()}
         costs = subblock_costs(
-            family, config, candidate.block_config, candidate.layer, candidate.half, planned, Scenario()
+            family, config, candidate.block_config, candidate.layer, candidate.half, listed, Scenario()
         )
         assert costs["params"] == costs["active_params"] == sum(tensor.numel() for tensor in written.values())
         assert costs["kv_memory"] == costs["kv_heads"] == costs["attention_layers"] == costs["ffn_layers"] == 0

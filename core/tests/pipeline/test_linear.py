@@ -9,7 +9,8 @@ import pytest
 import torch
 from anyblock import load_model
 from anyblock.calibration.batches import Batches
-from anyblock.calibration.sweep import LINEAR_MAP, ScoreKey, sweep_importance
+from anyblock.calibration.sweep import HookPlan, ScoreKey, sweep_importance
+from anyblock.candidates.linear import LinearMapHook
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config import RunConfig
 from anyblock.errors import UsageError
@@ -23,6 +24,7 @@ from anyblock.stages.scores import read_scores
 from safetensors.torch import load_file
 
 SITES = {(layer, half): name for layer in range(3) for half, name in (("attention", "self_attn"), ("ffn", "mlp"))}
+PLANS = [HookPlan(half, "linear", LinearMapHook, None, name, layers=[layer]) for (layer, half), name in SITES.items()]
 ONLY_MAPS = {"attention": {"no_op": False, "linear": True}, "ffn": {"sizes": [], "no_op": False, "linear": True}}
 
 REPAIR = stage_of("repair")
@@ -46,8 +48,8 @@ def test_the_map_is_the_ridge_regression_that_does_best_on_tokens_held_out(
     engine: LayerwiseModel, batches: Batches, teacher_dir: Path
 ) -> None:
     """Brute force on the stock model: each ridge's solution from all tokens at once, judged on every fourth batch."""
-    maps = sweep_importance(engine, [], batches, linear=SITES)
-    assert set(maps) == {ScoreKey(layer, half, LINEAR_MAP) for layer, half in SITES}
+    maps = sweep_importance(engine, PLANS, batches)
+    assert set(maps) == {ScoreKey(layer, half, "linear") for layer, half in SITES}
     stock = load_model(teacher_dir)
     for (layer, half), name in SITES.items():
         inputs: list[torch.Tensor] = []
@@ -70,20 +72,20 @@ def test_the_map_is_the_ridge_regression_that_does_best_on_tokens_held_out(
             for ridge in RIDGES
         ]
         best = min(solutions, key=lambda found: float((judged[1] - judged[0] @ found).square().sum()))
-        found, expected = judged[0] @ maps[ScoreKey(layer, half, LINEAR_MAP)].double().T, judged[0] @ best
+        found, expected = judged[0] @ maps[ScoreKey(layer, half, "linear")].double().T, judged[0] @ best
         assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
 def test_the_sweep_goes_on_where_it_stopped(engine: LayerwiseModel, batches: Batches, tmp_path: Path) -> None:
-    whole = sweep_importance(engine, [], batches, linear=SITES, partial=tmp_path / "layers")
+    whole = sweep_importance(engine, PLANS, batches, partial=tmp_path / "layers")
     (tmp_path / "layers" / "2.safetensors").unlink()
-    again = sweep_importance(engine, [], batches, linear=SITES, partial=tmp_path / "layers")
+    again = sweep_importance(engine, PLANS, batches, partial=tmp_path / "layers")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_one_batch_is_too_few_to_judge_by(engine: LayerwiseModel) -> None:
     with pytest.raises(UsageError, match="too few to fit linear maps"):
-        sweep_importance(engine, [], Batches(torch.zeros(1, 8, dtype=torch.long), 4), linear=SITES)
+        sweep_importance(engine, PLANS, Batches(torch.zeros(1, 8, dtype=torch.long), 4))
 
 
 @pytest.mark.parametrize("method", ["none", "least_squares"])
@@ -98,10 +100,10 @@ def test_the_search_picks_maps_and_the_child_is_the_teacher_with_them(
     child, stock = load_model(settings["output"]), load_model(settings["model"])
     assert result.summary.costs is not None
     assert sum(p.numel() for p in child.parameters()) == result.summary.costs["params"]
-    maps = load_file(RunFolder(result.run).result("importance", "linear.safetensors"))
+    maps = load_file(RunFolder(result.run).result("importance", "learned.safetensors"))
     written = {place: child.model.layers[place[0]].get_submodule(SITES[place]).linear.weight for place in chosen}
     if method == "none":
-        assert all(torch.equal(written[i, half], maps[str(ScoreKey(i, half, LINEAR_MAP))]) for i, half in chosen)
+        assert all(torch.equal(written[i, half], maps[str(ScoreKey(i, half, "linear"))]) for i, half in chosen)
     else:
         done = read_adaptation(RunFolder.open(result.run), REPAIR)
         assert done is not None

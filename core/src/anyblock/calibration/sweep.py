@@ -1,12 +1,12 @@
-"""One pass over the calibration text that fills every importance hook and fits linear maps."""
+"""One pass over the calibration text that fills every importance hook."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
@@ -15,18 +15,11 @@ from anyblock.checkpoint.atomic import write_tensors_atomic
 from anyblock.contract.importance_hook import HookContext, ImportanceHook
 from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.errors import ExecutionError, PluginError, UsageError
-from anyblock.importance.statistics import LinearFitStatistic
 from anyblock.modeling.spool import IN_MEMORY, Spool
 from anyblock.plugins.blame import blaming, check_result
 from anyblock.plugins.loading import package_of
 from anyblock.plugins.status import Origin
 from anyblock.progress import SILENT, Progress
-from anyblock.pruning.least_squares import fit_linear
-
-HELD_OUT_EVERY: Final = 4
-"""Every n-th batch is held out to judge a fit; of two or three batches, the last."""
-LINEAR_MAP: Final = "linear"
-"""In place of a hook's name: the linear map that stands in for a half."""
 
 if TYPE_CHECKING:
     from anyblock.contract.residual_pruning import ResidualPruning
@@ -39,8 +32,8 @@ class ScoreKey:
 
     Attributes:
         layer: the layer's index.
-        kind: the pruning kind; for a linear map, the half in whose place it is.
-        hook: the hook's name; `linear` for a linear map.
+        kind: the pruning kind; of what a candidate source asked for, the half.
+        hook: the hook's name; the source's.
     """
 
     layer: int
@@ -59,13 +52,13 @@ class ScoreKey:
 
 @dataclass(frozen=True)
 class HookPlan:
-    """One importance hook to fill in layers that its pruning kind applies to.
+    """One hook to fill in layers that its pruning kind applies to.
 
     Attributes:
-        kind: the pruning kind.
-        name: the hook's registered name.
+        kind: see `ScoreKey`.
+        name: the hook's registered name; the source's.
         hook: its class.
-        units: the kind's mixin, or the residual stream's: it knows the module that the hook watches.
+        units: the kind's mixin, or the residual stream's: it knows the module that the hook watches. None for a source.
         target: a module inside the layer to watch instead; None takes that one.
         options: passed to the hook's constructor.
         origin: the distribution that gives the hook; None takes its package.
@@ -75,7 +68,7 @@ class HookPlan:
     kind: str
     name: str
     hook: type[ImportanceHook]
-    units: PruningMixIn | ResidualPruning
+    units: PruningMixIn | ResidualPruning | None
     target: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
@@ -97,7 +90,6 @@ def sweep_importance(
     plans: Sequence[HookPlan],
     batches: Batches,
     *,
-    linear: Mapping[tuple[int, str], str] | None = None,
     partial: Path | None = None,
     spool: Spool = IN_MEMORY,
     progress: Progress = SILENT,
@@ -108,28 +100,19 @@ def sweep_importance(
         engine: the teacher.
         plans: which hooks to fill.
         batches: the calibration text, in the order in which hooks see it.
-        linear: `{(layer, half): module inside the layer}` to fit one linear map to.
         partial: folder in which each finished layer's scores are kept; a later call continues after them.
         spool: where hidden states are kept.
         progress: where to report; the unit is tokens through one layer.
 
     Returns:
-        The scores of every hook in every layer, float32 [units], higher is more important, and the linear maps, float32
-        [hidden, hidden].
+        The scores of every hook in every layer, float32 [units], higher is more important; a source's in its own shape.
 
     Raises:
-        UsageError: a hook has no such target module, or refuses its options; or there are too few batches to fit a map.
+        UsageError: a hook has no such target module, or refuses its options; or there are too few batches for it.
         CheckpointError: a weight is not finite; names the tensor.
         ExecutionError: a layer's output, or an importance, is not finite; names the layer.
     """
     from safetensors.torch import load_file
-
-    if linear and len(batches) < 2:
-        raise UsageError(
-            f"{len(batches)} calibration batch is too few to fit linear maps with",
-            expected="at least two batches: one to fit on, one to judge by",
-            hint="give more text, lower data.batch_size, or leave out pruning.attention.linear and pruning.ffn.linear",
-        )
 
     scores: dict[ScoreKey, torch.Tensor] = {}
     prepared, hidden = engine.prepare_all(batches, spool)
@@ -137,22 +120,16 @@ def sweep_importance(
         for index in range(engine.num_layers):
             kept = None if partial is None else partial / f"{index}.safetensors"
             hooks: dict[ScoreKey, tuple[HookPlan, ImportanceHook]] = {}
-            fits: dict[ScoreKey, LinearFitStatistic] = {}
             if kept is None or not kept.is_file():
                 hooks = _attach(engine, index, plans, len(batches))
-                fits = _attach_fits(engine, index, linear or {}, len(batches))
             with ExitStack() as stack:
                 for plan, hook in hooks.values():
                     stack.enter_context(plan.blaming())
                     stack.callback(hook.attach().remove)
-                for fit in fits.values():
-                    stack.callback(fit.attach().remove)
                 for position, batch in enumerate(prepared):
                     hidden[position] = engine.run(index, hidden[position], batch)
                     advance(batch.input_ids.numel())
             found = {key: _scores(engine, index, *hook) for key, hook in hooks.items()}
-            for key, fit in fits.items():
-                found[key] = fit_linear(fit.fit, fit.held_out).weight.float().contiguous()
             if kept is not None and kept.is_file():
                 found = {ScoreKey.parse(name): values for name, values in load_file(kept).items()}
             elif kept is not None and found:
@@ -168,7 +145,7 @@ def _scores(engine: LayerwiseModel, index: int, plan: HookPlan, hook: Importance
     block = engine.block_configs[index]
     units = plan.units.size(block) if isinstance(plan.units, PruningMixIn) else int(engine.config.hidden_size)
     check_result(plan.giver, f"the importance hook {plan.name!r}", scores, torch.Tensor, f"one score per unit, {units}")
-    if scores.shape[-1:] != (units,):
+    if plan.units is not None and scores.shape[-1:] != (units,):
         raise PluginError(
             f"the importance hook {plan.name!r} of {plan.giver} gives scores of shape {list(scores.shape)} in layer {index}",
             expected=f"one per unit of {plan.kind}, of which the layer has {units}",
@@ -183,18 +160,6 @@ def _scores(engine: LayerwiseModel, index: int, plan: HookPlan, hook: Importance
     return scores.contiguous()
 
 
-def _attach_fits(
-    engine: LayerwiseModel, index: int, linear: Mapping[tuple[int, str], str], num_batches: int
-) -> dict[ScoreKey, LinearFitStatistic]:
-    context = HookContext(engine.config, engine.block_configs[index], index, num_batches)
-    every = min(HELD_OUT_EVERY, num_batches)
-    return {
-        ScoreKey(layer, half, LINEAR_MAP): LinearFitStatistic(engine.use(index).get_submodule(module), context, every)
-        for (layer, half), module in linear.items()
-        if layer == index
-    }
-
-
 def _attach(
     engine: LayerwiseModel, index: int, plans: Sequence[HookPlan], num_batches: int
 ) -> dict[ScoreKey, tuple[HookPlan, ImportanceHook]]:
@@ -207,7 +172,7 @@ def _attach(
             continue
         if plan.layers is not None and index not in plan.layers:
             continue
-        target = plan.target or plan.units.hook_target(index, plan.hook)
+        target = plan.target or (plan.units.hook_target(index, plan.hook) if plan.units else "")
         try:
             module = layer.get_submodule(target)
         except AttributeError as error:

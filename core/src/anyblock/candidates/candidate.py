@@ -10,8 +10,6 @@ from anyblock.contract.blocks import BlockConfig, Half, group_name
 
 TEACHER: Final = "teacher"
 NO_OP: Final = "no_op"
-LINEAR: Final = "linear"
-_NAMED: Final = (TEACHER, NO_OP, LINEAR)
 
 
 @dataclass(frozen=True)
@@ -21,8 +19,8 @@ class Candidate:
     Attributes:
         layer: the layer's index.
         half: which subblock it replaces.
-        kind: `teacher` (unchanged), `no_op`, `linear` (one linear map in its place), or the pruning kind that makes it.
-        size: the units it keeps (channels, heads, experts); 0 for `no_op` and `linear`.
+        kind: `teacher` (unchanged), or the name of the source or the pruning kind that makes it.
+        size: the units it keeps (channels, heads, experts); 0 where its kind has one alternative for a half.
         block_config: the whole block, in which only this half differs from the teacher's.
         storage: the storage type to whose values its weights are rounded; empty where they are not.
     """
@@ -51,8 +49,8 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """Its name within the group, the same in every layer: `teacher`, `no_op`, `linear` or `kind=size`; `@type` if rounded."""
-        shape = self.kind if self.kind in _NAMED else f"{self.kind}={self.size}"
+        """Its name within the group, the same in every layer: `kind` or `kind=size`; `@type` if rounded."""
+        shape = f"{self.kind}={self.size}" if self.size else self.kind
         return f"{shape}@{self.storage}" if self.storage else shape
 
     @property

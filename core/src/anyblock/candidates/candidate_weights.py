@@ -7,19 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from anyblock.candidates.candidate import LINEAR, NO_OP, TEACHER, Candidate
+from anyblock.candidates.candidate import NO_OP, TEACHER, Candidate
 from anyblock.candidates.library import supported
-from anyblock.candidates.linear import LinearMaps
 from anyblock.candidates.no_op import NoOp
-from anyblock.candidates.sources import (
-    LinearWeights,
-    MixInWeights,
-    Orders,
-    PooledWeights,
-    SourceWeights,
-    Teacher,
-    Weights,
-)
+from anyblock.candidates.sources import MixInWeights, Orders, PooledWeights, SourceWeights, Teacher, Weights
 from anyblock.candidates.storage import Storage
 from anyblock.contract.blocks import HALVES, group_name
 from anyblock.contract.candidate_source import CandidateSource
@@ -41,9 +32,8 @@ class CandidateWeights:
         family: whose mixins sort and narrow.
         config: the language model's config.
         orders: how the units of each axis are sorted; an axis without an entry keeps its order.
-        linear: the maps that replace halves; None where there are none.
         pooled: `{kind: how}` of kinds whose units are made from several of the teacher's, see `pruning.heads.POOLING`.
-        sources: further sources of candidates by name.
+        sources: sources of candidates by name, besides the removal of halves.
         storage: the storage types that candidates have; None where they have none.
     """
 
@@ -53,7 +43,6 @@ class CandidateWeights:
         family: ModelFamily,
         config: Any,
         orders: Orders,
-        linear: LinearMaps | None = None,
         pooled: Mapping[str, str] | None = None,
         sources: Mapping[str, CandidateSource] | None = None,
         storage: Storage | None = None,
@@ -61,10 +50,7 @@ class CandidateWeights:
         self._checkpoint, self._storage = checkpoint, storage
         self._rounded: dict[str, dict[str, torch.Tensor]] = {}
         mixins, supports, origins = family.pruning_mixins(), supported(family), family.origins("sources")
-        self._kinds: dict[str, Weights] = {
-            TEACHER: Weights(checkpoint, config),
-            LINEAR: LinearWeights(checkpoint, config, linear or LinearMaps()),
-        }
+        self._kinds = {TEACHER: Weights(checkpoint, config)}
         for kind, mixin in mixins.items():
             how = (pooled or {}).get(kind)
             self._kinds[kind] = (

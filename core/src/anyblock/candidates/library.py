@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from anyblock.candidates.candidate import LINEAR, TEACHER, Candidate
+from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.contract.blocks import HALVES, BlockConfig, group_name
 from anyblock.contract.candidate_source import CandidateSource, HalfSite, Offer
 from anyblock.errors import UnsupportedModelError
@@ -23,7 +23,6 @@ def list_candidates(
     config: Any,
     block_configs: Sequence[BlockConfig],
     sizes: Mapping[str, Callable[[int], Sequence[int]]],
-    linear_halves: Collection[tuple[int, str]] = (),
     sources: Mapping[str, CandidateSource] | None = None,
     tensors: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
 ) -> list[Candidate]:
@@ -34,7 +33,6 @@ def list_candidates(
         config: the language model's config.
         block_configs: the teacher's blocks.
         sizes: `{pruning kind: function}` that turns the teacher's number of units into the sizes to offer.
-        linear_halves: the halves, by layer, that one linear map may replace.
         sources: what else offers candidates, by name.
         tensors: `{group: the teacher's tensors}` that these may look at, on the meta device.
 
@@ -53,30 +51,39 @@ def list_candidates(
         kind: max((mixins[kind].size(block) for block in block_configs if mixins[kind].applies_to(block)), default=0)
         for kind in sizes
     }
-    shapes, supports = tensors or {}, supported(family)
     origins = family.origins("sources") if sources else {}
     found: list[Candidate] = []
+    for site in half_sites(family, config, block_configs, tensors or {}):
+        layer, half, block = site.layer, site.half, site.block_config
+        found.append(Candidate(layer, half, TEACHER, 0, block))
+        for kind, sizes_for in sizes.items():
+            mixin = mixins[kind]
+            if mixin.half != half or not mixin.applies_to(block):
+                continue
+            full = mixin.size(block)
+            for size in sizes_for(full):
+                if full <= size <= largest[kind]:
+                    continue  # meant for the layers that have so many
+                mixin.check_size(block, size, config)
+                found.append(Candidate(layer, half, kind, size, mixin.resize(block, size, config)))
+        for name, source in (sources or {}).items():
+            found += _offered(origins[name], name, source, site)
+    return found
+
+
+def half_sites(
+    family: ModelFamily,
+    config: Any,
+    block_configs: Sequence[BlockConfig],
+    tensors: Mapping[str, Mapping[str, torch.Tensor]],
+) -> Iterator[HalfSite]:
+    """Yield every half that the teacher has, as sources see it; see `list_candidates`."""
+    mixins, supports = family.pruning_mixins(), supported(family)
     for layer, block in enumerate(block_configs):
         for half in HALVES:
-            if block.half(half).no_op:
-                continue
-            found.append(Candidate(layer, half, TEACHER, 0, block))
-            for kind, sizes_for in sizes.items():
-                mixin = mixins[kind]
-                if mixin.half != half or not mixin.applies_to(block):
-                    continue
-                full = mixin.size(block)
-                for size in sizes_for(full):
-                    if full <= size <= largest[kind]:
-                        continue  # meant for the layers that have so many
-                    mixin.check_size(block, size, config)
-                    found.append(Candidate(layer, half, kind, size, mixin.resize(block, size, config)))
-            if (layer, half) in linear_halves:
-                found.append(Candidate(layer, half, LINEAR, 0, block.with_half(half, replace_with_linear=True)))
-            site = HalfSite(layer, half, block, config, shapes.get(group_name(layer, half), {}), mixins, supports)
-            for name, source in (sources or {}).items():
-                found += _offered(origins[name], name, source, site)
-    return found
+            if not block.half(half).no_op:
+                own = tensors.get(group_name(layer, half), {})
+                yield HalfSite(layer, half, block, config, own, mixins, supports)
 
 
 def supported(family: ModelFamily) -> frozenset[str]:

@@ -1,37 +1,35 @@
 """Where the weights of candidates come from: one object per kind, all with the same methods.
 
-`Weights` says what every kind can answer. Most answers are "no": only units of a pruning mixin nest, and only what is removed
-from the inputs of a linear map can be made up for.
+`Weights` says what every kind can answer. Most answers are "no": only units of a pruning mixin nest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 
 from anyblock.candidates.candidate import Candidate
-from anyblock.candidates.linear import LinearMaps, LinearSite
 from anyblock.contract.blocks import BlockConfig
-from anyblock.contract.candidate_source import CandidateSource, HalfSite, Offer
+from anyblock.contract.candidate_source import CandidateSource, HalfSite, LinearFit, Offer
+from anyblock.contract.importance_hook import ActivationStatistic, ImportanceHook
 from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.contract.tensor_select import present
 from anyblock.errors import CheckpointError, ExecutionError
 from anyblock.importance.expert_moments import ExpertGramStatistic
-from anyblock.importance.statistics import GramStatistic, LinearFitStatistic, Moments
+from anyblock.importance.statistics import GramStatistic
 from anyblock.plugins.blame import blaming, check_result
 from anyblock.plugins.status import Origin
 from anyblock.pruning.heads import pool_heads
-from anyblock.pruning.least_squares import LinearFit, fit_linear
 from anyblock.pruning.repair_child import repair_child
 from anyblock.pruning.repair_experts import repair_experts
 
 Orders = Mapping[tuple[int, str], torch.Tensor]
 """`{(layer, pruning kind): unit indices, most important first}`."""
 Tensors = Mapping[str, torch.Tensor]
-AnyMoments = Moments | Sequence[Moments]
 
 
 class Teacher(Protocol):
@@ -40,16 +38,13 @@ class Teacher(Protocol):
     @property
     def block_configs(self) -> Sequence[BlockConfig]:
         """One per layer."""
-        ...
 
     @property
     def groups(self) -> Mapping[str, Any]:
         """Its groups of tensors."""
-        ...
 
     def load(self, group: str) -> dict[str, torch.Tensor]:
         """Return the tensors of a group by checkpoint name."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -106,29 +101,18 @@ class Weights:
         """Return the linear module inside the layer whose inputs the units are, where units nest; None elsewhere."""
         return None
 
-    def watched_module(self, candidate: Candidate) -> str:
-        """Return the module inside the layer whose inputs the units are, or which a map replaces, of a repairable candidate."""
+    def watched(self, candidate: Candidate) -> tuple[str, Callable[..., ActivationStatistic]]:
+        """Return of a repairable candidate which module inside the layer is watched, and what is collected to re-fit it by."""
         raise NotImplementedError(f"{candidate.key} is not repairable")
 
     def output_map(self, candidate: Candidate) -> OutputMap | None:
         """Return the one linear map after the removed units; None where there is no such map, or several."""
         return None
 
-    def statistic(self) -> type[GramStatistic | ExpertGramStatistic]:
-        """Return what has to be collected of `watched_module` to re-fit a repairable candidate."""
-        return GramStatistic
-
     def repaired(
-        self, candidate: Candidate, fit: AnyMoments, held_out: AnyMoments
+        self, candidate: Candidate, statistic: ActivationStatistic
     ) -> tuple[dict[str, torch.Tensor], LinearFit]:
-        """Return the candidate's tensors with the map after the removed units re-fitted by least squares.
-
-        Args:
-            candidate: a repairable one.
-            fit: moments of the map's inputs in the teacher's own order of units; of a linear half, of the outputs too; of
-                experts, one entry for each.
-            held_out: the same of other tokens, by which the ridge is chosen.
-        """
+        """Return the tensors of a repairable candidate, re-fitted to what was collected in the teacher's own order of units."""
         raise NotImplementedError(f"{candidate.key} is not repairable")
 
     def kept_units(self, candidate: Candidate) -> list[Any] | None:
@@ -138,48 +122,6 @@ class Weights:
         there is the list of these. None where the candidate has no units of the teacher's.
         """
         return None
-
-
-class LinearWeights(Weights):
-    """One linear map in place of a half."""
-
-    repairable = True
-
-    def __init__(self, checkpoint: Teacher, config: Any, maps: LinearMaps) -> None:
-        super().__init__(checkpoint, config)
-        self._maps = maps
-
-    def tensors(self, candidate: Candidate) -> dict[str, torch.Tensor]:
-        """See `Weights.tensors`."""
-        return self._site(candidate).tensors(super().tensors(candidate), self._map(candidate))
-
-    def shapes(self, candidate: Candidate, teacher: Tensors) -> Tensors:
-        """See `Weights.shapes`."""
-        width = int(self.config.hidden_size)
-        return self._site(candidate).tensors(teacher, torch.empty(width, width, device="meta"))
-
-    def watched_module(self, candidate: Candidate) -> str:
-        """See `Weights.watched_module`: the whole module that the map replaces."""
-        return self._site(candidate).module
-
-    def statistic(self) -> type[GramStatistic | ExpertGramStatistic]:
-        """See `Weights.statistic`."""
-        return LinearFitStatistic
-
-    def repaired(
-        self, candidate: Candidate, fit: AnyMoments, held_out: AnyMoments
-    ) -> tuple[dict[str, torch.Tensor], LinearFit]:
-        """See `Weights.repaired`."""
-        assert isinstance(fit, Moments)
-        assert isinstance(held_out, Moments)
-        fitted = fit_linear(fit, held_out, start=self._map(candidate))
-        return self._site(candidate).tensors(super().tensors(candidate), fitted.weight), fitted
-
-    def _site(self, candidate: Candidate) -> LinearSite:
-        return self._maps.sites[candidate.layer, candidate.half]
-
-    def _map(self, candidate: Candidate) -> torch.Tensor:
-        return self._maps.weights[candidate.layer, candidate.half]
 
 
 class MixInWeights(Weights):
@@ -193,12 +135,10 @@ class MixInWeights(Weights):
         self.repairable = mixin.repair != "none"
 
     def tensors(self, candidate: Candidate) -> dict[str, torch.Tensor]:
-        """See `Weights.tensors`."""
         half = self._sorted_half(candidate)
         return self._mixin.narrow(candidate.layer, half, self._teacher(candidate), candidate.block_config, self.config)
 
     def shapes(self, candidate: Candidate, teacher: Tensors) -> Tensors:
-        """See `Weights.shapes`."""
         return self._mixin.narrow(
             candidate.layer, teacher, self._teacher(candidate), candidate.block_config, self.config
         )
@@ -207,39 +147,30 @@ class MixInWeights(Weights):
         """See `Weights.nested_in`. A norm over all units would undo it, which callers verify (`NestedSum.begins_with`)."""
         return self._mixin.hook_target(candidate.layer) if self._mixin.nests else None
 
-    def watched_module(self, candidate: Candidate) -> str:
-        """See `Weights.watched_module`."""
-        return self._mixin.hook_target(candidate.layer)
+    def watched(self, candidate: Candidate) -> tuple[str, Callable[..., ActivationStatistic]]:
+        statistic = ExpertGramStatistic if self._mixin.repair == "per_expert" else GramStatistic
+        return self._mixin.hook_target(candidate.layer), statistic
 
     def output_map(self, candidate: Candidate) -> OutputMap | None:
-        """See `Weights.output_map`."""
         if self._mixin.repair != "one_map" or not self.repairable:
             return None
         teacher = self._teacher(candidate)
         axes = self._mixin.axes(candidate.layer, teacher, self.config)[:1]
         found = present(axes, self._sorted_half(candidate), self._mixin.size(teacher))[0]
-        return OutputMap(self.watched_module(candidate), found.name, found.dim)
-
-    def statistic(self) -> type[GramStatistic | ExpertGramStatistic]:
-        """See `Weights.statistic`."""
-        return ExpertGramStatistic if self._mixin.repair == "per_expert" else GramStatistic
+        return OutputMap(self._mixin.hook_target(candidate.layer), found.name, found.dim)
 
     def repaired(
-        self, candidate: Candidate, fit: AnyMoments, held_out: AnyMoments
+        self, candidate: Candidate, statistic: ActivationStatistic
     ) -> tuple[dict[str, torch.Tensor], LinearFit]:
-        """See `Weights.repaired`."""
         teacher, mixin = self._teacher(candidate), self._mixin
         order = self._orders.get((candidate.layer, candidate.kind))
         if order is None:
             order = torch.arange(mixin.size(teacher))
         common = (candidate.layer, self._sorted_half(candidate), teacher, candidate.block_config, self.config, order)
-        if mixin.repair == "per_expert":
-            assert not isinstance(fit, Moments)
-            assert not isinstance(held_out, Moments)
-            return repair_experts(mixin, *common, fit, held_out)
-        assert isinstance(fit, Moments)
-        assert isinstance(held_out, Moments)
-        return repair_child(mixin, *common, fit, held_out)
+        if isinstance(statistic, ExpertGramStatistic):
+            return repair_experts(mixin, *common, statistic.fit, statistic.held_out)
+        assert isinstance(statistic, GramStatistic)
+        return repair_child(mixin, *common, statistic.fit, statistic.held_out)
 
     def kept_units(self, candidate: Candidate) -> list[Any] | None:
         """See `Weights.kept_units`; where every expert has its own order of channels there is one list per expert."""
@@ -275,12 +206,10 @@ class PooledWeights(MixInWeights):
         self.repairable = False
 
     def tensors(self, candidate: Candidate) -> dict[str, torch.Tensor]:
-        """See `Weights.tensors`."""
         half, teacher = Weights.tensors(self, candidate), self._teacher(candidate)
         return pool_heads(self._mixin, self._how, candidate.layer, half, teacher, candidate.block_config, self.config)
 
     def nested_in(self, candidate: Candidate) -> str | None:
-        """See `Weights.nested_in`."""
         return None
 
     def kept_units(self, candidate: Candidate) -> list[Any] | None:
@@ -290,7 +219,7 @@ class PooledWeights(MixInWeights):
 
 
 class SourceWeights(Weights):
-    """What a source gives that needs no importance: core's no-op, or a plugin's."""
+    """What a source gives, core's own or a plugin's."""
 
     def __init__(
         self,
@@ -306,23 +235,47 @@ class SourceWeights(Weights):
         self._origin = origin
         self._mixins = mixins
         self._supports = supports
+        self.repairable = source.refits
 
     def tensors(self, candidate: Candidate) -> dict[str, torch.Tensor]:
-        """See `Weights.tensors`."""
         if candidate.block_config.half(candidate.half).no_op:
             return {}
         return self._made(candidate, super().tensors(candidate))
 
     def shapes(self, candidate: Candidate, teacher: Tensors) -> Tensors:
-        """See `Weights.shapes`."""
         return self._made(candidate, teacher)
 
+    def repaired(
+        self, candidate: Candidate, statistic: ActivationStatistic
+    ) -> tuple[dict[str, torch.Tensor], LinearFit]:
+        assert isinstance(statistic, ImportanceHook)
+        site = self._site(candidate, super().tensors(candidate))
+        with self._blaming(candidate):
+            tensors, fit = self._source.refitted(site, Offer(candidate.size, candidate.block_config), statistic)
+        return self._checked(candidate, tensors), fit
+
+    def watched(self, candidate: Candidate) -> tuple[str, Callable[..., ActivationStatistic]]:
+        with self._blaming(candidate):
+            found = self._source.watches(self._site(candidate, super().tensors(candidate)))
+        check_result(self._origin, f"the candidate source {candidate.kind!r}", found, tuple, "what it re-fits by")
+        assert found is not None
+        return found
+
     def _made(self, candidate: Candidate, half: Tensors) -> dict[str, torch.Tensor]:
+        with self._blaming(candidate):
+            offer = Offer(candidate.size, candidate.block_config)
+            found = self._source.tensors(self._site(candidate, half), offer)
+        return self._checked(candidate, found)
+
+    def _site(self, candidate: Candidate, half: Tensors) -> HalfSite:
         block = self.checkpoint.block_configs[candidate.layer]
-        site = HalfSite(candidate.layer, candidate.half, block, self.config, half, self._mixins, self._supports)
+        return HalfSite(candidate.layer, candidate.half, block, self.config, half, self._mixins, self._supports)
+
+    def _blaming(self, candidate: Candidate) -> AbstractContextManager[None]:
+        return blaming(self._origin, f"the candidate source {candidate.kind!r}", self._source)
+
+    def _checked(self, candidate: Candidate, found: Tensors) -> dict[str, torch.Tensor]:
         what = f"the candidate source {candidate.kind!r}"
-        with blaming(self._origin, what, self._source):
-            found = self._source.tensors(site, Offer(candidate.size, candidate.block_config))
         check_result(self._origin, what, found, Mapping, "tensors by checkpoint name")
         for name, tensor in found.items():
             check_result(self._origin, f"{what}: {name}", tensor, torch.Tensor, "a tensor")

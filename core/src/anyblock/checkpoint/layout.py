@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Final, Protocol, TypeVar
 
 from anyblock.checkpoint.dtypes import BITS, alignment
@@ -20,17 +21,14 @@ class Sized(Protocol):
     @property
     def dtype(self) -> str:
         """The name of the element type in the format."""
-        ...
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The sizes."""
-        ...
 
     @property
     def nbytes(self) -> int:
         """The number of bytes."""
-        ...
 
 
 T = TypeVar("T", bound=Sized)
@@ -76,7 +74,4 @@ def header_bytes(
 
 def byte_size(dtype: str, shape: Iterable[int]) -> int:
     """Return the bytes of a tensor."""
-    bits = BITS[dtype]
-    for size in shape:
-        bits *= size
-    return bits // 8
+    return BITS[dtype] * prod(shape) // 8

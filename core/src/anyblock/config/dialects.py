@@ -13,7 +13,7 @@ from anyblock.config.pruning import CORE_KINDS
 from anyblock.config.registry import NameRegistry, dialects, local_model_type, registry_for
 from anyblock.config.schema import RunConfig
 from anyblock.config.yaml_source import read_yaml
-from anyblock.contract.config_dialect import ConfigDialect
+from anyblock.contract.config_dialect import ConfigDialect, DialectTools
 from anyblock.contract.config_tree import KeyPath, Tree
 from anyblock.contract.settings import Section
 from anyblock.errors import ConfigError
@@ -28,8 +28,8 @@ GUIDE: Final = "anyblock-puzzletron-config"
 """The distribution that reads files with these keys, and replaces `${key}` in any file."""
 
 
-class Tools:
-    """Implements `DialectTools` for one configuration.
+class Tools(DialectTools):
+    """What dialects get for one configuration.
 
     Args:
         registry: where class names are looked up; None means core, the model's family and the installed extensions.
@@ -66,35 +66,27 @@ class Tools:
 
     @property
     def schema(self) -> type[Section]:
-        """See `DialectTools.schema`."""
         return RunConfig
 
     @property
     def kind_paths(self) -> Mapping[str, KeyPath]:
-        """See `DialectTools.kind_paths`."""
         return {kind: ("pruning", key) for kind, key in CORE_KINDS.items()}
 
     def names(self) -> NameRegistry:
-        """See `DialectTools.names`."""
         self._registry = self._registry or registry_for(self.tree.data)
         return self._registry
 
     def read_yaml(self, path: Path) -> Tree:
-        """See `DialectTools.read_yaml`."""
         return read_yaml(path)
 
     def merge_budgets(self, entries: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
-        """See `DialectTools.merge_budgets`."""
         return merge_entries(entries)
 
     def gathered(self, faults: Sequence[str]) -> ConfigError:
-        """See `DialectTools.gathered`."""
         return gathered(faults)
 
     def local_model_type(self, *models: Any) -> str | None:
-        """See `DialectTools.local_model_type`."""
         return local_model_type(*models)
 
     def note(self, message: str) -> None:
-        """See `DialectTools.note`."""
         self._progress.note(message)

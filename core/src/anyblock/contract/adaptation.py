@@ -32,17 +32,14 @@ class LayerRunner(Protocol):
     @property
     def num_layers(self) -> int:
         """The number of decoder layers."""
-        ...
 
     @property
     def device(self) -> torch.device:
         """Where hidden states are between layers."""
-        ...
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the hidden states."""
-        ...
 
     def prepare_all(self, batches: Iterable[torch.Tensor], spool: Any) -> tuple[list[Any], Any]:
         """Return batches of token ids, [batch, length] each, ready to run, and the first layer's inputs.
@@ -51,15 +48,12 @@ class LayerRunner(Protocol):
             batches: the token ids.
             spool: where the inputs are kept, see `LayerwiseChild.spool`; they are read and replaced by their place.
         """
-        ...
 
     def run(self, index: int, hidden: torch.Tensor, batch: Any, *, layer: nn.Module | None = None) -> torch.Tensor:
         """Run layer `index`, or `layer` in its place, on hidden states [batch, length, hidden]; returns the same shape."""
-        ...
 
     def final_hidden(self, hidden: torch.Tensor, batch: Any) -> torch.Tensor:
         """Return what the head receives, from the last layer's output."""
-        ...
 
 
 class ChildLayers(Protocol):
@@ -67,23 +61,18 @@ class ChildLayers(Protocol):
 
     def tensors(self, index: int) -> dict[str, torch.Tensor]:
         """Return a layer's tensors by checkpoint name."""
-        ...
 
     def is_teachers(self, index: int) -> bool:
         """Return whether the layer is the teacher's own, weights included."""
-        ...
 
     def layer(self, index: int) -> AbstractContextManager[nn.Module]:
         """Lend a layer."""
-        ...
 
     def trainable(self, index: int) -> dict[str, nn.Parameter]:
         """Give the lent layer float32 parameters with gradients, and return them by checkpoint name."""
-        ...
 
     def run(self, index: int, hidden: Iterable[torch.Tensor], batches: Sequence[Any]) -> Iterator[torch.Tensor]:
         """Run a layer on the hidden states of every batch, one batch after the other."""
-        ...
 
 
 class Targets(Protocol):
@@ -92,20 +81,16 @@ class Targets(Protocol):
     @property
     def batch(self) -> Any:
         """The batch, as the child's layers take it, with `hidden`, the first layer's input."""
-        ...
 
     @property
     def final(self) -> torch.Tensor | None:
         """What the teacher's head receives; None where the teacher has a larger hidden size than the child."""
-        ...
 
     def divergences(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield KL(teacher || child) of every token, chunk by chunk; gradients reach `hidden`, the child's last hidden states."""
-        ...
 
     def distance(self, hidden: torch.Tensor) -> tuple[float, float]:
         """Return the sum of the KL over tokens, and their number."""
-        ...
 
 
 class LayerStore(Protocol):
@@ -113,15 +98,12 @@ class LayerStore(Protocol):
 
     def load(self, index: int) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]] | None:
         """Return a layer's tensors and its JSON lines; None where it is not finished."""
-        ...
 
     def save(self, index: int, tensors: Mapping[str, torch.Tensor], lines: list[dict[str, Any]]) -> None:
         """Keep a finished layer."""
-        ...
 
     def tensors(self) -> Mapping[str, torch.Tensor]:
         """Return the tensors of all finished layers, mapped from their files."""
-        ...
 
 
 class LayerwiseChild(Protocol):
@@ -130,33 +112,26 @@ class LayerwiseChild(Protocol):
     @property
     def runner(self) -> LayerRunner:
         """The model that the child is made from."""
-        ...
 
     @property
     def fit_ids(self) -> torch.Tensor:
         """See `ChosenChild.fit_ids`."""
-        ...
 
     @property
     def judge_ids(self) -> torch.Tensor:
         """Text to judge by, int64 [sequences, tokens]; no stage fits to it."""
-        ...
 
     def layers(self, changed: Mapping[str, torch.Tensor]) -> ChildLayers:
         """Return the child's layers with these tensors in place of its own; the mapping is read at every use."""
-        ...
 
     def targets(self, ids: torch.Tensor) -> Targets:
         """Run the teacher on token ids, [batch, length]."""
-        ...
 
     def spool(self, folder: Path) -> Any:
         """Return where hidden states are kept, `spool.collect(tensors)`: in memory, or in this folder where that is too small."""
-        ...
 
     def store(self, folder: Path) -> LayerStore:
         """Return the finished layers that are kept in this folder."""
-        ...
 
 
 class ChosenChild(Protocol):
@@ -165,32 +140,26 @@ class ChosenChild(Protocol):
     @property
     def block_configs(self) -> Sequence[BlockConfig]:
         """The child's architecture, one per layer."""
-        ...
 
     @property
     def teacher_block_configs(self) -> Sequence[BlockConfig]:
         """The teacher's architecture, one per layer."""
-        ...
 
     @property
     def fit_ids(self) -> torch.Tensor:
         """Text to fit to, int64 [sequences, tokens]; the part of the calibration text that judges is not in it."""
-        ...
 
     @property
     def seed(self) -> int:
         """Seed of whatever is random."""
-        ...
 
     @property
     def progress(self) -> Progress:
         """Where to report."""
-        ...
 
     @property
     def layerwise(self) -> LayerwiseChild:
         """The child layer by layer, for stages that must not hold a whole model in memory."""
-        ...
 
     def model(self, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
         """Return the child as transformers' own class, in memory, with these tensors in place of its own.
@@ -198,19 +167,15 @@ class ChosenChild(Protocol):
         Args:
             tensors: by checkpoint name, usually what `Adaptation.run` was given.
         """
-        ...
 
     def teacher(self) -> nn.Module:
         """Return the model that was given, as transformers' own class, in memory."""
-        ...
 
     def tensors_of(self, model: nn.Module) -> dict[str, torch.Tensor]:
         """Return the tensors of all layers of a model that `model` returned, by checkpoint name."""
-        ...
 
     def divergence(self, tensors: Mapping[str, torch.Tensor]) -> float:
         """Return KL(teacher || child) on held-out text of the child with these tensors, in nats per token."""
-        ...
 
 
 class Adaptation(Configured, ABC):

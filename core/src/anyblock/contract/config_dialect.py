@@ -26,33 +26,26 @@ class Names(Protocol):
     @property
     def hooks(self) -> Mapping[str, type[Any]]:
         """See above."""
-        ...
 
     @property
     def mixins(self) -> Mapping[str, Any]:
         """See above."""
-        ...
 
     @property
     def family(self) -> str | None:
         """See above."""
-        ...
 
     def hook(self, name: str) -> str:
         """Return the registered name of an importance hook; ConfigError when nothing of that name is registered."""
-        ...
 
     def mixin(self, name: str) -> str:
         """Return the kind of a pruning mixin; ConfigError when nothing of that name is registered."""
-        ...
 
     def layer_descriptor(self, name: str) -> str:
         """Return a kind of pruning that a layer descriptor serves; ConfigError when nothing of that name is registered."""
-        ...
 
     def any(self, name: str) -> str:
         """Return what `${get_object:NAME}` stands for: a hook's registered name, or a kind."""
-        ...
 
 
 class DialectTools(Protocol):
@@ -61,36 +54,28 @@ class DialectTools(Protocol):
     @property
     def schema(self) -> type[Section]:
         """The class of a whole configuration, whose sections and defaults can be looked at."""
-        ...
 
     @property
     def kind_paths(self) -> Mapping[str, KeyPath]:
         """`{kind of pruning of core: where its settings stand}`; those of any other kind stand at `pruning.KIND`."""
-        ...
 
     def names(self) -> Names:
         """Return the names that are valid for the run's family; its adapter is imported only when this is called."""
-        ...
 
     def read_yaml(self, path: Path) -> Tree:
         """Read a YAML file, with its lines; ConfigError when it cannot be used."""
-        ...
 
     def merge_budgets(self, entries: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
         """Merge `(COST<=VALUE, place)` into `{cost: (value, place)}`; ConfigError when two contradict each other."""
-        ...
 
     def gathered(self, faults: Sequence[str]) -> ConfigError:
         """Return one error for one or more faults, each a line of its own."""
-        ...
 
     def local_model_type(self, *models: Any) -> str | None:
         """Return the `model_type` of the first of these that is a checkpoint on this machine."""
-        ...
 
     def note(self, message: str) -> None:
         """Show one line: what was accepted without having an effect."""
-        ...
 
 
 class ConfigDialect(ABC):

@@ -198,7 +198,7 @@ class FamilySpec:
 
     @hookspec
     def candidate_sources(self) -> Mapping[str, type[CandidateSource]]:  # type: ignore[empty-body]
-        """Return `{name: source class}` for candidates that need no importance; merged over plugins. Since 0.2."""
+        """Return `{name: source class}` for further candidates of halves; merged over plugins. Since 0.2."""
 
     @hookspec
     def scoring_metrics(self) -> Mapping[str, type[ScoringMetric]]:  # type: ignore[empty-body]

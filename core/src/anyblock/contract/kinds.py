@@ -52,9 +52,7 @@ class Kind:
 _KINDS: Final = (
     Kind("hooks", "importance_hook", "ImportanceHook", "ranks the units of a subblock from activations"),
     Kind("kinds", "pruning_mixin", "PruningMixIn", "makes a subblock smaller along one axis", "pruning.{name}", False),
-    Kind(
-        "sources", "candidate_source", "CandidateSource", "makes candidates for a half from weights", "pruning.{name}"
-    ),
+    Kind("sources", "candidate_source", "CandidateSource", "makes candidates for a half of a layer", "pruning.{name}"),
     Kind("formats", "export_format", "ExportFormat", "writes a child in a form that other tools read"),
     Kind("metrics", "scoring_metric", "ScoringMetric", "says how far a child is from its teacher", "scoring.{name}"),
     Kind("costs", "cost", "Cost", "is what a budget can bound, counted or measured", "costs.{name}"),

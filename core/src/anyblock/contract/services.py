@@ -84,7 +84,6 @@ class Services(Protocol):
         Raises:
             InputError: there is no such model, or it cannot be used.
         """
-        ...
 
     def prepare_child(
         self,
@@ -103,7 +102,6 @@ class Services(Protocol):
         Raises:
             InputError: the child, the run or the format cannot be used.
         """
-        ...
 
     def rolling_windows(self, text: str, loaded: LoadedModel, length: int) -> list[tuple[list[int], list[int]]] | None:
         """Cut a text into the windows over which `anyblock evaluate` measures perplexity.
@@ -118,7 +116,6 @@ class Services(Protocol):
             the last one is only predicted. Every token of the text is predicted once. None where the tokenizer puts
             nothing (such as BOS) in front of a text.
         """
-        ...
 
     def check_tokens(self, ids: torch.Tensor, loaded: LoadedModel) -> None:
         """Check that a model has embeddings for token ids, int64 of any shape.
@@ -126,7 +123,6 @@ class Services(Protocol):
         Raises:
             InputError: it has none for one of them; the message names the token.
         """
-        ...
 
     def time_calls(
         self,
@@ -149,19 +145,15 @@ class Services(Protocol):
         Raises:
             ExecutionError: a call failed; names it.
         """
-        ...
 
     def new_cache(self, model: nn.Module) -> dict[str, Any]:
         """Return an empty key-value cache, as the argument that the model's forward pass has for it."""
-        ...
 
     def restorer(self, cache: Any) -> Callable[[], None]:
         """Return a function that puts a cache back into its present state."""
-        ...
 
     def run_settings(self, model_type: str | None = None) -> type[Section]:
         """Return the pydantic model of a run's YAML, with the sections of all installed extensions, and of a family's kinds."""
-        ...
 
     def run_task(self, folder: Path, task: str) -> None:
         """Compute one task of a run in this process and keep its result, unless it has one. Since 0.2.
@@ -176,11 +168,9 @@ class Services(Protocol):
             InputError: this process does not see the folder, or has other distributions than the run.
             AnyBlockError: the computation failed. Whatever is raised is in the folder's `logs` as well.
         """
-        ...
 
     def progress(self) -> Progress:
         """Return where the terminal shows long work: `task(description, total=, unit=)` and `note(message)`."""
-        ...
 
 
 def services() -> Services:

@@ -323,7 +323,6 @@ class LayoutDescriptor(DescriptorBase, declares=True):
     ffn_kinds: ClassVar[Mapping[str, HalfLayout]] = {}
 
     def half_kinds(self, half: str) -> Mapping[str, HalfLayout]:
-        """See `DescriptorBase.half_kinds`."""
         return self.attention_kinds if half == "attention" else self.ffn_kinds
 
 

@@ -14,6 +14,7 @@ from anyblock.checkpoint.index import INDEX, index_bytes
 from anyblock.checkpoint.json_io import json_bytes
 from anyblock.checkpoint.safetensors_writer import InMemory, write_safetensors
 from anyblock.checkpoint.transfer import Copier
+from anyblock.contract.export_format import Child
 from anyblock.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from anyblock.family import ModelFamily
 
 
-class ExportedChild:
+class ExportedChild(Child):
     """See `anyblock.contract.export_format.Child`; `checkpoint` and `family` are core's own business."""
 
     def __init__(self, checkpoint: SubblockCheckpoint, family: ModelFamily) -> None:
@@ -36,24 +37,19 @@ class ExportedChild:
 
     @property
     def model_groups(self) -> tuple[str, ...]:
-        """See `Child`."""
         return tuple(self.checkpoint.model_groups)
 
     @property
     def view(self) -> Any:
-        """See `Child.view`."""
         return config_view(self.config)
 
     def load(self, group: str) -> dict[str, torch.Tensor]:
-        """See `Child.load`."""
         return self.checkpoint.load(group)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """See `Child.shape`."""
         return tuple(self.checkpoint.entry(name).shape)
 
     def text_part(self, config: dict[str, Any]) -> dict[str, Any]:
-        """See `Child.text_part`."""
         view = config_view(config)
         text = self.family.language_model_config(view)
         if text is view:
@@ -80,7 +76,6 @@ class ExportedChild:
         return config if same else None
 
     def layer_differences(self) -> list[dict[str, Any]]:
-        """See `Child.layer_differences`."""
         view = self.view
         text = self.family.language_model_config(view)
         differences: list[dict[str, Any]] = []

@@ -96,7 +96,6 @@ class MoERemoveExpertsHook(RemoveExpertsIndependentHook):
     def get_router_logits_and_routed_experts(
         self, hidden_states: torch.Tensor, router_logits: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `RemoveExpertsIndependentHook.get_router_logits_and_routed_experts`."""
 
         def given(own: torch.Tensor) -> torch.Tensor:
             return own if router_logits is None else router_logits.reshape(own.shape).to(own.dtype)

@@ -83,6 +83,5 @@ class MambaHeadContributionHook(IndependentKvHeadContributionHook):
 
     @staticmethod
     def heads_of(context: HookContext) -> int | None:
-        """See `IndependentKvHeadContributionHook.heads_of`."""
         mamba = context.block_config.attention.mamba
         return None if mamba is None else mamba.num_heads

@@ -14,6 +14,8 @@ from anyblock.contract.linear_inputs import as_tokens, input_tokens, linear_weig
 from anyblock.errors import UsageError
 from anyblock.modeling.no_op import hidden_states_of
 
+HELD_OUT_EVERY: Final = 4
+"""Every n-th batch is held out to judge a fit; of two or three batches, the last."""
 _TOKENS: Final = 2048
 
 
@@ -151,7 +153,6 @@ class LinearFitStatistic(GramStatistic):
 
     @property
     def held_out(self) -> Moments:
-        """See `GramStatistic.held_out`."""
         self._check_held_out()
         return Moments(self.held_out_gram, int(self.tokens[1]), self.held_out_cross, float(self.squares[1]))
 

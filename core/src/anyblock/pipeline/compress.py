@@ -26,13 +26,13 @@ from anyblock.run.context import RunContext, RunModel
 from anyblock.run.model_source import pin_model, read_source
 from anyblock.run.run_folder import RunFolder
 from anyblock.stages.adapt import Adapted, Adapting, adaptations
-from anyblock.stages.candidates import CostedCandidates, keep_candidates, linear_places, plan_candidates
+from anyblock.stages.candidates import CostedCandidates, keep_candidates, plan_candidates
 from anyblock.stages.child import STAGE as CHILD
 from anyblock.stages.child import run_child, run_rounded
 from anyblock.stages.data import TokenData
 from anyblock.stages.evaluation import run_evaluation
 from anyblock.stages.further_evaluations import run_further_evaluations
-from anyblock.stages.importance import hook_plans, linear_maps, run_importance
+from anyblock.stages.importance import hook_plans, learn, run_importance
 from anyblock.stages.measured_check import run_measured_checks
 from anyblock.stages.measured_costs import measured_bounds, run_measured_costs
 from anyblock.stages.narrow_teacher import narrow_teacher, narrowed_source
@@ -94,8 +94,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     source = read_source(folder, trust_remote_code=config.trust_remote_code)
     _check_names(config, source.family)
     narrow = narrowed_source(config, source)
-    linear = linear_places(config, source)
-    costed = plan_candidates(config, narrow, source, linear=linear)
+    costed = plan_candidates(config, narrow, source)
     check_reachable(costed, config.search.bounds(), later=measured_bounds(config))
     plans = hook_plans(config, source)
     data = TokenData(config, source, run)
@@ -119,12 +118,12 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
         keep_candidates(run, costed)
         tokens = data.batches()
         given = RunModel(config, source, run_teacher(config, run, source, progress), progress)
-        context = RunContext(config, run, progress, given, given, linear, executor)
+        context = RunContext(config, run, progress, given, given, executor)
         if narrow is source:
             costed = _with_measured(context, costed)
         orders = run_importance(context, plans, tokens["calibration"])
         context.teacher, context.reference = narrow_teacher(context, narrow, plans)
-        context.linear = linear_maps(context)
+        learn(context)
         if narrow is not source:
             costed = _with_measured(context, costed)
         return _compress(context, costed, orders, tokens, overwrite=overwrite)

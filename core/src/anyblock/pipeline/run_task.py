@@ -23,9 +23,8 @@ from anyblock.run.context import RunContext, RunModel
 from anyblock.run.model_source import read_source
 from anyblock.run.run_folder import RunFolder, file_digest
 from anyblock.run.task_context import TaskContext
-from anyblock.stages.candidates import linear_places
 from anyblock.stages.data import read_batches
-from anyblock.stages.importance import hook_plans, linear_maps, read_orders
+from anyblock.stages.importance import hook_plans, learn, read_orders
 from anyblock.stages.narrow_teacher import read_channels
 from anyblock.stages.scores import KIND as SCORES
 from anyblock.stages.scores import score_layer
@@ -109,12 +108,12 @@ def _open(folder: TaskFolder, plan: Mapping[str, Any]) -> TaskContext:
         source = read_source(place, trust_remote_code=config.trust_remote_code)
         models[name] = RunModel(config, source, checkpoint, SILENT)
     given = models["reference"]
-    context = RunContext(config, run, SILENT, given, given, linear_places(config, given.source))
+    context = RunContext(config, run, SILENT, given, given)
     orders = read_orders(run, hook_plans(config, given.source))
     if plan["models"]["teacher"] != plan["models"]["reference"]:
         context.teacher = models["teacher"]
         context.teacher.channels = read_channels(run)
-    context.linear = linear_maps(context)
+    learn(context)
     batches: Batches = read_batches(run, int(plan["batch_size"]))[plan["text"]]
     own = "".join(letter if letter.isalnum() else "-" for letter in worker_name())
     spool = context.teacher.memory.spool(folder.path.parent / f".spool-{own}")

@@ -86,7 +86,6 @@ class ExpertIntermediatePruningMixIn(PruningMixIn):
         return [size for size in sizes if shared % size == 0]
 
     def supported_hooks(self) -> tuple[type[ImportanceHook], ...]:
-        """See `PruningMixIn.supported_hooks`."""
         return (ExpertChannelContributionHook,)
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
@@ -94,7 +93,6 @@ class ExpertIntermediatePruningMixIn(PruningMixIn):
         return self.layer_descriptor.target_name
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
-        """See `PruningMixIn.axes`."""
         names = self.layer_descriptor
         fused = int(names.is_fused_experts)
         rows, columns = (fused + 1, fused) if names.transposed else (fused, fused + 1)
@@ -130,11 +128,9 @@ class ExpertIntermediatePruningMixIn(PruningMixIn):
             super()._check_order(row, block)
 
     def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
-        """See `PruningMixIn.resized`."""
         return block.with_moe(expert_intermediate_dim=size)
 
     def size_rule(self, block: BlockConfig, config: Any) -> str:
-        """See `PruningMixIn.size_rule`."""
         shared = sparse(block, self.kind).shared_expert_intermediate_dim
         also = f" that divides {shared}" if self.layer_descriptor.shared_is_multiple and shared else ""
         return f"a multiple of {self._step(block)} up to {self.size(block)}{also}"

@@ -112,7 +112,6 @@ class ExpertRemovalPruningMixIn(PruningMixIn):
         return self.layer_descriptor.sparse_name or self.layer_descriptor.target_name.rpartition(".")[0]
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
-        """See `PruningMixIn.axes`."""
         names = self.layer_descriptor
         never = (Segment(silence=Silence.NEVER),)
         fused = names.is_fused_experts
@@ -125,7 +124,6 @@ class ExpertRemovalPruningMixIn(PruningMixIn):
         )
 
     def unit_tensors(self, layer_index: int, block: BlockConfig, config: Any) -> UnitTensors | None:
-        """See `PruningMixIn.unit_tensors`."""
         names = self.layer_descriptor
         if names.is_fused_experts:
             return None
@@ -166,11 +164,9 @@ class ExpertRemovalPruningMixIn(PruningMixIn):
         return super().mask(layer_index, tensors, block, child, config)
 
     def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
-        """See `PruningMixIn.resized`."""
         return block.with_moe(num_local_experts=size)
 
     def size_rule(self, block: BlockConfig, config: Any) -> str:
-        """See `PruningMixIn.size_rule`."""
         least = min(self.legal_sizes(block, config), default=self.size(block))
         step = f", in steps of {self.groups(config)}" if self.groups(config) > 1 else ""
         return f"{least} to {self.size(block)} experts{step}; the router's top-k has to be served"

@@ -80,7 +80,6 @@ class FFNIntermediatePruningMixIn(PruningMixIn):
         return range(1, self.size(block) + 1)
 
     def supported_hooks(self) -> tuple[type[ImportanceHook], ...]:
-        """See `PruningMixIn.supported_hooks`."""
         return IterativeChannelContributionHook, OptimalBrainSurgeonHook, IndependentChannelContributionHook
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
@@ -88,7 +87,6 @@ class FFNIntermediatePruningMixIn(PruningMixIn):
         return self.layer_descriptor.down_proj_name
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
-        """See `PruningMixIn.axes`."""
         names = self.layer_descriptor
         rows, columns = (1, 0) if names.transposed else (0, 1)
         down = names.output_linear
@@ -103,9 +101,7 @@ class FFNIntermediatePruningMixIn(PruningMixIn):
         return tuple(result)
 
     def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
-        """See `PruningMixIn.resized`."""
         return block.with_ffn(intermediate_size=size)
 
     def size_rule(self, block: BlockConfig, config: Any) -> str:
-        """See `PruningMixIn.size_rule`."""
         return f"a width from 1 to {self.size(block)}"

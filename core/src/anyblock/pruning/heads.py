@@ -66,7 +66,6 @@ class _HeadsMixIn(PruningMixIn):
         return heads
 
     def supported_hooks(self) -> tuple[type[ImportanceHook], ...]:
-        """See `PruningMixIn.supported_hooks`."""
         return (IndependentKvHeadContributionHook,)
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
@@ -92,7 +91,6 @@ class _HeadsMixIn(PruningMixIn):
         return queries // units
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
-        """See `PruningMixIn.axes`."""
         names, width, group = (
             self.layer_descriptor,
             head_width(layer_view(config, layer_index)),
@@ -156,11 +154,9 @@ class KVHeadsPruningMixIn(_HeadsMixIn):
         return torch.arange(size) * (self.size(block) // size)
 
     def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
-        """See `PruningMixIn.resized`."""
         return block.with_attention(num_key_value_heads=size)
 
     def size_rule(self, block: BlockConfig, config: Any) -> str:
-        """See `PruningMixIn.size_rule`."""
         return f"a divisor of {self.size(block)}"
 
 
@@ -177,12 +173,10 @@ class QueryGroupsPruningMixIn(_HeadsMixIn):
         return range(1, self.size(block) + 1)
 
     def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
-        """See `PruningMixIn.resized`."""
         group = self.group(block, config)
         return block.with_attention(num_key_value_heads=size, num_attention_heads=size * group)
 
     def size_rule(self, block: BlockConfig, config: Any) -> str:
-        """See `PruningMixIn.size_rule`."""
         return f"1 to {self.size(block)} key-value heads"
 
 

@@ -65,7 +65,6 @@ class LatentHeadsPruningMixIn(PruningMixIn):
         return range(1, self.size(block) + 1)
 
     def supported_hooks(self) -> tuple[type[ImportanceHook], ...]:
-        """See `PruningMixIn.supported_hooks`."""
         return (IndependentKvHeadContributionHook,)
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
@@ -73,7 +72,6 @@ class LatentHeadsPruningMixIn(PruningMixIn):
         return self.layer_descriptor.o_proj_name
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
-        """See `PruningMixIn.axes`."""
         names, plain, value = self.layer_descriptor, int(config.qk_nope_head_dim), int(config.v_head_dim)
         query = (Segment(plain + int(config.qk_rope_head_dim)),)
         key_value, written = (Segment(plain + value),), (Segment(value, silence=Silence.ZERO),)
@@ -84,9 +82,7 @@ class LatentHeadsPruningMixIn(PruningMixIn):
         )
 
     def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
-        """See `PruningMixIn.resized`."""
         return block.with_attention(num_attention_heads=size)
 
     def size_rule(self, block: BlockConfig, config: Any) -> str:
-        """See `PruningMixIn.size_rule`."""
         return f"1 to {self.size(block)} heads"

@@ -8,28 +8,12 @@ from typing import Final
 
 import torch
 
+from anyblock.contract.candidate_source import LinearFit
 from anyblock.errors import UsageError
 from anyblock.importance.statistics import Moments
 
 RIDGES: Final = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """The ridges that are tried, relative to the mean diagonal entry of the inputs' Gram matrix."""
-
-
-@dataclass(frozen=True)
-class LinearFit:
-    """A fitted weight and how well it does on tokens that it was not fitted on.
-
-    Attributes:
-        weight: `[out, in]`.
-        ridge: the relative ridge that did best, or None when fitting did not help.
-        plain_error: squared error without fitting, relative to the squared size of the outputs.
-        error: the same of `weight`.
-    """
-
-    weight: torch.Tensor
-    ridge: float | None
-    plain_error: float
-    error: float
 
 
 def repair_removal(

@@ -67,7 +67,6 @@ class MambaHeadsPruningMixIn(PruningMixIn):
         return range(step, self.size(block) + 1, step)
 
     def supported_hooks(self) -> tuple[type[ImportanceHook], ...]:
-        """See `PruningMixIn.supported_hooks`."""
         return (MambaHeadContributionHook,)
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
@@ -83,7 +82,6 @@ class MambaHeadsPruningMixIn(PruningMixIn):
         return first_of_groups(self.size(block), size, self._mamba(block).num_groups)
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
-        """See `PruningMixIn.axes`."""
         mamba = self._mamba(block)
         gate, value = Segment(mamba.head_dim), Segment(mamba.head_dim, silence=Silence.ZERO)
         shared = Segment(2 * mamba.num_groups * mamba.state_dim, "stay")
@@ -103,11 +101,9 @@ class MambaHeadsPruningMixIn(PruningMixIn):
         )
 
     def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
-        """See `PruningMixIn.resized`."""
         return block.with_attention(mamba=replace(self._mamba(block), num_heads=size))
 
     def size_rule(self, block: BlockConfig, config: Any) -> str:
-        """See `PruningMixIn.size_rule`."""
         return f"a multiple of {self._mamba(block).num_groups} up to {self.size(block)}"
 
     def _mamba(self, block: BlockConfig) -> MambaConfig:

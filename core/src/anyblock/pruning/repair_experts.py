@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from anyblock.contract.blocks import BlockConfig
+from anyblock.contract.candidate_source import LinearFit
 from anyblock.contract.pruning_mixin import PruningMixIn
 from anyblock.contract.tensor_axis import Silence
 from anyblock.contract.tensor_select import Tensors, present
 from anyblock.importance.statistics import Moments
-from anyblock.pruning.least_squares import RIDGES, LinearFit, repair_removal
+from anyblock.pruning.least_squares import RIDGES, repair_removal
 
 
 def repair_experts(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from anyblock.calibration.batches import Batches
-from anyblock.calibration.sweep import HELD_OUT_EVERY
 from anyblock.errors import UsageError
+from anyblock.importance.statistics import HELD_OUT_EVERY
 
 
 def held_out_every(batches: Batches) -> int:

@@ -11,11 +11,12 @@ import torch
 
 from anyblock.checkpoint.atomic import write_tensors_atomic
 from anyblock.checkpoint.tensor_files import TensorFiles
+from anyblock.contract.adaptation import LayerStore
 from anyblock.modeling.finite import all_finite
 
 
-class FolderStore:
-    """Implements `LayerStore`.
+class FolderStore(LayerStore):
+    """Finished layers, one file each.
 
     Args:
         folder: where layers are kept; None keeps nothing.
@@ -37,11 +38,9 @@ class FolderStore:
         return (tensors, lines) if all_finite(tensors.values()) else None
 
     def save(self, index: int, tensors: Mapping[str, torch.Tensor], lines: list[dict[str, Any]]) -> None:
-        """See `LayerStore.save`."""
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_tensors_atomic(self._folder / f"{index}.safetensors", tensors, {"lines": json.dumps(lines)})
 
     def tensors(self) -> TensorFiles:
-        """See `LayerStore.tensors`."""
         return TensorFiles(sorted(self._folder.glob("*.safetensors")) if self._folder is not None else [])

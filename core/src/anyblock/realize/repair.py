@@ -16,14 +16,12 @@ from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.child_layers import ChildLayers
 from anyblock.candidates.library import supported
 from anyblock.contract.blocks import HALVES, group_name
-from anyblock.contract.importance_hook import HookContext
-from anyblock.importance.expert_moments import ExpertGramStatistic
-from anyblock.importance.statistics import GramStatistic
+from anyblock.contract.candidate_source import LinearFit
+from anyblock.contract.importance_hook import ActivationStatistic, HookContext
 from anyblock.modeling.finite import all_finite, finite_or_none
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
 from anyblock.modeling.spool import IN_MEMORY, Spool, SpooledTensors
 from anyblock.progress import SILENT, Progress
-from anyblock.pruning.least_squares import LinearFit
 from anyblock.realize.held_out import held_out_every
 from anyblock.realize.layer_cache import FolderStore
 from anyblock.realize.stream_fit import fit_to_stream
@@ -223,15 +221,15 @@ class _Sweep:
         else:
             with self.child.layer(candidate.layer, instead=self.own_ffn[candidate.layer]) as layer:
                 statistic = self._collect(candidate, layer, hidden, batches)
-        return self.weights.of(candidate).repaired(candidate, statistic.fit, statistic.held_out)
+        return self.weights.of(candidate).repaired(candidate, statistic)
 
     def _collect(
         self, candidate: Candidate, layer: nn.Module, hidden: SpooledTensors, batches: Sequence[Batch]
-    ) -> GramStatistic | ExpertGramStatistic:
-        module = layer.get_submodule(self.weights.of(candidate).watched_module(candidate))
+    ) -> ActivationStatistic:
+        module, statistic_of = self.weights.of(candidate).watched(candidate)
         block = self.engine.block_configs[candidate.layer]
         context = HookContext(self.engine.config, block, candidate.layer, len(batches))
-        statistic = self.weights.of(candidate).statistic()(module, context, held_out_every=self.every)
+        statistic = statistic_of(layer.get_submodule(module), context, held_out_every=self.every)
         handle = statistic.attach()
         try:
             for states, batch in zip(hidden, batches, strict=True):

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from anyblock.candidates.sources import OutputMap
+from anyblock.contract.candidate_source import LinearFit
 from anyblock.contract.linear_inputs import as_tokens, input_tokens
 from anyblock.importance.statistics import Moments
 from anyblock.modeling.layerwise import Batch, LayerwiseModel
-from anyblock.pruning.least_squares import LinearFit, fit_linear
+from anyblock.pruning.least_squares import fit_linear
 
 _ADDED: Final = 0.05  # rounding of bfloat16 stays far below, and a stream that is normed or scaled far above
 _EPSILON: Final = 1e-12

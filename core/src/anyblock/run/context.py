@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anyblock.candidates.candidate_weights import CandidateWeights
-from anyblock.candidates.linear import LinearMaps
 from anyblock.candidates.sources import Orders
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.schema import RunConfig
@@ -136,8 +135,8 @@ class RunContext:
         teacher: the model that candidates are made from.
         reference: the model as it was given, which children are compared with; the teacher itself unless the teacher is
             narrower.
-        linear: the halves that linear maps can replace; after the calibration with the maps.
         executor: where tasks are computed.
+        learned: identifies what the calibration collected for sources of candidates; empty before, and where they ask for nothing.
     """
 
     config: RunConfig
@@ -145,8 +144,8 @@ class RunContext:
     progress: Progress
     teacher: RunModel
     reference: RunModel
-    linear: LinearMaps = field(default_factory=LinearMaps)
     executor: Executor = field(default_factory=LocalExecutor)
+    learned: str = ""
 
     @property
     def family(self) -> ModelFamily:
@@ -178,7 +177,6 @@ class RunContext:
             self.family,
             teacher.text_config,
             orders,
-            self.linear,
             self.pooled,
             self.sources,
             self.storage,
@@ -187,7 +185,7 @@ class RunContext:
     @cached_property
     def sources(self) -> dict[str, CandidateSource]:
         """The sources of candidates that the run uses, by name."""
-        return run_sources(self.config, self.family)
+        return run_sources(self.config, self.reference.source)
 
     @cached_property
     def storage(self) -> Storage | None:
@@ -210,7 +208,7 @@ class RunContext:
         }
         return (
             found
-            | ({"linear": self.linear.key} if self.linear.key else {})
+            | ({"learned": self.learned} if self.learned else {})
             | self.pooled
             | added
             | dict(self.storage.key if self.storage else {})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped]
 
+from anyblock.candidates.stand_ins import stand_ins
 from anyblock.candidates.storage import BYTES, Storage
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.config_view import config_view
@@ -16,8 +18,8 @@ from anyblock.checkpoint.hub import origin_of, resolve_model, split_revision
 from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.config.schema import RunConfig
-from anyblock.contract.blocks import BlockConfig
-from anyblock.contract.candidate_source import CandidateSource
+from anyblock.contract.blocks import BlockConfig, Half
+from anyblock.contract.candidate_source import CandidateSource, StandIn
 from anyblock.contract.storage_type import StorageType
 from anyblock.conversion.plan import plan_conversion
 from anyblock.errors import UsageError
@@ -174,11 +176,24 @@ def run_storage(config: RunConfig, source: Source) -> Storage | None:
     return replace(found, types=types, outside=outside)
 
 
-def run_sources(config: RunConfig, family: ModelFamily) -> dict[str, CandidateSource]:
-    """Return the sources that a run uses, by name, with their settings."""
+def run_sources(config: RunConfig, source: Source) -> dict[str, CandidateSource]:
+    """Return the sources of candidates that a run uses, by name, with their settings.
+
+    Args:
+        config: what was asked for.
+        source: the model as it was given.
+    """
+
+    @cache
+    def places(half: Half) -> Mapping[int, StandIn]:
+        """Return where linear maps go; two models are built only if a source asks."""
+        hf_config = load_hf_config(source.path, trust_remote_code=config.trust_remote_code)
+        return stand_ins(source.family, hf_config, source.block_configs, source.shapes, half)
+
     found = {}
-    for name, source in family.named("sources").items():
-        made = source.of_run(config.section(f"pruning.{name}", source.settings), config.pruning)
+    for name, offered in source.family.named("sources").items():
+        made = offered.of_run(config.section(f"pruning.{name}", offered.settings), config.pruning)
         if made is not None:
+            made.stand_in = lambda layer, half: places(half)[layer]
             found[name] = made
     return found

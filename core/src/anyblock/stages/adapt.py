@@ -23,7 +23,7 @@ from anyblock.calibration.batches import Batches
 from anyblock.candidates.candidate import Candidate, child_blocks
 from anyblock.checkpoint.atomic import write_json_atomic, write_tensors_atomic
 from anyblock.checkpoint.tensor_files import TensorFiles
-from anyblock.contract.adaptation import Adaptation
+from anyblock.contract.adaptation import Adaptation, ChosenChild
 from anyblock.contract.blocks import BlockConfig, layer_of
 from anyblock.errors import NotFiniteError
 from anyblock.modeling.finite import all_finite, finite_or_none, require_finite_child
@@ -85,7 +85,7 @@ class AdaptationResult:
 
 
 @dataclass
-class Adapting:
+class Adapting(ChosenChild):
     """A chosen child whose weights are adapted.
 
     Attributes:
@@ -108,27 +108,22 @@ class Adapting:
 
     @property
     def seed(self) -> int:
-        """See `ChosenChild`."""
         return self.context.config.seed
 
     @property
     def progress(self) -> Progress:
-        """See `ChosenChild`."""
         return self.context.progress
 
     @property
     def teacher_block_configs(self) -> Sequence[BlockConfig]:
-        """See `ChosenChild`."""
         return self.context.teacher.source.block_configs
 
     @property
     def block_configs(self) -> Sequence[BlockConfig]:
-        """See `ChosenChild`."""
         return child_blocks(self.context.teacher.source.block_configs, self.chosen)
 
     @cached_property
     def layerwise(self) -> ChildByLayers:
-        """See `ChosenChild`."""
         context = self.context
         return ChildByLayers(
             context.teacher.engine, context.reference.engine, self.weights, self.chosen, self.batches, context.spool
@@ -136,11 +131,9 @@ class Adapting:
 
     @property
     def fit_ids(self) -> torch.Tensor:
-        """See `ChosenChild`."""
         return self.layerwise.fit_ids
 
     def model(self, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
-        """See `ChosenChild.model`."""
         from anyblock.modeling.load import load_model
         from anyblock.realize.realize import realize
 
@@ -154,7 +147,6 @@ class Adapting:
         return model
 
     def teacher(self) -> nn.Module:
-        """See `ChosenChild.teacher`."""
         from anyblock.modeling.load import load_model
 
         given = self.context.reference
@@ -162,7 +154,6 @@ class Adapting:
         return model
 
     def tensors_of(self, model: nn.Module) -> dict[str, torch.Tensor]:
-        """See `ChosenChild.tensors_of`."""
         from transformers.core_model_loading import revert_weight_conversion
 
         groups = self.context.teacher.checkpoint.groups

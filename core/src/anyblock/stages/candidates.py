@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 from anyblock.candidates.candidate import Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.candidates.library import list_candidates
-from anyblock.candidates.linear import LinearMaps, linear_sites
 from anyblock.candidates.sources import PlannedTeacher
 from anyblock.candidates.storage import BYTES, Storage
 from anyblock.checkpoint.atomic import write_json_atomic
@@ -24,7 +23,6 @@ from anyblock.costs.cost_model import Scenario, fixed_costs, model_costs, subblo
 from anyblock.costs.registry import CandidateCosts
 from anyblock.costs.weights import is_tied, non_block_tensors
 from anyblock.errors import UnsupportedModelError, nearest
-from anyblock.modeling.skeleton import load_hf_config
 from anyblock.run.model_source import Source, run_sources, run_storage
 from anyblock.run.run_folder import RunFolder, read_json
 
@@ -82,16 +80,13 @@ class CostedCandidates:
         return cls(blocks, candidates, costs, data["fixed"], data["reference"], data.get("outside", {}))
 
 
-def plan_candidates(
-    config: RunConfig, source: Source, reference: Source, *, linear: LinearMaps | None = None
-) -> CostedCandidates:
+def plan_candidates(config: RunConfig, source: Source, reference: Source) -> CostedCandidates:
     """List the candidates and count their costs from shapes.
 
     Args:
         config: the run's configuration.
         source: the model that candidates are made from.
         reference: the model as it was given; `source` itself unless that has a smaller hidden size.
-        linear: the halves that linear maps may replace.
 
     Raises:
         UsageError: a size that the family cannot have.
@@ -99,12 +94,12 @@ def plan_candidates(
     """
     family, text_config = source.family, source.text_config
     scenario = scenario_of(config, source)
-    sources = run_sources(config, family)
-    candidates = _list(config, source, linear.sites if linear else {}, sources)
+    sources = run_sources(config, reference)
+    candidates = _list(config, source, sources)
     storage = run_storage(config, source)
     if storage is not None:
         candidates = storage.offered(candidates, family)
-    weights = CandidateWeights(PlannedTeacher(source.block_configs), family, text_config, {}, linear, sources=sources)
+    weights = CandidateWeights(PlannedTeacher(source.block_configs), family, text_config, {}, sources=sources)
     costs: dict[str, CandidateCosts] = {}
     distinct: dict[tuple[str, ...], Candidate] = {}
     for candidate in candidates:
@@ -155,20 +150,6 @@ def _outside(model: Source) -> tuple[dict[str, torch.Tensor], dict[str, dict[str
             found[group] = own
             rest = {name: tensor for name, tensor in rest.items() if name not in own}
     return rest, found
-
-
-def linear_places(config: RunConfig, source: Source) -> LinearMaps:
-    """Return the halves that linear maps may replace; none unless the run asks for them.
-
-    Raises:
-        UnsupportedModelError: it asks for them, and the adapter cannot have them.
-    """
-    pruning = config.pruning
-    halves = [half for half, own in (("attention", pruning.attention), ("ffn", pruning.ffn)) if own.linear]
-    if not halves:
-        return LinearMaps()
-    hf_config = load_hf_config(source.path, trust_remote_code=config.trust_remote_code)
-    return LinearMaps(linear_sites(source.family, hf_config, source.block_configs, source.shapes, halves))
 
 
 def keep_candidates(run: RunFolder, costed: CostedCandidates) -> None:
@@ -229,9 +210,7 @@ def _check_requested(config: RunConfig, source: Source) -> None:
         )
 
 
-def _list(
-    config: RunConfig, source: Source, linear: Collection[tuple[int, str]], sources: Mapping[str, CandidateSource]
-) -> list[Candidate]:
+def _list(config: RunConfig, source: Source, sources: Mapping[str, CandidateSource]) -> list[Candidate]:
     pruning, family = config.pruning, source.family
     mixins = family.pruning_mixins()
     _check_requested(config, source)
@@ -243,4 +222,4 @@ def _list(
         # The hidden size is not a candidate of a subblock: it is cut before.
         if kind in mixins and any(mixins[kind].applies_to(block) for block in source.block_configs)
     }
-    return list_candidates(family, source.text_config, source.block_configs, sizes, linear, sources, source.shapes)
+    return list_candidates(family, source.text_config, source.block_configs, sizes, sources, source.shapes)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from anyblock.calibration.batches import Batches
-from anyblock.calibration.sweep import LINEAR_MAP, HookPlan, ScoreKey, sweep_importance
-from anyblock.candidates.linear import LinearMaps
+from anyblock.calibration.sweep import HookPlan, ScoreKey, sweep_importance
+from anyblock.candidates.library import half_sites
 from anyblock.checkpoint.atomic import write_tensors_atomic
 from anyblock.config.schema import RunConfig
+from anyblock.contract.blocks import HALVES
 from anyblock.contract.residual_pruning import HIDDEN_SIZE
 from anyblock.errors import UsageError, nearest
+from anyblock.plugins.blame import blaming
 from anyblock.pruning.ordering import best_first
 from anyblock.run.context import RunContext
 from anyblock.run.model_source import Source
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 STAGE: Final = "importance"
 _FILE = "scores.safetensors"
-_MAPS = "linear.safetensors"
+_LEARNED = "learned.safetensors"
 
 
 def run_importance(
@@ -37,8 +39,8 @@ def run_importance(
     Raises:
         UsageError: a hook that does not fit the pruning kind.
     """
-    sites = context.linear.sites
-    if not plans and not sites:
+    asked = _source_plans(context)
+    if not plans and not asked:
         return {}
     stage = context.run.stage(
         STAGE,
@@ -46,24 +48,22 @@ def run_importance(
             batches=batches,
             reference=context.reference.checkpoint.fingerprint(),
             hooks=[[plan.kind, plan.name, plan.target, plan.options] for plan in plans],
-            linear=[list(place) for place in sites],
+            sources=[[str(plan.origin), plan.name, plan.kind, plan.target, plan.layers] for plan in asked],
         ),
     )
     if not stage.skipped:
         with stage.run() as folder:
             found = sweep_importance(
                 context.reference.engine,
-                plans,
+                [*plans, *asked],
                 batches,
-                linear={place: site.module for place, site in sites.items()},
                 partial=folder / ".layers",
                 spool=context.spool(folder),
                 progress=context.progress,
             )
-            maps = {str(key): found[key] for key in found if key.hook == LINEAR_MAP}
-            write_tensors_atomic(folder / _FILE, {str(key): found[key] for key in found if key.hook != LINEAR_MAP})
-            if maps:
-                write_tensors_atomic(folder / _MAPS, maps)
+            learned = {str(key): found.pop(key) for key in list(found) if key.kind in HALVES}
+            write_tensors_atomic(folder / _FILE, {str(key): values for key, values in found.items()})
+            write_tensors_atomic(folder / _LEARNED, learned)
     return read_orders(context.run, plans)
 
 
@@ -87,19 +87,33 @@ def read_importance(run: RunFolder) -> dict[ScoreKey, torch.Tensor]:
     return {ScoreKey.parse(name): values for name, values in load_file(run.result(STAGE, _FILE)).items()}
 
 
-def linear_maps(context: RunContext) -> LinearMaps:
-    """Return the linear maps that the sweep fitted, as the teacher has them; it has to be finished."""
+def _source_plans(context: RunContext) -> list[HookPlan]:
+    """Return what the run's sources of candidates want to be collected."""
+    model, origins = context.reference.source, context.family.origins("sources")
+    plans = []
+    for site in half_sites(context.family, model.text_config, model.block_configs, model.shapes):
+        for name, source in context.sources.items():
+            with blaming(origins[name], f"the candidate source {name!r}", source):
+                if source.offers(site) and (watched := source.watches(site)):
+                    module, hook = watched
+                    plans.append(HookPlan(site.half, name, hook, None, module, {}, origins[name], [site.layer]))
+    return plans
+
+
+def learn(context: RunContext) -> None:
+    """Give the run's sources of candidates what the sweep collected for them; it has to be finished."""
     from safetensors.torch import load_file
 
-    sites = context.linear.sites
-    if not sites:
-        return context.linear
-    path = context.run.result(STAGE, _MAPS)
-    found = load_file(path)
-    maps = {(layer, half): found[str(ScoreKey(layer, half, LINEAR_MAP))] for layer, half in sites}
-    fitted = LinearMaps(sites, maps, file_digest(path))
-    channels = context.teacher.channels
-    return fitted if channels is None else fitted.within(channels)
+    if not (plans := _source_plans(context)):
+        return
+    path = context.run.result(STAGE, _LEARNED)
+    found = {ScoreKey.parse(key): values for key, values in load_file(path).items()}
+    for name in {plan.name for plan in plans}:
+        mine = {
+            (key.layer, half): found[key] for key in found for half in HALVES if (key.kind, key.hook) == (half, name)
+        }
+        context.sources[name].learn(mine, context.teacher.channels)
+    context.learned = file_digest(path)
 
 
 def channel_order(context: RunContext, plans: Sequence[HookPlan]) -> torch.Tensor:

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
-from anyblock.candidates.candidate import LINEAR, TEACHER, Candidate
+from anyblock.candidates.candidate import TEACHER, Candidate
 from anyblock.candidates.candidate_weights import CandidateWeights
 from anyblock.checkpoint.atomic import write_json_atomic
 from anyblock.config.schema import RunConfig
@@ -171,7 +171,7 @@ def _shapes(
     """Return `{candidate key: key of its shape}`, empty for a no-op, and the distinct shapes by key."""
     # Times do not depend on which units a candidate keeps, so its weights need no order.
     family, source, text = context.family, model.source, model.text_config
-    weights = CandidateWeights(model.checkpoint, family, text, {}, context.linear, context.pooled, context.sources)
+    weights = CandidateWeights(model.checkpoint, family, text, {}, context.pooled, context.sources)
     types = getattr(text, "layer_types", None)
     keys: dict[str, str] = {}
     shapes: dict[str, Shape] = {}
@@ -186,7 +186,7 @@ def _shapes(
         cache = family.cache_spec(source.config, alone, layer) if candidate.half == "attention" else None
         content = shape_key(alone, tensors, layer, types[layer] if types else None, cache)
         key = keys[candidate.key] = f"{candidate.half} {digest(content)}"
-        shapes.setdefault(key, Shape(layer, alone, partial(_tensors, context, model, weights, candidate.unrounded)))
+        shapes.setdefault(key, Shape(layer, alone, partial(_tensors, model, weights, candidate.unrounded)))
     return keys, shapes
 
 
@@ -205,14 +205,6 @@ def _alone(context: RunContext, candidate: Candidate) -> Any:
     return block.with_half(other, no_op=True)
 
 
-def _tensors(context: RunContext, model: RunModel, weights: CandidateWeights, candidate: Candidate) -> dict[str, Any]:
-    import torch
-
-    checkpoint = model.checkpoint
-    if candidate.kind == LINEAR:  # before the calibration, and a map takes equally long whatever its values are
-        site = context.linear.sites[candidate.layer, candidate.half]
-        tensors = site.tensors(checkpoint.load(candidate.group), torch.eye(int(model.text_config.hidden_size)))
-    else:
-        tensors = weights.subblock(candidate)
-    group = group_name(candidate.layer, "other")
-    return tensors | checkpoint.load(group) if group in checkpoint.groups else tensors
+def _tensors(model: RunModel, weights: CandidateWeights, candidate: Candidate) -> dict[str, Any]:
+    tensors, group = weights.subblock(candidate), group_name(candidate.layer, "other")
+    return tensors | model.checkpoint.load(group) if group in model.checkpoint.groups else tensors

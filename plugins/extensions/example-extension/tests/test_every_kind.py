@@ -50,7 +50,7 @@ report: {{sections: [repetition]}}
 pruning:
   ffn: {{sizes: [0.25]}}
   copied_blocks: {{sizes: [6, 0.5], hook: CopiedBlockContributionHook}}
-  magnitude: {{enabled: true, sizes: [0.75]}}
+  magnitude: {{enabled: true, activations: true, sizes: [0.75]}}
 execution: {{child-process: {{tasks: 4}}}}
 adaptation: {{tune_norms: {{enabled: true, steps: 3}}}}
 storage: {{types: [int8_rows], embeddings: int16_rows}}
@@ -144,6 +144,7 @@ def test_hooks_rank_the_units_of_both_kinds_and_the_source_offers_its_widths(run
     text = "".join(file.read_text() for file in stage.rglob("*.json"))
     assert "CopiedChannelContributionHook" in text
     assert "CopiedBlockContributionHook" in text
+    assert load_file(stage / "learned.safetensors").keys() == {f"{layer}|ffn|magnitude" for layer in range(6)}
     (stage,) = (run / "stages").glob("*-scores")
     text = "".join(file.read_text() for file in stage.rglob("*.json"))
     assert all(f"{kind}" in text for kind in ("ffn_intermediate", "copied_blocks", "magnitude"))
