@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from anyblock.checkpoint.subblocks import SubblockCheckpoint
 
-_RESERVED: Final = {CONFIG, INDEX}
 _THREADS: Final = 4
 
 

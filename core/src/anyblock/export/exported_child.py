@@ -24,9 +24,15 @@ if TYPE_CHECKING:
 
 
 class ExportedChild:
-    """See `anyblock.contract.export_format.Child`; `checkpoint` and `family` are core's own business."""
+    """See `anyblock.contract.export_format.Child`; `checkpoint` and `family` are core's own business.
 
-    def __init__(self, checkpoint: SubblockCheckpoint, family: ModelFamily) -> None:
+    With `shapes`, tensors on the meta device by name, a model can be looked at that is not converted.
+    """
+
+    def __init__(
+        self, checkpoint: SubblockCheckpoint, family: ModelFamily, shapes: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
+        self._shapes = shapes
         self.checkpoint = checkpoint
         self.family = family
         self.path = checkpoint.path
@@ -50,7 +56,7 @@ class ExportedChild:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """See `Child.shape`."""
-        return tuple(self.checkpoint.entry(name).shape)
+        return tuple((self._shapes[name] if self._shapes else self.checkpoint.entry(name)).shape)
 
     def text_part(self, config: dict[str, Any]) -> dict[str, Any]:
         """See `Child.text_part`."""

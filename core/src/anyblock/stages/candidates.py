@@ -25,7 +25,7 @@ from anyblock.costs.registry import CandidateCosts
 from anyblock.costs.weights import is_tied, non_block_tensors
 from anyblock.errors import UnsupportedModelError, nearest
 from anyblock.modeling.skeleton import load_hf_config
-from anyblock.run.model_source import Source, run_sources, run_storage
+from anyblock.run.model_source import Source, run_multiples, run_sources, run_storage
 from anyblock.run.run_folder import RunFolder, read_json
 
 STAGE: Final = "candidates"
@@ -201,7 +201,11 @@ def _list(
     _check_requested(config, source)
     query_heads = getattr(source.text_config, "num_attention_heads", None)
     sizes = {
-        kind: partial(settings.absolute_sizes, query_heads=query_heads)
+        kind: partial(
+            settings.absolute_sizes,
+            query_heads=query_heads,
+            multiples=run_multiples(config, family, settings, mixins[kind].half),
+        )
         for kind, settings in pruning.kinds().items()
         # A sparse model has perhaps no dense ffn: a default that does not apply is not an error.
         # The hidden size is not a candidate of a subblock: it is cut before.
