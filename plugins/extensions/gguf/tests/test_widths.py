@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 SMALL = (
     "device=cpu", "data.block_size=16", "data.calibration_tokens=128", "data.scoring_tokens=32", "data.evaluation_tokens=32",
-    "search.refine_rounds=0", "evaluation.enabled=false", "pruning.attention.no_op=false", "pruning.ffn.no_op=false", "pruning.ffn.sizes=[0.3,0.7]",
+    "search.refine_rounds=0", "evaluation.enabled=false",
+    "pruning.attention.no_op=false", "pruning.ffn.no_op=false", "pruning.ffn.sizes=[0.3,0.7]",
 )  # fmt: skip
 
 
