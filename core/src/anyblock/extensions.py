@@ -80,12 +80,13 @@ class Extensions:
         return found
 
     def one(self, kind: str, name: str) -> Any:
-        """Return the object of one kind that has this name.
+        """Return the object of one kind that has this name, or else the first that gives it as one of its `aliases`.
 
         Raises:
             UsageError: nothing has this name; the nearest names are in the message.
         """
-        found = self.named(kind)
+        named = self.named(kind)
+        found = {alias: own for own in reversed(named.values()) for alias in getattr(own, "aliases", ())} | named
         if name not in found:
             if absent := missing(kind, _kind(kind).singular, name):
                 raise UsageError(**absent)

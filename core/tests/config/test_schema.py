@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from math import lcm
 
 import pytest
 from anyblock.config.extension_sections import with_sections
 from anyblock.config.pruning import HeadsPruning, PruningConfig
 from anyblock.config.schema import RunConfig, SearchConfig
-from anyblock.contract.kind_settings import KindSettings, automatic_multiple
+from anyblock.contract.kind_settings import ChannelSettings, KindSettings
 from anyblock.errors import ConfigError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,7 +116,7 @@ def test_sizes_in_units() -> None:
     assert KindSettings(sizes=(0.5, 3, 8, 9)).absolute_sizes(8) == (3, 4, 9)  # 9 is refused where candidates are listed
     assert KindSettings(sizes=(0.01, 0.99)).absolute_sizes(8) == (1,)
     assert KindSettings(sizes=(0.25, 0.5, 0.75), multiple=64).absolute_sizes(14336) == (3584, 7168, 10752)
-    assert KindSettings(sizes=(0.3,), multiple=None).absolute_sizes(14336) == (4288,)
+    assert ChannelSettings(sizes=(0.3,)).absolute_sizes(14336) == (4288,)
 
 
 def test_heads_given_the_other_way_round() -> None:
@@ -133,26 +134,42 @@ def test_heads_given_the_other_way_round() -> None:
     sizes=st.lists(st.integers(1, 300) | st.floats(0.01, 0.99), max_size=6),
     teacher=st.integers(1, 300),
     multiple=st.sampled_from([None, 1, 2, 7, 64]),
+    multiples=st.sampled_from([(1,), (256, 32), (128, 64), (6,)]),
+    kind=st.sampled_from([KindSettings, ChannelSettings]),
 )
 def test_absolute_sizes_are_ascending_not_the_teachers_and_rounded(
-    sizes: list[float], teacher: int, multiple: int | None
+    sizes: list[float], teacher: int, multiple: int | None, multiples: tuple[int, ...], kind: type[KindSettings]
 ) -> None:
-    found = KindSettings(sizes=tuple(sizes), multiple=multiple).absolute_sizes(teacher)
-    step = multiple or automatic_multiple(teacher)
+    own = kind(sizes=tuple(sizes), multiple=multiple)
+    found = own.absolute_sizes(teacher, multiples=multiples)
+    suiting = [each for each in multiples if teacher % each == 0] or [multiples[-1]]
+    step = multiple or lcm(suiting[0] if suiting[0] <= teacher else 1, own.usual_multiple(teacher))
     assert list(found) == sorted(set(found))
     assert all(0 < size != teacher for size in found)
     for size in found:
         asked = size in sizes
+        ends = (step, teacher // step * step)
         rounded = size % step == 0 and any(
-            isinstance(share, float) and (abs(share * teacher - size) <= step / 2 or size == step) for share in sizes
+            isinstance(share, float) and (abs(share * teacher - size) <= step / 2 or size in ends) for share in sizes
         )
         assert asked or rounded
+        assert asked or size < teacher or step > teacher  # which only a `multiple` of the user's can be
+
+
+def test_widths_suit_what_runs_the_child_as_far_as_the_teachers_do() -> None:
+    """K-quants need rows of 256, the other types of 32; a multiple that the user gave stays, and so do numbers of units."""
+    ffn, blocks = ChannelSettings(sizes=(0.3, 0.7)), (256, 32)
+    assert ffn.absolute_sizes(1024, multiples=blocks) == (256, 768)
+    assert ffn.absolute_sizes(1000, multiples=blocks) == (288, 704)
+    assert ffn.absolute_sizes(20, multiples=blocks) == (6, 14)  # there is nothing to suit
+    assert ChannelSettings(sizes=(0.3, 100), multiple=1).absolute_sizes(1024, multiples=blocks) == (100, 307)
+    assert KindSettings(sizes=(0.3, 0.7)).absolute_sizes(8, multiples=(4,)) == (4,)
 
 
 @given(st.integers(1, 100_000))
 @settings(deadline=None, derandomize=True)
-def test_the_automatic_multiple_is_the_largest_that_leaves_eight_parts(size: int) -> None:
-    step = automatic_multiple(size)
+def test_the_usual_multiple_of_channels_is_the_largest_that_leaves_eight_parts(size: int) -> None:
+    step = ChannelSettings().usual_multiple(size)
     assert step == 1 or (size % step == 0 and size // step >= 8)
     assert step == 64 or size % (2 * step) or size // (2 * step) < 8
 

@@ -135,3 +135,18 @@ def test_a_section_of_a_missing_distribution_says_what_to_install(monkeypatch):
     overrides = ["model=m", "output=o", "distillation.blocks.enabled=true"]
     with pytest.raises(ConfigError, match=r"distillation.*python -m pip install anyblock-distillation"):
         load_config(None, overrides)
+
+
+def test_an_unknown_target_lists_those_known_and_a_missing_one_says_what_to_install(monkeypatch):
+    def of(name):
+        return load_config(None, [f"pruning.sizes_for={name}"], {"model": "m", "output": "o"})
+
+    assert [of(name).pruning.sizes_for for name in ("gguf", "llama.cpp", "vllm")] == ["gguf", "llama.cpp", "vllm"]
+    with pytest.raises(ConfigError, match=r"pruning\.sizes_for: there is no export format 'llamacpp'") as caught:
+        of("llamacpp")
+    assert {"gguf", "llama.cpp", "nemotron-nas", "transformers", "vllm"} <= set(caught.value.expected.split(", "))
+    assert "'llama.cpp'" in caught.value.hint
+    monkeypatch.setenv("ANYBLOCK_DISABLE_PLUGINS", "anyblock-gguf")
+    with pytest.raises(ConfigError, match=r"'llama.cpp' comes with the distribution anyblock-gguf") as caught:
+        of("llama.cpp")
+    assert caught.value.hint == "python -m pip install anyblock-gguf"

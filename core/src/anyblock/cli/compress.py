@@ -36,6 +36,12 @@ def compress(
     effort: Annotated[
         str | None, typer.Option(help="quick, balanced or thorough: how much text, searching and training.")
     ] = None,
+    sizes_for: Annotated[
+        str | None,
+        typer.Option(
+            "--for", metavar="PROGRAM", help="What will run the child, llama.cpp, vllm or a format: sizes suit it."
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = None,
     dtype: Annotated[str | None, typer.Option(help="What is computed in: float32, bfloat16, float16, or auto.")] = None,
     engine: Annotated[
@@ -64,6 +70,7 @@ def compress(
         "run_dir": None if run is None else str(run),
         "pruning.ffn.hook": hook,
         "effort": effort,
+        "pruning.sizes_for": sizes_for,
         "device": device,
         "dtype": dtype,
         "execution.engine": engine,

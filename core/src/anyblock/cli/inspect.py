@@ -33,7 +33,7 @@ def inspect(
     folder = resolve_model(model, revision=revision)
     scenario = Scenario(batch, length, cache_dtype)
     try:
-        found = inspect_model(folder, scenario, trust_remote_code=trust_remote_code)
+        found = inspect_model(folder, scenario, trust_remote_code=trust_remote_code, formats=True)
     except UnsupportedModelError as error:
         found = _inferred(folder, scenario, error)
     for note in found.notes:
@@ -58,7 +58,7 @@ def _inferred(folder: Path, scenario: Scenario, error: UnsupportedModelError) ->
     with inferring_families(notes.append) as scope:
         try:
             scope.models[model_type_of(str(folder))] = str(folder)
-            found = inspect_model(folder, scenario)
+            found = inspect_model(folder, scenario, formats=True)
         except UnsupportedModelError:
             raise error from None
     for note in (str(error), *notes):

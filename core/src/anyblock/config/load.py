@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,11 +18,19 @@ from anyblock.config.registry import NameRegistry
 from anyblock.config.schema import RunConfig
 from anyblock.contract.config_tree import KeyPath, Tree
 from anyblock.errors import ConfigError, UsageError
-from anyblock.extensions import Extensions, installed_extensions
+from anyblock.extensions import installed_extensions
 from anyblock.progress import SILENT, Progress
 
 OPTION: Final = "option"
 """The place of a value that the caller gave, as errors show it."""
+_NAMED: Final = (
+    ("evaluation", "also", "evaluations"),
+    ("report", "sections", "sections"),
+    ("execution", "engine", "executors"),
+    ("scoring", "metric", "metrics"),
+    ("pruning", "sizes_for", "formats"),
+)
+"""`(section, key, kind of thing)` of everything that a configuration names."""
 
 
 def load_config(
@@ -77,17 +85,24 @@ def load_config(
         config = schema.model_validate(tree.data)
     except ValidationError as error:
         raise configuration_error(error, tree, schema) from error
-    named: list[tuple[KeyPath, str, str]] = []
-    for section, key, kind in (("evaluation", "also", "evaluations"), ("report", "sections", "sections")):
-        listed = getattr(getattr(config, section), key) or ()
-        named += [((section, key, index), kind, name) for index, name in enumerate(listed)]
-    if config.execution.engine != type(config.execution).model_fields["engine"].default:
-        named.append((("execution", "engine"), "executors", config.execution.engine))
-    if config.scoring.metric != type(config.scoring).model_fields["metric"].default:
-        named.append((("scoring", "metric"), "metrics", config.scoring.metric))
-    for place, kind, name in named:
-        _check_name(tree.place(place), kind, name, names().source or installed_extensions())
+    for place, kind, name in named_things(config):
+        try:
+            (names().source or installed_extensions()).one(kind, name)
+        except UsageError as error:
+            what = f"{tree.place(place)}: {error.what}"
+            raise ConfigError(what, expected=error.expected, hint=error.hint) from error
     return config
+
+
+def named_things(config: RunConfig) -> Iterator[tuple[KeyPath, str, str]]:
+    """Yield the place, the kind and the name of everything that a configuration names, defaults left out."""
+    for section, key, kind in _NAMED:
+        own = getattr(config, section)
+        value = getattr(own, key)
+        if isinstance(value, tuple):
+            yield from (((section, key, index), kind, name) for index, name in enumerate(value))
+        elif value != type(own).model_fields[key].default:
+            yield (section, key), kind, value
 
 
 def _require_values(tree: Tree, value: Any, path: KeyPath) -> None:
@@ -103,14 +118,6 @@ def _require_values(tree: Tree, value: Any, path: KeyPath) -> None:
             expected="the value itself, or that distribution",
             hint=f"python -m pip install {GUIDE}",
         )
-
-
-def _check_name(place: str, kind: str, name: str, source: Extensions) -> None:
-    """Refuse a name that nothing of this kind has."""
-    try:
-        source.one(kind, name)
-    except UsageError as error:
-        raise ConfigError(f"{place}: {error.what}", expected=error.expected, hint=error.hint) from error
 
 
 def _unknown_keys(data: Mapping[str, Any], schema: type[Any]) -> bool:

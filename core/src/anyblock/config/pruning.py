@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -23,9 +23,11 @@ class HeadsPruning(KindSettings):
         description="Sizes given the other way round: so many query heads share one key-value head (8 of 32: 4 heads).",
     )
 
-    def absolute_sizes(self, teacher_size: int, *, query_heads: int | None = None) -> tuple[int, ...]:
+    def absolute_sizes(
+        self, teacher_size: int, *, query_heads: int | None = None, multiples: Sequence[int] = (1,)
+    ) -> tuple[int, ...]:
         """See `KindSettings.absolute_sizes`; the units are key-value heads."""
-        sizes = set(super().absolute_sizes(teacher_size))
+        sizes = set(super().absolute_sizes(teacher_size, multiples=multiples))
         for group in self.heads_per_group:
             if query_heads is None or query_heads % group:
                 raise ConfigError(
@@ -120,6 +122,18 @@ class RepairConfig(Section):
 class PruningConfig(Section):
     """Which candidates every layer gets. A kind or a source that a plugin adds stands here under its own name."""
 
+    sizes_for: str | None = Field(
+        default=None,
+        min_length=1,
+        description=(
+            "What will run the child, by the name of an export format or of a program that reads one, such as `llama.cpp` or "
+            "`vllm`: fractions become sizes that suit it, in every kind whose `multiple` is not set."
+        ),
+    )
+    tensor_parallel: Positive = Field(
+        default=1,
+        description="On how many devices each layer will be divided: fractions become widths and head counts that allow it.",
+    )
     ffn: FFNPruning = Field(default_factory=FFNPruning, description="The dense ffn: narrower ones and its removal.")
     attention: AttentionPruning = Field(default_factory=AttentionPruning, description="The removal of the attention.")
     kv_heads: KVHeadsPruning | None = Field(

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from anyblock.contract.blocks import HALVES, BlockConfig
 from anyblock.contract.settings import Configured
 
 if TYPE_CHECKING:
     import torch
-
-_LLAMA: Final = re.compile(
-    r"(?:model\.layers\.\d+\.)?(?:model\.(?:embed_tokens|norm)|lm_head|input_layernorm|post_attention_layernorm"
-    r"|self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)\.(?:weight|bias)"
-)
 
 
 class Child(Protocol):
@@ -90,13 +84,22 @@ class ExportFormat(Configured, ABC):
     Class attributes:
         summary: one line: which tools read it.
         settings: the options of `anyblock export --set NAME=VALUE`; `self.settings_given` holds them. Since 0.2.
+        aliases: programs that read it, whose names may stand for its own. Since 0.2.
+        width_multiples: numbers of channels that suit the storage types and fast kernels of what reads it, the best first. With
+            `anyblock compress --for`, widths are multiples of the first that divides the teacher's, else of the last. Since 0.2.
     """
 
     summary: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    width_multiples: ClassVar[tuple[int, ...]] = (1,)
 
     @abstractmethod
     def obstacles(self, child: Child) -> list[str]:
         """Return why this child cannot be expressed in the format, one reason per entry; empty when it can."""
+
+    def remarks(self, child: Child) -> list[str]:
+        """Return what to know about this child in the format, a sentence each; `obstacles` is empty. Since 0.2."""
+        return []
 
     @abstractmethod
     def write(self, child: Child, directory: Path) -> None:
@@ -111,26 +114,3 @@ def linear_obstacles(child: Child) -> list[str]:
         for half in HALVES
         if block.half(half).replace_with_linear
     ]
-
-
-def llama_obstacles(child: Child) -> list[str]:
-    """Return why a child is not a Llama whose layers merely differ in size; empty when it is one."""
-    if linear := linear_obstacles(child):
-        return linear
-    model_type = child.config["model_type"]
-    if model_type not in ("llama", "mistral"):
-        return [f"its model_type is {model_type}; only models that compute what Llama computes can be expressed"]
-    config = child.view
-    found = [
-        f"it has the tensor {name}, which a Llama does not have"
-        for group in child.model_groups
-        for name in child.groups[group]
-        if not _LLAMA.fullmatch(name)
-    ]
-    if model_type == "mistral" and getattr(config, "sliding_window", None):
-        found.append(f"its attention has a sliding window of {config.sliding_window} tokens")
-    if config.hidden_act != "silu":
-        found.append(f"its activation is {config.hidden_act}, not silu")
-    if not any(not block.attention.removed for block in child.block_configs):
-        found.append("no layer has an attention")
-    return found

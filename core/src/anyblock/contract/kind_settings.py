@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from math import lcm
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
@@ -35,8 +37,8 @@ class KindSettings(Section):
         description="Sizes to offer besides the teacher's own: units (2048), fractions (0.25), `0.25x` or `25%`. Empty: none.",
     )
     multiple: Positive | None = Field(
-        default=1,
-        description="Fractions are rounded to a multiple of so many units. `null`: chosen from the teacher's size.",
+        default=None,
+        description="Fractions are rounded to a multiple of so many units. `null`: what `pruning.sizes_for` needs, else 1.",
     )
     hook: str | None = Field(
         default=None,
@@ -63,24 +65,33 @@ class KindSettings(Section):
         """Whether any size is offered in addition to the teacher's own."""
         return bool(self.sizes)
 
-    def absolute_sizes(self, teacher_size: int, *, query_heads: int | None = None) -> tuple[int, ...]:
+    def absolute_sizes(
+        self, teacher_size: int, *, query_heads: int | None = None, multiples: Sequence[int] = (1,)
+    ) -> tuple[int, ...]:
         """Return the sizes in units, ascending, without duplicates and without the teacher's own.
 
-        A fraction is rounded to the nearest multiple (at least one multiple); a number of units is taken as it stands.
+        A fraction is rounded to the nearest multiple (at least one) that the teacher has; a number of units is taken as it stands.
 
         Args:
             teacher_size: the number of units of the unpruned subblock.
             query_heads: the attention's query heads, needed for `heads_per_group`.
+            multiples: what suits the runtime, see `ExportFormat.width_multiples`; it counts where `multiple` is not set.
 
         Raises:
             ConfigError: an entry of `heads_per_group` does not divide the query heads, or these are not given.
         """
-        step = self.multiple or automatic_multiple(teacher_size)
+        suiting = next((each for each in multiples if teacher_size % each == 0), multiples[-1])
+        step = self.multiple or lcm(suiting if suiting <= teacher_size else 1, self.usual_multiple(teacher_size))
+        most = teacher_size // step
         sizes = {
-            size if isinstance(size, int) else max(step, round(size * teacher_size / step) * step)
+            size if isinstance(size, int) else max(1, min(round(size * teacher_size / step), most)) * step
             for size in self.sizes
         }
         return tuple(sorted(size for size in sizes if size != teacher_size))
+
+    def usual_multiple(self, teacher_size: int) -> int:
+        """Return the multiple where neither the settings nor a runtime ask for one."""
+        return 1
 
 
 class ChannelSettings(KindSettings):
@@ -90,13 +101,12 @@ class ChannelSettings(KindSettings):
         default=None,
         description=(
             "Fractions are rounded to a multiple of this number of channels. "
-            "`null`: the largest power of two up to 64 that divides the teacher's size into at least 8 parts."
+            "`null`: the largest power of two up to 64 that divides the teacher's size into at least 8 parts, and what "
+            "`pruning.sizes_for` needs."
         ),
     )
 
-
-def automatic_multiple(teacher_size: int) -> int:
-    """Return the largest power of two up to 64 that divides `teacher_size` into at least 8 parts, or 1."""
-    return max(
-        (step for step in (1, 2, 4, 8, 16, 32, 64) if teacher_size % step == 0 and teacher_size // step >= 8), default=1
-    )
+    def usual_multiple(self, teacher_size: int) -> int:
+        """Return the largest power of two up to 64 that divides `teacher_size` into at least 8 parts, or 1."""
+        steps = (1, 2, 4, 8, 16, 32, 64)
+        return max((step for step in steps if teacher_size % step == 0 and teacher_size // step >= 8), default=1)

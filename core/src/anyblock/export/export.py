@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from anyblock.checkpoint.space import require_space
 from anyblock.contract.settings import read_settings
 from anyblock.contract.storage_type import STORAGE, chosen_types
 from anyblock.conversion.convert import as_subblocks
-from anyblock.errors import PluginError, UnsupportedModelError
+from anyblock.errors import UnsupportedModelError
 from anyblock.export.exported_child import ExportedChild
 from anyblock.plugins.blame import blaming, check_result
 
@@ -38,7 +38,8 @@ def export_child(
     Args:
         child: a subblock checkpoint, or a child that `save_pretrained` wrote.
         output: the directory to write.
-        format_name: a format of core, of the child's adapter or of an extension; `anyblock list formats` shows them.
+        format_name: a format of core, of the child's adapter or of an extension, or a program that it names as its reader;
+            `anyblock list formats` shows them.
         family: the adapter to use; None finds the installed one for the checkpoint's `model_type`.
         settings: the format's own settings by name.
         overwrite: replace what is at `output`.
@@ -61,16 +62,13 @@ def export_child(
 
         family = get_family(read_config(child)["model_type"])
     chosen = family.one("formats", format_name)
+    format_name = next(name for name, kind in family.export_formats().items() if kind is chosen)  # given by an alias
     form = chosen(read_settings(chosen.settings, settings or {}, f"format {format_name}"))
     with as_subblocks(child, target.with_name(f"{target.name}.child"), family) as checkpoint:
         skeleton_of(checkpoint, family)  # every tensor of the child is there
         seen = ExportedChild(checkpoint, family)
         if found := _obstacles(family, form, format_name, seen):
-            able = []
-            for name, other in family.export_formats().items():
-                with suppress(PluginError):  # a broken format is not recommended
-                    if name != format_name and not _obstacles(family, other(), name, seen):
-                        able.append(name)
+            able = [name for name, fit in formats_of(seen).items() if name != format_name and not fit["obstacles"]]
             more = f"; and {len(found) - 5} more reasons" if len(found) > 5 else ""
             raise UnsupportedModelError(
                 f"{child} cannot be expressed as {format_name}: {'; '.join(found[:5])}{more}",
@@ -87,6 +85,18 @@ def export_child(
             note = f"{format_name} has weights in their own dtype, not in the storage types that the search chose"
             warnings.warn(f"{note} for {stated['format']}", stacklevel=2)
     return target
+
+
+def formats_of(child: ExportedChild) -> dict[str, dict[str, list[str]]]:
+    """Return by format why a child cannot be expressed in it, `obstacles`; where these are empty, what to know, `remarks`."""
+    found = {}
+    for name, kind in child.family.export_formats().items():
+        try:
+            obstacles = _obstacles(child.family, form := kind(), name, child)
+            found[name] = {"obstacles": obstacles, "remarks": [] if obstacles else list(form.remarks(child))}
+        except Exception as error:  # noqa: BLE001 - a broken format costs only itself
+            found[name] = {"obstacles": [" ".join(str(error).split()) or repr(error)], "remarks": []}
+    return found
 
 
 def _blaming(family: ModelFamily, form: ExportFormat, name: str) -> AbstractContextManager[None]:

@@ -25,9 +25,15 @@ if TYPE_CHECKING:
 
 
 class ExportedChild(Child):
-    """See `anyblock.contract.export_format.Child`; `checkpoint` and `family` are core's own business."""
+    """See `anyblock.contract.export_format.Child`; `checkpoint` and `family` are core's own business.
 
-    def __init__(self, checkpoint: SubblockCheckpoint, family: ModelFamily) -> None:
+    With `shapes`, tensors on the meta device by name, a model can be looked at that is not converted.
+    """
+
+    def __init__(
+        self, checkpoint: SubblockCheckpoint, family: ModelFamily, shapes: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
+        self._shapes = shapes
         self.checkpoint = checkpoint
         self.family = family
         self.path = checkpoint.path
@@ -47,7 +53,7 @@ class ExportedChild(Child):
         return self.checkpoint.load(group)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.checkpoint.entry(name).shape)
+        return tuple((self._shapes[name] if self._shapes else self.checkpoint.entry(name)).shape)
 
     def text_part(self, config: dict[str, Any]) -> dict[str, Any]:
         view = config_view(config)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from anyblock.calibration.batches import Batches
 from anyblock.checkpoint.atomic import write_bytes_atomic, write_json_atomic
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.config.load import named_things
 from anyblock.config.schema import RunConfig
 from anyblock.config.yaml_source import write_yaml
 from anyblock.errors import OutputExistsError
@@ -141,10 +142,8 @@ def _estimates(run: Path) -> Callable[[Event], Event]:
 def _check_names(config: RunConfig, family: ModelFamily) -> None:
     """Refuse names that nothing has before any work is done."""
     estimates(config.scoring.method, family.one("metrics", config.scoring.metric))
-    family.one("executors", config.execution.engine)
-    for kind, names in (("evaluations", config.evaluation.also), ("sections", config.report.sections or ())):
-        for name in names:
-            family.one(kind, name)
+    for _, kind, name in named_things(config):
+        family.one(kind, name)
 
 
 def run_path(config: RunConfig) -> Path:

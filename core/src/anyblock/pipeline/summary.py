@@ -14,6 +14,8 @@ from anyblock.contract.adaptation import Adaptation
 from anyblock.contract.cost import Rate
 from anyblock.contract.storage_type import STORAGE
 from anyblock.costs.registry import CandidateCosts, known_costs
+from anyblock.export.export import formats_of
+from anyblock.export.exported_child import ExportedChild
 from anyblock.report.format import quantity
 from anyblock.report.summary import BudgetLine, RunSummary, SearchLine, StageLine
 from anyblock.run.context import RunContext
@@ -59,6 +61,7 @@ def summarise(
         ),
         quality=None if evaluation is None else evaluation.to_dict(),
         evaluations={name: [figure.to_dict() for figure in figures] for name, figures in further.items()} or None,
+        formats=formats_of(ExportedChild(child, context.family)),
         stages=_stages(context),
         scenario={
             "batch": scenario.batch_size,

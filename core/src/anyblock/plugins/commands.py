@@ -1,17 +1,11 @@
-"""Commands and the conformance suite, found in the metadata of the installed distributions."""
+"""Commands, found in the metadata of the installed distributions."""
 
 from __future__ import annotations
 
 import contextlib
-from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, distributions
-from typing import Any, Final
+from importlib.metadata import Distribution, EntryPoint, distributions
 
 from anyblock.contract.hookspecs import COMMANDS_GROUP
-from anyblock.errors import PluginError
-
-SUITE: Final = "anyblock-conformance"
-SUITES_GROUP: Final = "anyblock.suites"
-"""Entry-point group of the function that runs the suite: it takes a `ModelFamily` and returns a report that has `to_dict`."""
 
 
 def installed_entries(group: str = COMMANDS_GROUP) -> dict[str, EntryPoint]:
@@ -31,19 +25,3 @@ def _entries(installed: Distribution, group: str) -> list[EntryPoint]:
     with contextlib.suppress(Exception):
         return list(installed.entry_points.select(group=group))
     return []
-
-
-def suite_entry(group: str) -> Any:
-    """Return what the conformance suite registers as `conformance` in a group.
-
-    Raises:
-        PluginError: it is not installed.
-    """
-    try:
-        return distribution(SUITE).entry_points.select(group=group)["conformance"].load()
-    except (PackageNotFoundError, KeyError) as error:
-        raise PluginError(
-            "the conformance suite is not installed",
-            expected=f"the distribution {SUITE}, with an entry point in {group}",
-            hint=f"python -m pip install --upgrade {SUITE}",
-        ) from error

@@ -30,6 +30,7 @@ class Inspection:
         costs: parameters and memory in `scenario`.
         scenario: what memory is counted for.
         capabilities: `{capability: state}` as the adapter declares them.
+        formats: see `anyblock.report.summary.RunSummary`; None where that was not asked.
         notes: what a user should know about the model, a sentence each.
     """
 
@@ -41,6 +42,7 @@ class Inspection:
     scenario: Scenario
     capabilities: dict[str, str]
     notes: Sequence[str] = ()
+    formats: dict[str, dict[str, list[str]]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -55,6 +57,7 @@ class Inspection:
             "length": self.scenario.length,
             "cache_dtype": self.scenario.cache_dtype,
             "capabilities": self.capabilities,
+            "formats": self.formats,
             "notes": list(self.notes),
         }
 
@@ -69,6 +72,10 @@ def inspection_view(found: Inspection) -> Group:
     head.add_row("scenario", f"batch {scenario.batch_size}, length {scenario.length}, {scenario.cache_dtype} cache")
     able = [name for name, state in found.capabilities.items() if state in ("full", "partial")]
     head.add_row("capabilities", ", ".join(able))
+    for name, fit in (found.formats or {}).items():
+        head.add_row(
+            f"format {name}", "; ".join([f"no: {why}" for why in fit["obstacles"]] or ["yes", *fit["remarks"]])
+        )
 
     blocks = Table(title="Blocks", title_justify="left", header_style="bold")
     for column in ("layers", "attention", "ffn"):

@@ -75,6 +75,7 @@ class RunSummary:
         search: how the search ended; None when the child was given.
         quality: `EvaluationResult.to_dict()` of the child with its teacher; None when nothing was evaluated.
         evaluations: `{name: figures}` of evaluations that extensions made, see `anyblock.contract.evaluation.Figure`.
+        formats: by export format, `obstacles`, why the child cannot be expressed in it, and `remarks`, what to know there.
         stages: in the order they ran.
         scenario: what memory and latency were counted for, by name.
         notes: further lines.
@@ -93,6 +94,7 @@ class RunSummary:
     search: SearchLine | None = None
     quality: dict[str, Any] | None = None
     evaluations: dict[str, list[dict[str, Any]]] | None = None
+    formats: dict[str, dict[str, list[str]]] | None = None
     stages: tuple[StageLine, ...] = ()
     scenario: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()

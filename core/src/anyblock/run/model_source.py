@@ -20,6 +20,8 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkp
 from anyblock.config.schema import RunConfig
 from anyblock.contract.blocks import BlockConfig, Half
 from anyblock.contract.candidate_source import CandidateSource, StandIn
+from anyblock.contract.export_format import ExportFormat
+from anyblock.contract.kind_settings import ChannelSettings, KindSettings
 from anyblock.contract.storage_type import StorageType
 from anyblock.conversion.plan import plan_conversion
 from anyblock.errors import UsageError
@@ -174,6 +176,17 @@ def run_storage(config: RunConfig, source: Source) -> Storage | None:
             )
         outside = outside[:1]
     return replace(found, types=types, outside=outside)
+
+
+def run_multiples(
+    config: RunConfig, family: ModelFamily, kind: KindSettings, half: Half | None = None
+) -> tuple[int, ...]:
+    """Return numbers, the best first, of which sizes in a half (None: in all layers) should be multiples for the runtime."""
+    pruning, channels = config.pruning, isinstance(kind, ChannelSettings)
+    form = family.one("formats", pruning.sizes_for) if pruning.sizes_for else ExportFormat
+    # Devices share heads and channels, those of each expert too; each has all experts, and the whole residual stream.
+    devices = pruning.tensor_parallel if half == "attention" or (half and channels) else 1
+    return tuple(each * devices for each in (form.width_multiples if channels else (1,)))
 
 
 def run_sources(config: RunConfig, source: Source) -> dict[str, CandidateSource]:

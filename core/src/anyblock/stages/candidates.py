@@ -23,7 +23,7 @@ from anyblock.costs.cost_model import Scenario, fixed_costs, model_costs, subblo
 from anyblock.costs.registry import CandidateCosts
 from anyblock.costs.weights import is_tied, non_block_tensors
 from anyblock.errors import UnsupportedModelError, nearest
-from anyblock.run.model_source import Source, run_sources, run_storage
+from anyblock.run.model_source import Source, run_multiples, run_sources, run_storage
 from anyblock.run.run_folder import RunFolder, read_json
 
 if TYPE_CHECKING:
@@ -216,7 +216,11 @@ def _list(config: RunConfig, source: Source, sources: Mapping[str, CandidateSour
     _check_requested(config, source)
     query_heads = getattr(source.text_config, "num_attention_heads", None)
     sizes = {
-        kind: partial(settings.absolute_sizes, query_heads=query_heads)
+        kind: partial(
+            settings.absolute_sizes,
+            query_heads=query_heads,
+            multiples=run_multiples(config, family, settings, mixins[kind].half),
+        )
         for kind, settings in pruning.kinds().items()
         # A sparse model has perhaps no dense ffn: a default that does not apply is not an error.
         # The hidden size is not a candidate of a subblock: it is cut before.

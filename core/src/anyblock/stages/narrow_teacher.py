@@ -22,7 +22,7 @@ from anyblock.config.schema import RunConfig
 from anyblock.contract.residual_pruning import HIDDEN_SIZE, ResidualPruning
 from anyblock.errors import UnsupportedModelError
 from anyblock.run.context import RunContext, RunModel
-from anyblock.run.model_source import Source
+from anyblock.run.model_source import Source, run_multiples
 from anyblock.run.run_folder import RunFolder, digest, fingerprint_of, read_json
 from anyblock.stages.importance import channel_order
 
@@ -45,7 +45,10 @@ def narrowed_source(config: RunConfig, source: Source) -> Source:
         UsageError: the size is not legal.
     """
     settings = config.pruning.hidden_size
-    sizes = settings.absolute_sizes(int(source.text_config.hidden_size)) if settings else ()
+    if settings is None:
+        return source
+    multiples = run_multiples(config, source.family, settings)
+    sizes = settings.absolute_sizes(int(source.text_config.hidden_size), multiples=multiples)
     if not sizes:
         return source
     stream = source.family.residual_stream()

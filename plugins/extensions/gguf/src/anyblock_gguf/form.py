@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -35,6 +36,8 @@ class GgufFormat(ExportFormat):
     """
 
     summary: ClassVar[str] = "one file for llama.cpp; --set type=q4_k and others quantize it"
+    aliases: ClassVar[tuple[str, ...]] = ("llama.cpp",)
+    width_multiples: ClassVar[tuple[int, ...]] = (256, 32)  # the blocks of K-quants, and those of the other types
     settings = GgufSettings
 
     def obstacles(self, child: Child) -> list[str]:
@@ -52,6 +55,24 @@ class GgufFormat(ExportFormat):
             else:
                 found += plan.changed if self.settings_given.strict else []
         return found + tokenizer_obstacles(child.path, architecture.config.vocab_size)
+
+    def remarks(self, child: Child) -> list[str]:
+        """See `ExportFormat.remarks`: which matrices the usual types would store larger, for the length of their rows."""
+        from gguf import GGMLQuantizationType as Kind
+
+        from anyblock_gguf.storage import allowed_kind
+        from anyblock_gguf.types import USUAL
+
+        architecture = architecture_of(child)
+        assert not isinstance(architecture, list)
+        plan = self._plan(child, architecture, GgufSettings.model_validate({"type": "f16"}))
+        rows = Counter(plan.shapes[name][-1] for name, kind in plan.kinds.items() if kind == Kind.F16)
+        found = []
+        for columns, count in rows.items():
+            larger = {name: allowed_kind(Kind[name.upper()], columns).name.lower() for name in USUAL}
+            if said := ", ".join(f"{own} for {name}" for name, own in larger.items() if own != name):
+                found.append(f"{count} of {rows.total()} matrices have rows of {columns}: {said}")
+        return found or ["the rows of all matrices allow every storage type"]
 
     def write(self, child: Child, directory: Path) -> None:
         """See `ExportFormat.write`."""
@@ -89,13 +110,13 @@ class GgufFormat(ExportFormat):
             kept = f"; {path.name} has {path.stat().st_size:,} bytes"
             warnings.warn("; ".join(plan.changed) + kept, stacklevel=2)
 
-    def _plan(self, child: Child, architecture: Architecture) -> Plan:
+    def _plan(self, child: Child, architecture: Architecture, settings: GgufSettings | None = None) -> Plan:
         import torch
 
         def shapes(group: str) -> Mapping[str, torch.Tensor]:
             return {name: torch.empty(child.shape(name), device="meta") for name in child.groups[group]}
 
-        return Plan(child, architecture, shapes, self.settings_given)
+        return Plan(child, architecture, shapes, settings or self.settings_given)
 
 
 class Plan:

@@ -114,6 +114,10 @@ def _shown(run: Run) -> dict[str, Any]:
         "search": _search(run),
         "agreement": _agreement(run),
         "versions": " · ".join(f"{name} {found}" for name, found in (run.summary.get("versions") or {}).items()),
+        "formats": [
+            (name, "no" if fit["obstacles"] else "yes", "; ".join(fit["obstacles"] or fit["remarks"]))
+            for name, fit in (run.summary.get("formats") or {}).items()
+        ],
         "evaluations": [
             (name, figure["name"], number(figure["teacher"]), number(figure["child"]))
             for name, found in (run.summary.get("evaluations") or {}).items()

@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import Any, Final
 
 from anyblock.contract.capabilities import CAPABILITIES
 from anyblock.errors import PluginError
-from anyblock.plugins.commands import SUITES_GROUP, suite_entry
 from anyblock.progress import SILENT, Progress
 
 from anyblock_new_family.introspection.descriptor import inferred_model_family
 from anyblock_new_family.introspection.facts import InferredFamily
 
 Run = Callable[..., Any]
+_SUITE: Final = "anyblock-conformance"
+_SUITES_GROUP: Final = "anyblock.suites"
+"""Entry-point group of the function that runs the suite: it takes a `ModelFamily` and returns a report that has `to_dict`."""
 _NEEDED_BY: Mapping[str, tuple[str, ...]] = {"convert": tuple(CAPABILITIES), "build": ("search",)}
 """What cannot hold without a capability."""
 
@@ -45,7 +48,7 @@ def verified(inferred: InferredFamily, *, progress: Progress = SILENT) -> Verifi
     the family comes back as it is.
     """
     try:
-        run: Run = suite_entry(SUITES_GROUP)
+        run = _suite()
     except PluginError as error:
         progress.note(f"what is claimed rests on introspection's own trials: {error}")
         return Verified(inferred, None)
@@ -58,6 +61,23 @@ def verified(inferred: InferredFamily, *, progress: Progress = SILENT) -> Verifi
             levels = {level["level"]: level["state"] == "passed" for level in report["levels"]}
             return Verified(replace(inferred, levels=levels), report)
         inferred = inferred.without(false)
+
+
+def _suite() -> Run:
+    """Return the function that runs the suite.
+
+    Raises:
+        PluginError: it is not installed.
+    """
+    try:
+        found: Run = distribution(_SUITE).entry_points.select(group=_SUITES_GROUP)["conformance"].load()
+    except (PackageNotFoundError, KeyError) as error:
+        raise PluginError(
+            "the conformance suite is not installed",
+            expected=f"the distribution {_SUITE}, with an entry point in {_SUITES_GROUP}",
+            hint=f"python -m pip install --upgrade {_SUITE}",
+        ) from error
+    return found
 
 
 def false_claims(results: list[Mapping[str, Any]], claimed: set[str]) -> dict[str, str]:

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from anyblock.contract.export_format import Child, ExportFormat, linear_obstacles
 
+from anyblock_vllm.widths import MARLIN
+
 
 class AnyModelFormat(ExportFormat):
     """A Hugging Face directory of the architecture `AnyModel`, with the stock one as `base_architecture`.
@@ -16,6 +18,7 @@ class AnyModelFormat(ExportFormat):
     """
 
     summary: ClassVar[str] = "for vLLM with AnyModel (pull request 36512) and ModelOpt's deployments"
+    width_multiples: ClassVar[tuple[int, ...]] = MARLIN
 
     def obstacles(self, child: Child) -> list[str]:
         """See `ExportFormat.obstacles`: the configuration must name a stock architecture, and no half be a linear map."""

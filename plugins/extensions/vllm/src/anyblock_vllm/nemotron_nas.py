@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from anyblock.contract.export_format import Child, ExportFormat, llama_obstacles
+from anyblock.contract.export_format import Child, ExportFormat, linear_obstacles
+
+from anyblock_vllm.widths import MARLIN
 
 if TYPE_CHECKING:
     from anyblock.contract.blocks import BlockConfig
 
 _STEP: Final = 256
 """Readers make a width of `ffn_mult` a multiple of this."""
+_LLAMA: Final = re.compile(
+    r"(?:model\.layers\.\d+\.)?(?:model\.(?:embed_tokens|norm)|lm_head|input_layernorm|post_attention_layernorm"
+    r"|self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)\.(?:weight|bias)"
+)
 
 
 class NemotronNasFormat(ExportFormat):
@@ -23,10 +30,12 @@ class NemotronNasFormat(ExportFormat):
     """
 
     summary: ClassVar[str] = "DeciLMForCausalLM, for vLLM and TensorRT-LLM"
+    aliases: ClassVar[tuple[str, ...]] = ("vllm",)
+    width_multiples: ClassVar[tuple[int, ...]] = MARLIN
 
     def obstacles(self, child: Child) -> list[str]:
         """See `ExportFormat.obstacles`: a Llama with one number of query heads, which begins with an attention."""
-        found = llama_obstacles(child)
+        found = _llama_obstacles(child)
         if found:
             return found
         heads = child.view.num_attention_heads
@@ -44,6 +53,29 @@ class NemotronNasFormat(ExportFormat):
         child.write_directory(directory, config=_config(child))
         source = Path(__file__).with_name("deci_config.py")
         (directory / "configuration_decilm.py").write_bytes(source.read_bytes())
+
+
+def _llama_obstacles(child: Child) -> list[str]:
+    """Return why a child is not a Llama whose layers merely differ in size; empty when it is one."""
+    if linear := linear_obstacles(child):
+        return linear
+    model_type = child.config["model_type"]
+    if model_type not in ("llama", "mistral"):
+        return [f"its model_type is {model_type}; only models that compute what Llama computes can be expressed"]
+    config = child.view
+    found = [
+        f"it has the tensor {name}, which a Llama does not have"
+        for group in child.model_groups
+        for name in child.groups[group]
+        if not _LLAMA.fullmatch(name)
+    ]
+    if model_type == "mistral" and getattr(config, "sliding_window", None):
+        found.append(f"its attention has a sliding window of {config.sliding_window} tokens")
+    if config.hidden_act != "silu":
+        found.append(f"its activation is {config.hidden_act}, not silu")
+    if not any(not block.attention.removed for block in child.block_configs):
+        found.append("no layer has an attention")
+    return found
 
 
 def _config(child: Child) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class Mxfp4Format(ExportFormat):
     """
 
     summary: ClassVar[str] = "a gpt-oss directory with its experts in MXFP4, for anyblock and transformers"
+    width_multiples: ClassVar[tuple[int, ...]] = (BLOCK,)
 
     def obstacles(self, child: Child) -> list[str]:
         """See `ExportFormat.obstacles`: numbers are stored in blocks of 32 inputs."""
