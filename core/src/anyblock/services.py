@@ -64,6 +64,12 @@ class CoreServices:
 
         return prepare_child(child, format_name=format_name, run=run)
 
+    def output_folder(self, target: Path, source: Path, *, overwrite: bool) -> AbstractContextManager[Path]:
+        """See `Services.output_folder`."""
+        from anyblock.checkpoint.atomic import atomic_directory
+
+        return atomic_directory(target, overwrite=overwrite, sources=[source])
+
     def rolling_windows(self, text: str, loaded: LoadedModel, length: int) -> list[tuple[list[int], list[int]]] | None:
         """See `Services.rolling_windows`."""
         from anyblock.calibration.packing import IGNORED, Around, tokenize

@@ -105,6 +105,10 @@ class Services(Protocol):
         """
         ...
 
+    def output_folder(self, target: Path, source: Path, *, overwrite: bool) -> AbstractContextManager[Path]:
+        """Yield an empty folder that becomes `target` when the block ends without an error; it must not replace `source`."""
+        ...
+
     def rolling_windows(self, text: str, loaded: LoadedModel, length: int) -> list[tuple[list[int], list[int]]] | None:
         """Cut a text into the windows over which `anyblock evaluate` measures perplexity.
 
