@@ -62,6 +62,12 @@ class CoreServices(Services):
 
         return prepare_child(child, format_name=format_name, run=run)
 
+    def output_folder(self, target: Path, source: Path, *, overwrite: bool) -> AbstractContextManager[Path]:
+        """See `Services.output_folder`."""
+        from anyblock.checkpoint.atomic import atomic_directory
+
+        return atomic_directory(target, overwrite=overwrite, sources=[source])
+
     def rolling_windows(self, text: str, loaded: LoadedModel, length: int) -> list[tuple[list[int], list[int]]] | None:
         from anyblock.calibration.packing import IGNORED, Around, tokenize
         from anyblock.evaluation.windows import windows

@@ -246,56 +246,100 @@ def test_names_without_the_base_models_prefix(llama_dir: Path, tmp_path: Path, i
         convert_model(edited(other, tmp_path / "headless", without("lm_head.weight")), tmp_path / "no")
 
 
-@pytest.mark.parametrize("method", ["awq", None])
-def test_quantised_weights(llama_dir: Path, tmp_path: Path, method: str | None) -> None:
-    def quantise(tensors: dict[str, torch.Tensor]) -> None:
-        for name in [name for name in tensors if "_proj.weight" in name]:
-            stem = name.removesuffix("weight")
-            tensors[f"{stem}qweight"] = torch.zeros(tensors.pop(name).shape[1], 4, dtype=torch.int32)
-            tensors[f"{stem}scales"] = torch.ones(1, 4)
-
-    bad = edited(llama_dir, tmp_path / "bad", quantise)
-    config = json.loads((bad / "config.json").read_text())
-    if method is not None:
-        settings = {"quant_method": method, "bits": 4, "group_size": 32}
-        (bad / "config.json").write_text(json.dumps({**config, "quantization_config": settings}))
-    for use in (lambda: convert_model(bad, tmp_path / "out"), lambda: read_source(bad)):
-        with pytest.raises(CheckpointError, match=rf"bad holds quantised weights \({method or 'by the names'}"):
-            use()
-    with pytest.raises(CheckpointError, match="bad holds quantised weights"):
-        load_model(bad)
-
-
 def packed(method: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return the tensors, by what follows the map's name, that a method stores in place of a weight."""
     out, width = weight.shape
-    codes, scales = torch.zeros(width, out // 8, dtype=torch.int32), torch.ones(1, out)
+    codes, scales, half = torch.zeros(width, out // 8, dtype=torch.int32), torch.ones(out, 1), torch.uint8
+    pairs = torch.zeros(out, width // 2, dtype=half)
     return {
         "awq": {"qweight": codes, "qzeros": codes[:1].clone(), "scales": scales},
-        "gptq": {"qweight": codes, "qzeros": codes[:1].clone(), "scales": scales, "g_idx": torch.zeros(width, dtype=torch.int32)},
-        "bitsandbytes": {"weight": torch.zeros(out * width // 2, 1, dtype=torch.uint8), "weight.absmax": scales[0]},
-        "compressed-tensors": {"weight_packed": codes, "weight_scale": scales, "weight_shape": torch.tensor([out, width])},
-        "modelopt": {"weight": torch.zeros(out, width // 2, dtype=torch.uint8), "weight_scale_2": torch.ones(())},
+        "gptq": {"qweight": codes, "qzeros": codes[:1].clone(), "g_idx": torch.zeros(width, dtype=torch.int32)},
+        "bitsandbytes": {"weight": torch.zeros(out * width // 2, 1, dtype=half), "weight.absmax": scales[:, 0].clone()},
+        "compressed-tensors": {"weight_packed": pairs, "weight_scale": scales, "weight_global_scale": torch.ones(1)},
+        "modelopt": {"weight": pairs, "weight_scale": scales, "weight_scale_2": torch.ones(())},
+        "hqq": {"W_q": pairs, "scale": scales, "zero": scales.clone()},
+        "eetq": {"weight": torch.zeros(width, out, dtype=torch.int8), "weight_scales": scales[:, 0].clone()},
+        "quanto": {"weight._data": pairs, "weight._scale": scales, "input_scale": torch.ones(())},
+        "torchao": {"_weight_qdata": pairs, "_weight_scale": scales},
+        "mxfp4": {"weight_blocks": pairs, "weight_scales": torch.zeros(out, 1, dtype=half)},
     }[method]  # fmt: skip
 
 
-@pytest.mark.parametrize("method", ["awq", "gptq", "bitsandbytes", "compressed-tensors", "modelopt"])
-def test_methods_of_quantisation_are_named_with_what_to_do(llama_dir: Path, tmp_path: Path, method: str) -> None:
-    def quantise(tensors: dict[str, torch.Tensor]) -> None:
-        for name in [name for name in tensors if "_proj.weight" in name]:
-            stem = name.removesuffix("weight")
-            tensors |= {stem + own: tensor for own, tensor in packed(method, tensors.pop(name)).items()}
+def test_methods_of_quantisation_are_named_with_what_to_do(llama_dir: Path, tmp_path: Path) -> None:
+    """Wherever it is said: in `config.json`, in a file of its own, or by the names of the tensors alone."""
+    by_names = {"awq": "awq or gptq", "modelopt": "nvfp4", "compressed-tensors": "nvfp4"}
+    files: dict[str, tuple[str, dict[str, Any]]] = {
+        "awq": ("quant_config.json", {"w_bit": 4, "version": "GEMM"}),
+        "gptq": ("quantize_config.json", {"bits": 4, "desc_act": False}),
+        "modelopt": ("hf_quant_config.json", {"quantization": {"quant_algo": "NVFP4"}}),
+    }
+    plain = json.loads((llama_dir / "config.json").read_text())
+    for method in [
+        "awq",
+        "gptq",
+        "bitsandbytes",
+        "compressed-tensors",
+        "modelopt",
+        "hqq",
+        "eetq",
+        "quanto",
+        "torchao",
+        "mxfp4",
+    ]:
 
-    bad = edited(llama_dir, tmp_path / "bad", quantise)
-    config = json.loads((bad / "config.json").read_text())
-    (bad / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": method}}))
-    with pytest.raises(CheckpointError, match=rf"bad holds quantised weights \({method}\)") as raised:
-        convert_model(bad, tmp_path / "out")
-    assert "use the model that was quantised" in raised.value.hint
-    assert not (tmp_path / "out").exists()
+        def quantise(tensors: dict[str, torch.Tensor], method: str = method) -> None:
+            for name in [name for name in tensors if name.endswith("down_proj.weight")]:
+                stem = name.removesuffix("weight")
+                tensors |= {stem + own: tensor for own, tensor in packed(method, tensors.pop(name)).items()}
+
+        bad, out = edited(llama_dir, tmp_path / method, quantise), tmp_path / "out"
+        settings = {"quant_method": method, "format": "nvfp4-pack-quantized"}
+        said = "compressed-tensors, nvfp4-pack-quantized" if method == "compressed-tensors" else method
+        ways = [("config.json", {**plain, "quantization_config": settings}, said)]
+        ways += [("config.json", plain, f"{by_names.get(method, method)}, by the names of its tensors")]
+        if method in files:
+            ways += [(*files[method], f"{method}, NVFP4" if method == "modelopt" else method)]
+        for file, content, named in ways:
+            (bad / file).write_text(json.dumps(content))
+            for use in (lambda: convert_model(bad, out), lambda: read_source(bad)):  # noqa: B023
+                with pytest.raises(CheckpointError) as raised:
+                    use()
+                assert f"{method} holds quantised weights ({named}):" in raised.value.what
+                assert "use the model that was quantised" in raised.value.hint
+        assert not out.exists()
+    with pytest.raises(CheckpointError, match=r"awq holds quantised weights \(awq\)"):
+        load_model(tmp_path / "awq")
 
 
-def test_a_gguf_file_is_named_with_what_to_do(llama_dir: Path, tmp_path: Path) -> None:
+def test_what_compressed_tensors_does_beyond_numbers_and_scales_is_refused_by_name(
+    llama_dir: Path, tmp_path: Path
+) -> None:
+    source = edited(llama_dir, tmp_path / "in", lambda tensors: None)
+    config = json.loads((source / "config.json").read_text())
+    cases: dict[str, dict[str, Any]] = {
+        "kv_cache_scheme": {"format": "float-quantized", "kv_cache_scheme": {"num_bits": 8, "type": "float"}},
+        "transform_config": {"format": "dense", "transform_config": {"config_groups": {"u": {"type": "hadamard"}}}},
+        "sparse-24-bitmask": {"format": "dense", "sparsity_config": {"format": "sparse-24-bitmask"}},
+        "marlin-24": {"format": "marlin-24"},
+        "mxfp4-pack-quantized": {
+            "format": "mixed-precision",
+            "config_groups": {"u": {"format": "mxfp4-pack-quantized"}},
+        },
+    }
+
+    def cast(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[K_PROJ] = tensors[K_PROJ].to(torch.float8_e4m3fn)
+        tensors[f"{K_PROJ}_scale"] = torch.ones(1)
+
+    for name, settings in cases.items():
+        own = source if name == "transform_config" else edited(source, tmp_path / name, cast)
+        stated = {**config, "quantization_config": {"quant_method": "compressed-tensors", **settings}}
+        (own / "config.json").write_text(json.dumps(stated))
+        with pytest.raises(CheckpointError, match=rf"holds quantised weights \(compressed-tensors, {name}\)"):
+            read_source(own)
+
+
+def test_a_gguf_file_is_named_with_what_to_do(llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a file, alone in a folder, and next to a `config.json`; nothing of its content is read."""
     folder = tmp_path / "gguf"
     folder.mkdir()
@@ -310,7 +354,11 @@ def test_a_gguf_file_is_named_with_what_to_do(llama_dir: Path, tmp_path: Path) -
         found.append(converted)
         shutil.copy(llama_dir / "config.json", folder)
     for raised in found:
-        assert "'model-q4_k.gguf' was written for llama.cpp; use the Hugging Face checkpoint" in raised.value.hint
+        assert f"`anyblock from-gguf {file} FOLDER` makes a checkpoint of it" in raised.value.hint
+    monkeypatch.setattr("anyblock.checkpoint.files.find_spec", lambda name: None)
+    with pytest.raises(InputError) as missing:
+        read_source(folder.parent / "gguf" / file.name)
+    assert missing.value.hint.startswith("python -m pip install anyblock-gguf; then `anyblock from-gguf")
     assert not (tmp_path / "out").exists()
 
 

@@ -27,7 +27,7 @@ _WEIGHTS: Final = (
     ".engine",
     ".mlmodel",
 )
-_FILES: Final = re.compile(r"\..*|consolidated.*", re.IGNORECASE)
+_FILES: Final = re.compile(r"\..*|consolidated.*|(hf_)?quant(ize)?_config\.json", re.IGNORECASE)
 _FOLDERS: Final = re.compile(
     r"\..*|__pycache__|original|onnx|openvino|coreml|gguf|metal|runs|checkpoint-\d+", re.IGNORECASE
 )
@@ -37,8 +37,8 @@ def companions(folder: Path) -> dict[str, Path]:
     """Return `{relative name: file}` of everything that is not weights: tokenizer, generation config, chat
     templates, custom code ...
 
-    Left out are weights of any format, what is hidden, `config.json` (which is written anew), and folders that hold the
-    model in other formats.
+    Left out are weights of any format, what says how they are quantised, what is hidden, `config.json` (which is written anew),
+    and folders that hold the model in other formats.
 
     Raises:
         CheckpointError: one of them is not a regular file, leads outside of the folder, or was not fetched by git-lfs.

@@ -39,7 +39,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         refuse_adapter(folder)
         file = inside(folder, CONFIG)
         if not os.path.lexists(file):
-            hint = gguf_hint(sorted(entry.name for entry in folder.iterdir()))
+            hint = gguf_hint(folder, sorted(entry.name for entry in folder.iterdir()))
             raise ConfigError(f"{folder} has no {CONFIG}", expected="the directory of a Hugging Face model", hint=hint)
     config = parse_object(read_bounded(file, MAX_CONFIG, error=ConfigError), str(file), error=ConfigError)
     model_type = config.get("model_type")
@@ -60,27 +60,20 @@ def refuse_adapter(folder: Path) -> None:
     if not os.path.lexists(file):
         return
     stated = parse_object(read_bounded(inside(folder, ADAPTER), MAX_CONFIG), str(file))
-    kind, base = (
-        stated.get("peft_type") or "PEFT",
-        stated.get("base_model_name_or_path") or "a model that it does not name",
-    )
-    merge = (
-        "merge it first:\n"
-        '  python -c "from peft import PeftModel as P; from transformers import AutoModelForCausalLM as M; '
-        "P.from_pretrained(M.from_pretrained('{base}', dtype='auto'), '{adapter}').merge_and_unload()"
-        f".save_pretrained('{folder}-merged')\"\nand copy the tokenizer files next to the result"
-    )
-    if not os.path.lexists(folder / CONFIG):
-        raise CheckpointError(
-            f"{folder} holds an adapter ({kind}) of {base} and no model",
-            expected="a model with all of its weights",
-            hint=merge.format(base=base, adapter=folder),
-        )
+    kind = stated.get("peft_type") or "PEFT"
+    base, adapter = str(stated.get("base_model_name_or_path") or "a model that it does not name"), str(folder)
+    found, hint = f"an adapter ({kind}) of {base} and no model", ""
+    if os.path.lexists(folder / CONFIG):
+        base, adapter = str(folder), f"{folder}-adapter"
+        found = f"an adapter ({kind}, {ADAPTER}) next to a model"
+        hint = f"move adapter_* into {adapter}; the model is then used without it, or "
     raise CheckpointError(
-        f"{folder} holds an adapter ({kind}, {ADAPTER}) next to a model",
-        expected="either of them: it is not clear whether the model is meant with the adapter or without",
-        hint=f"move adapter_* into {folder}-adapter; the model is then used without it, or "
-        + merge.format(base=folder, adapter=f"{folder}-adapter"),
+        f"{folder} holds {found}",
+        expected="a model with all of its weights, and no adapter, with which or without which it may be meant",
+        hint=f"{hint}merge it first:\n"
+        '  python -c "from peft import PeftModel as P; from transformers import AutoModelForCausalLM as M; '
+        f"P.from_pretrained(M.from_pretrained('{base}', dtype='auto'), '{adapter}').merge_and_unload()"
+        f".save_pretrained('{folder}-merged')\"\nand copy the tokenizer files next to the result",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -9,32 +10,6 @@ from anyblock.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
-
-BITS: Final[dict[str, int]] = {
-    "BOOL": 8,
-    "U8": 8,
-    "I8": 8,
-    "U16": 16,
-    "I16": 16,
-    "U32": 32,
-    "I32": 32,
-    "U64": 64,
-    "I64": 64,
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-    "F8_E4M3": 8,
-    "F8_E4M3FNUZ": 8,
-    "F8_E5M2": 8,
-    "F8_E5M2FNUZ": 8,
-    "F8_E8M0": 8,
-    "F16": 16,
-    "BF16": 16,
-    "F32": 32,
-    "F64": 64,
-    "C64": 64,
-}
-"""Bits of one element, by the name that a safetensors header uses."""
 
 _TORCH: Final[dict[str, str]] = {
     "BOOL": "bool",
@@ -57,6 +32,10 @@ _TORCH: Final[dict[str, str]] = {
     "F64": "float64",
     "C64": "complex64",
 }
+BITS: Final = {"BOOL": 8} | {
+    name: int(re.sub(r"_.*|\D", "", name)) for name in (*_TORCH, "F4", "F6_E2M3", "F6_E3M2") if name != "BOOL"
+}
+"""Bits of one element, by the name that a safetensors header uses."""
 
 
 def alignment(dtype: str) -> int:

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -28,15 +29,18 @@ def plain_directory(path: str | os.PathLike[str], *, error: type[AnyBlockError] 
         raise error(f"{folder} does not exist", expected="the directory of a checkpoint")
     if not folder.is_dir():
         raise error(
-            f"{folder} is not a directory", expected="the directory of a checkpoint", hint=gguf_hint([folder.name])
+            f"{folder} is not a directory",
+            expected="the directory of a checkpoint",
+            hint=gguf_hint(folder.parent, [folder.name]),
         )
     return folder
 
 
-def gguf_hint(names: Iterable[str]) -> str:
-    """Return what to do where a GGUF file stands in the place of a model; "" where none of these names is one's."""
+def gguf_hint(folder: Path, names: Iterable[str]) -> str:
+    """Return what to do where a GGUF file in a folder stands in the place of a model; "" where none of these names is one's."""
     found = next((name for name in names if name.lower().endswith(".gguf")), "")
-    return found and f"{shown(found)} was written for llama.cpp; use the Hugging Face checkpoint that it was made from"
+    missing = "" if find_spec("anyblock_gguf") else "python -m pip install anyblock-gguf; then "
+    return found and f"{missing}`anyblock from-gguf {folder / found} FOLDER` makes a checkpoint of it"
 
 
 def inside(folder: Path, relative: str, *, named_by: str = "") -> Path:

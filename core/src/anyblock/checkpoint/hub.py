@@ -70,7 +70,7 @@ def resolve_model(model: str, *, revision: str | None = None, patterns: Iterable
         return path
     if model and os.path.lexists(path):
         expected = "the directory of a model, or a hub id"
-        raise InputError(f"{model} is not a directory", expected=expected, hint=gguf_hint([path.name]))
+        raise InputError(f"{model} is not a directory", expected=expected, hint=gguf_hint(path.parent, [path.name]))
     if _looks_like_path(model):
         raise InputError(
             f"{model or 'the empty name'} does not exist",

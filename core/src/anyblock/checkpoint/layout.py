@@ -3,48 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
-from math import prod
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 from anyblock.checkpoint.dtypes import BITS, alignment
-from anyblock.checkpoint.header import MAX_HEADER, METADATA
+from anyblock.checkpoint.header import MAX_HEADER, METADATA, TensorEntry
 from anyblock.errors import CheckpointError
 
 PT: Final[dict[str, str]] = {"format": "pt"}
 """The metadata that transformers asks for."""
 
 
-class Sized(Protocol):
-    """What the layout has to know of a tensor."""
-
-    @property
-    def dtype(self) -> str:
-        """The name of the element type in the format."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The sizes."""
-
-    @property
-    def nbytes(self) -> int:
-        """The number of bytes."""
-
-
-T = TypeVar("T", bound=Sized)
-
-
-def ordered(tensors: Mapping[str, T]) -> dict[str, T]:
-    """Return the tensors with the widest element types first, otherwise in the given order.
+def ordered(tensors: Mapping[str, TensorEntry]) -> list[str]:
+    """Return the names of tensors with the widest element types first, otherwise in the given order.
 
     Every tensor then starts at a multiple of its element's size, as in files of the safetensors library, and tensors
     of one type that follow one another in a source file still do.
     """
-    return dict(sorted(tensors.items(), key=lambda item: -alignment(item[1].dtype)))
+    return sorted(tensors, key=lambda name: -alignment(tensors[name].dtype))
 
 
 def header_bytes(
-    tensors: Mapping[str, Sized], metadata: Mapping[str, str] = PT, *, modulo: int = 8, rest: int = 0
+    tensors: Mapping[str, TensorEntry], metadata: Mapping[str, str] = PT, *, modulo: int = 8, rest: int = 0
 ) -> bytes:
     """Return everything before the first tensor's bytes, for tensors that follow one another in this order.
 
@@ -74,4 +55,4 @@ def header_bytes(
 
 def byte_size(dtype: str, shape: Iterable[int]) -> int:
     """Return the bytes of a tensor."""
-    return BITS[dtype] * prod(shape) // 8
+    return math.prod(shape) * BITS[dtype] // 8

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from anyblock.checkpoint.dtypes import safetensors_dtype
 from anyblock.checkpoint.files import open_regular, read_exactly
 from anyblock.checkpoint.header import TensorEntry
-from anyblock.checkpoint.layout import PT, byte_size, header_bytes, ordered
+from anyblock.checkpoint.layout import PT, header_bytes, ordered
 from anyblock.checkpoint.transfer import STRIDE, ByteRange, Copier, write_all
 
 if TYPE_CHECKING:
@@ -26,21 +26,6 @@ class Stored:
     file: Path
     entry: TensorEntry
 
-    @property
-    def dtype(self) -> str:
-        """The name of the element type in the format."""
-        return self.entry.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The sizes."""
-        return self.entry.shape
-
-    @property
-    def nbytes(self) -> int:
-        """The number of bytes."""
-        return self.entry.nbytes
-
 
 @dataclass(frozen=True)
 class InMemory:
@@ -49,19 +34,9 @@ class InMemory:
     tensor: torch.Tensor
 
     @property
-    def dtype(self) -> str:
-        """The name of the element type in the format."""
-        return safetensors_dtype(self.tensor.dtype)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The sizes."""
-        return tuple(self.tensor.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """The number of bytes."""
-        return byte_size(self.dtype, self.shape)
+    def entry(self) -> TensorEntry:
+        """Its type and shape, and where its bytes are in those of `content`."""
+        return TensorEntry(safetensors_dtype(self.tensor.dtype), tuple(self.tensor.shape), 0, self.tensor.nbytes)
 
     def content(self) -> memoryview:
         """Return the bytes in row-major order; a tensor that is not contiguous on the CPU is copied for it."""
@@ -82,11 +57,11 @@ def same_bytes(first: Stored, second: Stored) -> bool:
     Raises:
         CheckpointError: a file cannot be read.
     """
-    if (first.dtype, first.shape) != (second.dtype, second.shape):
+    if (first.entry.dtype, first.entry.shape) != (second.entry.dtype, second.entry.shape):
         return False
     with open_regular(first.file) as one, open_regular(second.file) as other:
-        for start in range(0, first.nbytes, _COMPARED):
-            length = min(_COMPARED, first.nbytes - start)
+        for start in range(0, first.entry.nbytes, _COMPARED):
+            length = min(_COMPARED, first.entry.nbytes - start)
             bytes_ = read_exactly(one, length, first.entry.start + start, first.file)
             if bytes_ != read_exactly(other, length, second.entry.start + start, second.file):
                 return False
@@ -105,11 +80,15 @@ def write_safetensors(
         CheckpointError: a source cannot be read, or a tensor has a type that the format does not have.
         OSError: the file exists or cannot be written.
     """
-    arranged = ordered(parts)
+    entries = {name: part.entry for name, part in parts.items()}
+    names = ordered(entries)
+    arranged = [parts[name] for name in names]
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        position = write_all(header_bytes(arranged, metadata, **_placement(arranged.values())), descriptor, 0)
-        for stored, run in itertools.groupby(arranged.values(), key=lambda part: isinstance(part, Stored)):
+        position = write_all(
+            header_bytes({name: entries[name] for name in names}, metadata, **_placement(arranged)), descriptor, 0
+        )
+        for stored, run in itertools.groupby(arranged, key=lambda part: isinstance(part, Stored)):
             if stored:
                 position = copier.copy(_ranges(run), descriptor, position)
                 continue
@@ -118,7 +97,7 @@ def write_safetensors(
                     position = copier.put(part.content(), descriptor, position)
     finally:
         os.close(descriptor)
-    return list(arranged)
+    return names
 
 
 def _placement(parts: Iterable[Part]) -> dict[str, int]:
@@ -127,13 +106,13 @@ def _placement(parts: Iterable[Part]) -> dict[str, int]:
     last: tuple[Path, int] | None = None
     for part in parts:
         if isinstance(part, Stored):
-            length = length + part.nbytes if last == (part.file, part.entry.start) else part.nbytes
+            length = length + part.entry.nbytes if last == (part.file, part.entry.start) else part.entry.nbytes
             last = (part.file, part.entry.end)
             if length > longest:
-                longest, rest = length, (part.entry.end - offset - part.nbytes) % STRIDE
+                longest, rest = length, (part.entry.end - offset - part.entry.nbytes) % STRIDE
         else:
             last = None
-        offset += part.nbytes
+        offset += part.entry.nbytes
     return {"modulo": STRIDE, "rest": rest} if longest >= _WORTH_PLACING and rest % 8 == 0 else {}
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anyblock.checkpoint.files import gguf_hint, inside, plain_directory
 from anyblock.checkpoint.header import Header, TensorEntry, read_header
 from anyblock.checkpoint.index import INDEX, SINGLE, check_against_index, read_index
 from anyblock.checkpoint.json_io import shown
 from anyblock.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
 
 PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 """Suffixes of weights that are pickles, which are never loaded."""
@@ -62,6 +65,16 @@ class SourceCheckpoint:
             raise CheckpointError(f"{folder} holds no tensors", expected="the weights of a model")
         return cls(folder, tensors, headers)
 
+    def load(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Read tensors, by their names."""
+        from safetensors import safe_open
+
+        tensors: dict[str, torch.Tensor] = {}
+        for name in names:
+            with safe_open(self.tensors[name][0], framework="pt", device="cpu") as handle:
+                tensors[name] = handle.get_tensor(name)
+        return tensors
+
     @property
     def total_size(self) -> int:
         """The sum of all tensors in bytes."""
@@ -105,7 +118,7 @@ def _no_weights(folder: Path) -> CheckpointError:
         )
     if foreign:
         text = f"{folder} has its weights in {', '.join(foreign[:4])}"
-        return CheckpointError(text, expected=expected, hint=gguf_hint(foreign))
+        return CheckpointError(text, expected=expected, hint=gguf_hint(folder, foreign))
     if loose:
         return CheckpointError(f"{folder} has {', '.join(loose[:4])} and no {INDEX}", expected=expected)
     return CheckpointError(f"{folder} has no weights", expected=expected)

@@ -133,9 +133,10 @@ class SubblockWriter:
                 raise CheckpointError(
                     f"tensor {shown(name)} is in {self._files[name]} and in {file}", expected="every tensor once"
                 )
-        self._groups[group] = list(ordered(parts))
+        entries = {name: part.entry for name, part in parts.items()}
+        self._groups[group] = ordered(entries)
         self._files.update(dict.fromkeys(parts, file))
-        self._total += sum(part.nbytes for part in parts.values())
+        self._total += sum(entry.nbytes for entry in entries.values())
 
     def _fill(self, group: str, parts: Mapping[str, Part], copier: Copier) -> None:
         file = self.directory / group_file(group)

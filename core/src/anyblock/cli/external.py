@@ -23,6 +23,7 @@ KNOWN: Final = {
     "init": ("anyblock-terminal", "Ask for model, purpose and memory, and write the YAML of a run."),
     "schema": ("anyblock-terminal", "Print the JSON Schema of the YAML, for editors."),
     "watch": ("anyblock-terminal", "Show what a run does, while it does it or afterwards."),
+    "from-gguf": ("anyblock-gguf", "Write the model of a GGUF file as a Hugging Face checkpoint."),
     "lm-eval": ("anyblock-lm-eval", "Run tasks of lm-evaluation-harness on a child and its teacher."),
 }
 """`{command: (the distribution that brings it, what it does)}`; shown and explained where it is not installed."""

@@ -103,6 +103,10 @@ class Services(Protocol):
             InputError: the child, the run or the format cannot be used.
         """
 
+    def output_folder(self, target: Path, source: Path, *, overwrite: bool) -> AbstractContextManager[Path]:
+        """Yield an empty folder that becomes `target` when the block ends without an error; it must not replace `source`."""
+        ...
+
     def rolling_windows(self, text: str, loaded: LoadedModel, length: int) -> list[tuple[list[int], list[int]]] | None:
         """Cut a text into the windows over which `anyblock evaluate` measures perplexity.
 

@@ -45,7 +45,7 @@ def compute_parts(
             file = folder / temporary_name("computed")
             scratch.append(file)
             if loaded.keys() != set(names):  # several may be parts of one
-                loaded = _load(source, names)
+                loaded = source.load(names)
             tensor = compute(name, loaded)
             with Copier({}, lambda _: None) as copier:
                 write_safetensors(file, {name: InMemory(tensor)}, copier)
@@ -54,13 +54,3 @@ def compute_parts(
     finally:
         for file in scratch:
             file.unlink(missing_ok=True)
-
-
-def _load(source: SourceCheckpoint, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    from safetensors import safe_open
-
-    tensors: dict[str, torch.Tensor] = {}
-    for name in names:
-        with safe_open(source.tensors[name][0], framework="pt", device="cpu") as handle:
-            tensors[name] = handle.get_tensor(name)
-    return tensors

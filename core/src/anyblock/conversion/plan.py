@@ -76,8 +76,9 @@ def plan_conversion(
         ConfigError: no usable number of layers, a size that is none, or another number of block configs than layers.
         PluginError: the family names tensors that the checkpoint does not have.
     """
+    from anyblock.checkpoint.quantised import quantisation, quantised
     from anyblock.modeling.agree import said
-    from anyblock.modeling.complete import complete_skeleton, differing_heads, quantisation, quantised
+    from anyblock.modeling.complete import complete_skeleton, differing_heads
     from anyblock.modeling.respelling import Respelling
     from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 
@@ -118,7 +119,7 @@ def plan_conversion(
         groups = classify(names, patterns, family=family.model_type)
         check_groups(groups, blocks, where)
     except CheckpointError as error:
-        if not computed and (method := quantisation(view, names)) is not None:
+        if not computed and (method := quantisation(view, source.tensors, where)) is not None:
             raise quantised(where, method, error.what) from error
         raise
 
@@ -138,7 +139,9 @@ def plan_conversion(
         # Names that differ in numbers alone are those of other layers or experts, and there are tens of thousands of them.
         key = re.sub(r"\d+", "", name), *((tensor.dtype, tensor.shape) for tensor in sources.values())
         if key not in like:
-            like[key] = compute(name, sources)
+            # The shape that packed numbers have is stored next to them.
+            stated = [origin for origin in sources if origin.endswith(".weight_shape")]
+            like[key] = compute(name, sources | source.load(stated))
         return like[key].clone()
 
     shapes = {group: {name: shape(name) for name in members} for group, members in groups.items()}
@@ -172,8 +175,8 @@ def _untied(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _dtype_of(stored: Mapping[str, Stored], names: Sequence[str]) -> list[str]:
     """Return the name of the tensors' type in a configuration; none when they are not stored in a type for computing."""
-    found = [_DTYPES[stored[name].dtype] for name in names if name in stored and stored[name].dtype in _DTYPES]
-    return found[:1]
+    found = [stored[name].entry.dtype for name in names if name in stored]
+    return [_DTYPES[dtype] for dtype in found if dtype in _DTYPES][:1]
 
 
 def _num_layers(family: ModelFamily, view: Any) -> int:

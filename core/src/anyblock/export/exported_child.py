@@ -116,7 +116,7 @@ class ExportedChild(Child):
                 file = f"model-{group}.safetensors"
                 write_safetensors(directory / file, parts, copier)
                 files.update(dict.fromkeys(parts, file))
-                total += sum(part.nbytes for part in parts.values())
+                total += sum(part.entry.nbytes for part in parts.values())
         content = json_bytes(config)
         (directory / INDEX).write_bytes(index_bytes(files, total, content))
         (directory / CONFIG).write_bytes(content)

@@ -7,15 +7,15 @@ subblock checkpoint, and `complete_skeleton` is what conversion and `load_model`
 from __future__ import annotations
 
 import copy
-import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from anyblock.checkpoint.index import some
 from anyblock.checkpoint.json_io import shown
+from anyblock.checkpoint.quantised import quantisation, quantised
 from anyblock.checkpoint.safetensors_writer import Stored, same_bytes
 from anyblock.errors import CheckpointError
 from anyblock.modeling.agree import agreed_blocks, of_this_architecture, said
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from anyblock.family import ModelFamily
 
 Tensors = Mapping[str, torch.Tensor]
-_PACKED: Final = re.compile(
-    r"\.(?:qweight|qzeros|g_idx|weight_packed|weight_scale|weight_scale_inv|weight_shape|absmax|quant_map|SCB)$"
-)
-"""What files hold next to packed weights, or in place of them: GPTQ and AWQ, compressed-tensors and FP8, bitsandbytes."""
 
 
 def skeleton_of(
@@ -148,9 +144,11 @@ def require_complete(model: Any, tensors: Tensors, where: str) -> None:
     written = revert_weight_conversion(model, dict(state))
     as_written = written.keys() - tied <= tensors.keys() <= written.keys()
     faults = list(_misshapen(tensors, written) if as_written else _faults(model, tensors, written))
-    method = quantisation(model.config, tensors)
+    method = quantisation(model.config, tensors if faults else (), where)
     if not faults and method is not None:  # scales may be in no file at all
         faults = [_stored_as(name, tensor) for name, tensor in tensors.items() if tensor.dtype.itemsize < 2]
+    if method is not None and "transform_config" in method:
+        faults.append("its weights are rotated, and the model does not rotate what they are multiplied with")
     if not faults:
         return
     if method is not None:
@@ -159,32 +157,6 @@ def require_complete(model: Any, tensors: Tensors, where: str) -> None:
         f"{where}: {'; '.join(faults[:4])}{f'; and {len(faults) - 4} more faults' if len(faults) > 4 else ''}",
         expected="exactly the tensors that config.json asks for",
         hint="the checkpoint is incomplete, or the config.json is another model's: download or write it again",
-    )
-
-
-def quantisation(config: Any, names: Iterable[str] = ()) -> str | None:
-    """Return the method by which weights are quantised (`awq`, `fp8` ...); None of plain ones.
-
-    Args:
-        config: a configuration, or a view of one, which usually says it.
-        names: the tensors' names, which show it otherwise.
-    """
-    found = getattr(config, "quantization_config", None)
-    if found:
-        stated = found if isinstance(found, Mapping) else vars(found)
-        return str(stated.get("quant_method") or "its quantization_config does not say how")
-    return "by the names of its tensors" if any(_PACKED.search(name) for name in names) else None
-
-
-def quantised(where: str, method: str, fault: str) -> CheckpointError:
-    """Return the error for a checkpoint that nothing here can compute with."""
-    hint = "use the model that was quantised; its card usually names it"
-    if method == "compressed-tensors":
-        hint += ", or save what transformers loads of it with CompressedTensorsConfig(dequantize=True)"
-    return CheckpointError(
-        f"{where} holds quantised weights ({method}): {fault}",
-        expected="weights in float32, bfloat16 or float16",
-        hint=hint,
     )
 
 

@@ -13,12 +13,14 @@ import torch
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.groups import NOT_LOADED
 from anyblock.checkpoint.hub import resolve_model
+from anyblock.checkpoint.index import some
+from anyblock.checkpoint.quantised import quantisation, quantised
 from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.contract.blocks import BlockConfig, block_configs_from_json
 from anyblock.errors import CheckpointError, ConfigError
 from anyblock.modeling.agree import said
-from anyblock.modeling.complete import complete_skeleton, quantisation, quantised, skeleton_of
+from anyblock.modeling.complete import complete_skeleton, skeleton_of
 from anyblock.modeling.device import as_dtype
 from anyblock.modeling.heterogeneous import heterogeneous
 from anyblock.modeling.skeleton import load_hf_config, model_class, refusing, require_materialised
@@ -147,7 +149,11 @@ def _from_pretrained(
     names = WeightMap(model)
     left_out = {names.target(name)[0] for name in kept}
     info["unexpected_keys"] = {key for key in info["unexpected_keys"] if key not in left_out and not names.ignores(key)}
-    faults = [f"{kind.replace('_', ' ')}: {_listed(info[kind])}" for kind in _LOADING_FAULTS if info.get(kind)]
+    faults = [
+        f"{kind.replace('_', ' ')}: {some(sorted(map(str, info[kind])), 6)}"
+        for kind in _LOADING_FAULTS
+        if info.get(kind)
+    ]
     if faults:
         raise CheckpointError(
             f"{path}: {'; '.join(faults)}",
@@ -162,11 +168,6 @@ _ELSEWHERE = {"gguf_file", "state_dict", "subfolder", "variant"}
 
 
 _LOADING_FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
-
-
-def _listed(names: Any) -> str:
-    found = sorted(map(str, names))
-    return ", ".join(found[:6]) + (f" and {len(found) - 6} more" if len(found) > 6 else "")
 
 
 def _attach_generation_config(model: Any, path: Path) -> None:

@@ -16,6 +16,7 @@ from anyblock.checkpoint.writer import SubblockWriter
 from anyblock.errors import UnsupportedModelError
 from anyblock.modeling.skeleton import model_class
 from anyblock_gguf.families import families
+from anyblock_gguf.reading import write_checkpoint
 from anyblock_gguf.types import GgufType
 from anyblock_tests.small_llamas import child_of
 
@@ -73,6 +74,8 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "NemotronH", "nemotron_h_moe", {**HYBRID, **LATENT, "layers_block_type": [k.format("moe") for k in KINDS]}
     ),
 }  # fmt: skip
+NOT_READ = ("gpt_oss", "nemotron_h")
+"""Families of which `from-gguf` reads no files."""
 PROMPT = [5, 12, 90, 3, 7, 21, 55, 60, 2, 9, 33, 44, 8, 1, 77, 6]
 TOLERANCE = {"f32": 2e-5, "q8_0": 0.1}
 """Root mean square of the difference of logits, in their standard deviations."""
@@ -146,6 +149,18 @@ def test_types_of_the_search_are_those_of_the_file(name, tmp_path):
     for key, tensor in stored.items():
         values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         assert np.array_equal(values, wide[key].data.reshape(values.shape)), key
+
+    file, read = next(files[0].iterdir()), tmp_path / "read"
+    if name.partition(" ")[0] in NOT_READ:
+        with pytest.raises(UnsupportedModelError, match=r"a model of llama\.cpp's architecture"):
+            write_checkpoint(file, read)
+        assert not read.exists()
+        return
+    write_checkpoint(file, read, dtype="float32")
+    prompt = torch.tensor([PROMPT])
+    with torch.no_grad():  # transformers, not this project, loads what was written
+        logits = transformers.AutoModelForCausalLM.from_pretrained(read)(prompt).logits
+        torch.testing.assert_close(logits, load_model(tmp_path / "rounded", dtype="float32")(prompt).logits)
 
 
 def test_tied_heads(tmp_path, monkeypatch, llama_cpp):

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from anyblock import export_child
 from anyblock.errors import UnsupportedModelError
+from anyblock_gguf.reading import write_checkpoint
 from anyblock_tests.small_llamas import child_of
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -289,6 +290,12 @@ def test_llama_cpp_reads_what_transformers_reads(name, tmp_path, llama_cpp):
         compare(texts)
 
     anything()
+
+    write_checkpoint(next(out.iterdir()), tmp_path / "read")
+    again = AutoTokenizer.from_pretrained(tmp_path / "read")
+    for text in filter(equal, [*TEXTS, *(f"{mark} a{mark}" for mark in marks)]):
+        assert again(text)["input_ids"] == tokenizer(text)["input_ids"], text
+        assert again.decode(again(text)["input_ids"]) == tokenizer.decode(tokenizer(text)["input_ids"]), text
 
 
 def test_a_tokenizer_model_alone(tmp_path, llama_cpp):

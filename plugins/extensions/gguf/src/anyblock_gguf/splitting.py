@@ -48,6 +48,23 @@ def splittings(pre_tokenizer: Any) -> tuple[Splitting, ...]:
     return _KNOWN.get(_steps(pre_tokenizer), ())
 
 
+def pre_tokenizer(name: str) -> tuple[dict[str, Any], Splitting] | None:
+    """Return what a `tokenizer.json` has for one of llama.cpp's pre-tokenizers, and that one; None where nothing is known of it."""
+    for steps, ways in _KNOWN.items():
+        if way := next((way for way in ways if way.name == name), None):
+            return {"type": "Sequence", "pretokenizers": [_stated(*step) for step in steps]}, way
+    return None
+
+
+def _stated(kind: str, value: Any) -> dict[str, Any]:
+    """Return one step of a key of `_KNOWN` as a `tokenizer.json` states it."""
+    if kind == "bytes":
+        return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": value}
+    if kind == "digits":
+        return {"type": "Digits", "individual_digits": value}
+    return {"type": "Split", "pattern": {"Regex": value}, "behavior": "Isolated", "invert": False}
+
+
 def _steps(stated: Any) -> tuple[Any, ...]:
     """Return the pre-tokenizer as a key of `_KNOWN`; a step that none of them has is its own name."""
     if stated is None:

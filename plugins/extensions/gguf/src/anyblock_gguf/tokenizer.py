@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _OTHER_FILES: Final = ("vocab.json", "merges.txt", "spiece.model")
 _UNKNOWN: Final = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
-_STRIPPING: Final = frozenset({"<unk>", "<s>", "<|endoftext|>"})
+STRIPPING: Final = frozenset({"<unk>", "<s>", "<|endoftext|>"})
 """The special tokens of Phi-3 after which spaces stay; llama.cpp knows them, by the model's name."""
 
 
@@ -54,7 +54,7 @@ def tokenizer_obstacles(folder: Path, vocabulary: int) -> list[str]:
         folder: the child's directory.
         vocabulary: the number of its embeddings.
     """
-    tokenizer = _load(folder)
+    tokenizer = loaded_tokenizer(folder)
     if tokenizer is None or isinstance(tokenizer, str):
         return [tokenizer] if tokenizer else []
     found = expressed(tokenizer.backend_tokenizer).obstacles
@@ -76,7 +76,7 @@ def add_tokenizer(writer: Any, folder: Path, vocabulary: int) -> None:
     """
     import gguf
 
-    tokenizer = _load(folder)
+    tokenizer = loaded_tokenizer(folder)
     if tokenizer is None:
         writer.add_tokenizer_model("none")
         return
@@ -178,7 +178,7 @@ def _added(added: Sequence[Mapping[str, Any]], form: Expressed) -> None:
     stripping = {token["content"] for token in added if token["rstrip"]}
     if stripping:
         every = {token["content"] for token in added}
-        if {*_STRIPPING, "</s>"} <= every and stripping == every - _STRIPPING:
+        if {*STRIPPING, "</s>"} <= every and stripping == every - STRIPPING:
             form.name = "phi-3"
         else:
             form.obstacles.append(
@@ -236,7 +236,7 @@ def _parts(stated: Any, key: str) -> list[Any]:
     return [stated]
 
 
-def _load(folder: Path) -> Any:
+def loaded_tokenizer(folder: Path) -> Any:
     """Return transformers' tokenizer, None where the child has none, or why it cannot be read."""
     from transformers import AutoTokenizer
 

@@ -33,13 +33,16 @@ class GptOssDescriptor(SparseDescriptor):
     def dequantize(self, names: Sequence[str], config: Any) -> Mapping[str, Sequence[str]] | None:
         """See `FamilySpec.dequantize`: `W_blocks` and `W_scales` become `W`."""
         stems = [name.removesuffix("_blocks") for name in names if name.endswith("_blocks")]
-        return {stem: (f"{stem}_blocks", f"{stem}_scales") for stem in stems} or None
+        found = {stem: (f"{stem}_blocks", f"{stem}_scales") for stem in stems}
+        return found or super().dequantize(names, config)
 
     @hookimpl
     def dequantize_tensor(self, name: str, sources: Mapping[str, torch.Tensor], config: Any) -> torch.Tensor:
         """See `FamilySpec.dequantize_tensor`: transformers does it, a million blocks at a time."""
         from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
+        if f"{name}_blocks" not in sources:
+            return super().dequantize_tensor(name, sources, config)
         options = {"rows_per_chunk": 1 << 20} | ({"dtype": dtype} if (dtype := stated_dtype(config)) else {})
         weights: torch.Tensor = convert_moe_packed_tensors(
             sources[f"{name}_blocks"], sources[f"{name}_scales"], **options

@@ -138,7 +138,7 @@ class Qwen35MoeTextDescriptor(_DeltaNet, SparseDescriptor):
     @hookimpl
     def dequantize_tensor(self, name: str, sources: Mapping[str, torch.Tensor], config: Any) -> torch.Tensor:
         """See `FamilySpec.dequantize_tensor`: one expert's weights; gate comes before up."""
-        if name in sources:
+        if len(sources) > 1:  # numbers and their scales
             return super().dequantize_tensor(name, sources, config)
         ((source, experts),) = sources.items()
         index, linear, _ = name.split(".")[-3:]
