@@ -22,8 +22,7 @@ BROUGHT_BY: Final[Mapping[str, Mapping[str, str]]] = {
     "executors": {"ray": "anyblock-ray", "slurm": "anyblock-slurm"},
     "formats": {
         "gguf": "anyblock-gguf",
-        "nemotron-nas": "anyblock-vllm",
-        "anymodel": "anyblock-vllm",
+        **dict.fromkeys(("nemotron-nas", "nemotron_h_puzzle", "anymodel"), "anyblock-vllm"),
     },
     "types": dict.fromkeys(
         ("f16", "bf16", "q8_0", "q6_k", "q5_k", "q5_0", "q4_k", "q4_0", "q3_k", "q2_k", "mxfp4"), "anyblock-gguf"
