@@ -58,7 +58,9 @@ CHILDREN: dict[str, dict[int, Any]] = {
     "all": {1: different(3, 2, 8), 2: lambda _: GONE, 3: lambda _: GONE, 4: different(4, 1, 8), 5: lambda _: GONE},
     "no experts": {index: lambda _: GONE for index in (1, 4, 7)},
     "heads": {
-        0: lambda b: b.with_attention(mamba=b.attention.mamba.__class__(state_dim=8, num_heads=2, head_dim=8, num_groups=2)),
+        0: lambda b: b.with_attention(
+            mamba=b.attention.mamba.__class__(state_dim=8, num_heads=2, head_dim=8, num_groups=2)
+        ),
         5: lambda _: GONE,
         2: lambda b: b.with_attention(num_key_value_heads=1),
         6: lambda _: GONE,
