@@ -18,6 +18,7 @@ SIZES: dict[str, Any] = {
     "use_bias": False,
     "layer_norm_epsilon": 1e-5,
     "vocab_size": 512,
+    "max_position_embeddings": 256,
 }
 
 
