@@ -11,7 +11,7 @@ import torch
 from anyblock import convert_model, export_child, load_model
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.errors import UnsupportedModelError
-from nemotron_children import CHILDREN, GONE, different, nemotron_child
+from anyblock_tests.small_nemotrons import CHILDREN, GONE, different, nemotron_child
 from safetensors.torch import load_file
 
 pytest.importorskip("anyblock_nemotron_h")

@@ -19,8 +19,8 @@ import torch
 from anyblock import export_child, load_model
 from anyblock.errors import UnsupportedModelError
 from anyblock_tests.small_llamas import CASES, child_of
-from nemotron_children import CHILDREN as NEMOTRONS
-from nemotron_children import nemotron_child
+from anyblock_tests.small_nemotrons import CHILDREN as NEMOTRONS
+from anyblock_tests.small_nemotrons import nemotron_child
 
 PYTHON = os.environ.get("ANYBLOCK_VLLM")
 pytestmark = pytest.mark.skipif(PYTHON is None, reason="`nox -s vllm` runs these")
