@@ -55,6 +55,9 @@ def as_nemotron_h(config: Mapping[str, Any]) -> dict[str, Any]:
     whole = {name: value for name, value in config.items() if name not in _OF_LAYERS}
     layers = list(_layers(whole, blocks))
     types = [block["block_type"] for block in blocks]
+    ours = [
+        _block(layer, index).to_dict() for index, layer in enumerate(layers)
+    ]  # which also holds sizes to be numbers
     for name in sorted({name for block in blocks for name, value in block.items() if value is not None}):
         if name == "block_type":
             continue
@@ -69,13 +72,11 @@ def as_nemotron_h(config: Mapping[str, Any]) -> dict[str, Any]:
             )
         if any(value != values[0] for value in values) and (name not in _SIZES or None in values):
             raise UnsupportedModelError(
-                f"layers of this {MODEL_TYPE} model differ in {name}: {', '.join(map(str, dict.fromkeys(values)))}",
+                f"layers of this {MODEL_TYPE} model differ in {name}: {', '.join(dict.fromkeys(map(str, values)))}",
                 expected=f"layers that differ in {', '.join(_SIZES)}, and say them all",
             )
         whole[name] = max(values) if name in _SIZES else values[0]
-    if window := next(
-        (layer.get("sliding_window") for layer in layers if layer["layers_block_type"] == ["attention"]), None
-    ):
+    if "attention" in types and (window := whole.get("sliding_window")):
         raise UnsupportedModelError(
             f"attentions of this {MODEL_TYPE} model have a sliding window of {window} tokens",
             expected="attentions over all tokens, which Nemotron-H has in transformers",
@@ -86,7 +87,7 @@ def as_nemotron_h(config: Mapping[str, Any]) -> dict[str, Any]:
         "model_type": "nemotron_h",
         "layers_block_type": types,
         "num_hidden_layers": len(types),
-        "block_configs": [_block(layer, index).to_dict() for index, layer in enumerate(layers)],
+        "block_configs": ours,
     }
 
 
