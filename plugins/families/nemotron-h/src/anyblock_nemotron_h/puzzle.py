@@ -55,9 +55,8 @@ def as_nemotron_h(config: Mapping[str, Any]) -> dict[str, Any]:
     whole = {name: value for name, value in config.items() if name not in _OF_LAYERS}
     layers = list(_layers(whole, blocks))
     types = [block["block_type"] for block in blocks]
-    ours = [
-        _block(layer, index).to_dict() for index, layer in enumerate(layers)
-    ]  # which also holds sizes to be numbers
+    # First of all: this also makes sure that sizes are numbers.
+    ours = [_block(layer, index).to_dict() for index, layer in enumerate(layers)]
     for name in sorted({name for block in blocks for name, value in block.items() if value is not None}):
         if name == "block_type":
             continue
