@@ -24,7 +24,7 @@ class NemotronHDescriptor(HybridDescriptor):
     """
 
     decoder_layer = "transformers.models.nemotron_h.modeling_nemotron_h.NemotronHBlock"
-    checkpoint_prefix: ClassVar[str] = "backbone"
+    checkpoint_prefix = "backbone"
     embedding, final_norm = "embeddings", "norm_f"
     extra_groups: ClassVar[Mapping[str, str]] = {"multi_token_prediction": r"mtp\..+"}
     mixers: ClassVar[Mapping[str, Mixer]] = {
@@ -53,7 +53,7 @@ class NemotronHDescriptor(HybridDescriptor):
     @hookimpl
     def convert_weight_name(self, name: str) -> str:
         """See `FamilySpec.convert_weight_name`: experts under the prefix of some published checkpoints, `model.`."""
-        return re.sub(r"^model(?=\.layers\.\d+\.mixer\.experts\.\d+\.)", self.checkpoint_prefix, name)
+        return re.sub(r"^model(?=\.layers\.\d+\.mixer\.experts\.\d+\.)", "backbone", name)
 
     @hookimpl
     def importance_hooks(self) -> Mapping[str, type[ImportanceHook]]:
