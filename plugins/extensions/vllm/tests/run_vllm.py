@@ -17,6 +17,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -81,14 +82,23 @@ def prepare() -> None:
 
     vllm.platforms._current_platform = CpuPlatform()  # the wheel's name says CUDA; before anything else is imported
     from vllm.model_executor.layers.attention.attention import Attention
+    from vllm.model_executor.layers.fused_moe import config as moe_config
+    from vllm.model_executor.layers.fused_moe import unquantized_fused_moe_method as moe_method
+    from vllm.model_executor.layers.fused_moe.oracle.unquantized import UnquantizedMoeBackend
     from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
-    from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
     from vllm.model_executor.layers.mamba.mamba_mixer2 import MambaMixer2
 
-    Attention.forward = attention
-    MambaMixer2.forward = mamba
+    class Ungated(CpuPlatform):
+        def is_xpu(self) -> bool:
+            return True  # no kernel for the CPU has experts without a gate, and the configuration refuses them there
+
+    moe_config.current_platform = Ungated()
+    no_kernel = UnquantizedMoeBackend.CPU, SimpleNamespace(is_monolithic=lambda: False)
+    moe_method.select_unquantized_moe_backend = lambda **_: no_kernel
+    moe_method.UnquantizedFusedMoEMethod._setup_kernel = lambda *_, **__: None  # which packs weights for the kernels
     MoERunner._apply_quant_method = experts
-    UnquantizedFusedMoEMethod._setup_kernel = lambda *_, **__: None  # which packs weights for the kernels
+    MambaMixer2.forward = mamba
+    Attention.forward = attention
     torch.accelerator.empty_cache = lambda: None  # raises without an accelerator in older versions of torch
 
 
