@@ -79,7 +79,7 @@ def test_a_published_checkpoint_is_a_nemotron_h_with_its_block_configs(trust_rem
             {"block_type": "attention", "sliding_window": 4},
             "layer 2 of this nemotron_h_puzzle model has sliding_window=4",
         ),
-        ({"block_type": "moe", "moe_latent_size": 16}, "differ in moe_latent_size"),
+        ({**BLOCKS[1], "moe_latent_size": 16}, "differ in moe_latent_size"),
         ({"block_type": "hyena"}, r"block_configs\[2\]: block_type is 'hyena'"),
         ({"block_type": "mlp", "intermediate_size": "wide"}, r"block_configs\[2\]: .*intermediate_size"),
         ("mamba", r"block_configs\[2\]: str"),

@@ -26,4 +26,4 @@ class NemotronHPuzzleConfig(NemotronHConfig):  # type: ignore[misc]
     @property
     def mtp_n_routed_experts(self) -> int:
         """The experts in a layer that predicts further tokens."""
-        return max(block.get("n_routed_experts", 0) for block in self.mtp_block_configs)
+        return max(int(block.get("n_routed_experts", 0)) for block in self.mtp_block_configs)

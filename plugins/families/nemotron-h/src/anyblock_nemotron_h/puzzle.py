@@ -61,7 +61,7 @@ def as_nemotron_h(config: Mapping[str, Any]) -> dict[str, Any]:
         if name == "block_type":
             continue
         having = {types[index] for index, block in enumerate(blocks) if block.get(name) is not None}
-        values = [layer.get(name) for layer, kind in zip(layers, types, strict=True) if kind in having]
+        values: list[Any] = [layer.get(name) for layer, kind in zip(layers, types, strict=True) if kind in having]
         if name not in _known():
             raise UnsupportedModelError(
                 f"layer {[block.get(name) is not None for block in blocks].index(True)} of this {MODEL_TYPE} model has "
