@@ -66,14 +66,14 @@ def mamba(self: Any, hidden_states: torch.Tensor, mup_vector: torch.Tensor | Non
 
 
 def experts(
-    self: Any, hidden_states: torch.Tensor, router_logits: torch.Tensor, shared_input: torch.Tensor, *_: Any, **__: Any
+    self: Any, hidden_states: torch.Tensor, router_logits: torch.Tensor, shared_experts_input: torch.Tensor, **_: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     weights, chosen = self.router.select_experts(hidden_states, router_logits)
     up, down = self.routed_experts.w13_weight, self.routed_experts.w2_weight
     every = torch.einsum("td,eid->tei", hidden_states, up).relu().square()
     every = torch.einsum("tei,edi->ted", every, down)
     taken = every.gather(1, chosen.long()[..., None].expand(-1, -1, every.shape[-1]))
-    return self._shared_experts._layer(shared_input), (weights[..., None] * taken).sum(1)
+    return self._shared_experts._layer(shared_experts_input), (weights[..., None] * taken).sum(1)
 
 
 def prepare() -> None:
