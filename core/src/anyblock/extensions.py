@@ -79,6 +79,11 @@ class Extensions:
         found: object | None = self._relay.raw("infer_family", model_type=model_type, model=model)
         return found
 
+    def standard_config(self, config: dict[str, Any]) -> dict[str, Any]:
+        """See `FamilySpec.standard_config`; the configuration itself where no extension reads it."""
+        found = self._relay.raw("standard_config", config=config) or config
+        return self._relay.check("standard_config", results.instance(dict, "a dict, or None"), found)
+
     def one(self, kind: str, name: str) -> Any:
         """Return the object of one kind that has this name, or else the first that gives it as one of its `aliases`.
 

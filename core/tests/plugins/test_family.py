@@ -52,6 +52,7 @@ CALLS = {
     "importance_hooks": {},
     "export_formats": {},
     "infer_family": {"model_type": "odd", "model": None},
+    "standard_config": {"config": {"model_type": "odd"}},
     "capabilities": {},
     "conformance_config": {},
 }
@@ -68,6 +69,7 @@ DEFAULTS = {
     "importance_hooks": dict(sorted(HOOKS.items())),
     "export_formats": Builtins().export_formats(),
     "infer_family": None,
+    "standard_config": {"model_type": "odd"},
     "capabilities": {name: Capability(Support.UNKNOWN) for name in CAPABILITIES},
 }
 

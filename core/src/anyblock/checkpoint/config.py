@@ -10,6 +10,7 @@ from typing import Any, Final
 from anyblock.checkpoint.files import gguf_hint, inside, plain_directory, read_bounded
 from anyblock.checkpoint.json_io import parse_object, shown
 from anyblock.errors import CheckpointError, ConfigError
+from anyblock.extensions import installed_extensions, installed_plugins
 
 CONFIG: Final = "config.json"
 ADAPTER: Final = "adapter_config.json"
@@ -47,6 +48,8 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         found = "no model_type" if model_type is None else f"the model_type {shown(model_type)}"
         raise ConfigError(f"{file} has {found}", expected='for instance "model_type": "llama"')
     _check_numbers(config, file)
+    if "block_configs" in config and model_type not in installed_plugins().model_types:
+        return installed_extensions().standard_config(config)
     return config
 
 

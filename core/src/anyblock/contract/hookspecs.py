@@ -109,6 +109,13 @@ class FamilySpec:
     def language_model_config(self, config: Any) -> Any:
         """Return the text part of a multimodal configuration; `config` itself for a plain language model."""
 
+    @hookspec(firstresult=True)
+    def standard_config(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return a `config.json` with another tool's `block_configs` as one with AnyBlock's, of a model type that has an adapter.
+
+        Asked of extensions alone, None where it is not theirs. From then on `AutoConfig` must read the folder so. Since 0.2.
+        """
+
     # -- structure of a model ---------------------------------------------------------------------------------------
 
     @hookspec(firstresult=True)

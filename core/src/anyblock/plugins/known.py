@@ -22,7 +22,7 @@ BROUGHT_BY: Final[Mapping[str, Mapping[str, str]]] = {
     "executors": {"ray": "anyblock-ray", "slurm": "anyblock-slurm"},
     "formats": {
         **dict.fromkeys(("gguf", "llama.cpp"), "anyblock-gguf"),
-        **dict.fromkeys(("anymodel", "nemotron-nas", "vllm"), "anyblock-vllm"),
+        **dict.fromkeys(("anymodel", "nemotron-nas", "nemotron_h_puzzle", "vllm"), "anyblock-vllm"),
     },
     "types": dict.fromkeys(
         ("f16", "bf16", "q8_0", "q6_k", "q5_k", "q5_0", "q4_k", "q4_0", "q3_k", "q2_k", "mxfp4"), "anyblock-gguf"

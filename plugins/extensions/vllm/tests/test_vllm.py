@@ -1,7 +1,8 @@
 """Exports in vLLM: `nox -s vllm` installs its wheel, and names its interpreter in ANYBLOCK_VLLM.
 
-Two ways, both stock: the class `DeciLMForCausalLM` for `nemotron-nas`, and vLLM's backend for transformers' own classes for
-`transformers`. What stands in for vLLM's kernels is told in `run_vllm.py`. Logits are those of the child in float32.
+Three ways, all stock: the class `DeciLMForCausalLM` for `nemotron-nas`, `NemotronHPuzzleForCausalLM` for `nemotron_h_puzzle`,
+and vLLM's backend for transformers' own classes for `transformers`. What stands in for vLLM's kernels is in `run_vllm.py`. Logits
+are those of the child in float32.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import torch
 from anyblock import export_child, load_model
 from anyblock.errors import UnsupportedModelError
 from anyblock_tests.small_llamas import CASES, child_of
+from anyblock_tests.small_nemotrons import CHILDREN as NEMOTRONS
+from anyblock_tests.small_nemotrons import nemotron_child
 
 PYTHON = os.environ.get("ANYBLOCK_VLLM")
 pytestmark = pytest.mark.skipif(PYTHON is None, reason="`nox -s vllm` runs these")
@@ -43,11 +46,16 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
             except UnsupportedModelError:
                 continue
             exports[f"{form}: {name}"] = (str(out), impl)
+    return run_vllm(folder, exports) | {f"child: {name}": logits for name, logits in wanted.items()}
+
+
+def run_vllm(folder: Path, exports: dict[str, tuple[str, str]]) -> dict[str, np.ndarray]:
+    """Return the logits that vLLM computes for these exports, each a directory and a `model_impl`."""
     (folder / "request.json").write_text(json.dumps({"exports": exports, "prompt": PROMPT}))
     command = [PYTHON, str(Path(__file__).with_name("run_vllm.py")), folder / "request.json", folder / "answer.npz"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return dict(np.load(folder / "answer.npz")) | {f"child: {name}": logits for name, logits in wanted.items()}
+    return dict(np.load(folder / "answer.npz"))
 
 
 def all_attentions_stay(name: str) -> bool:
@@ -75,3 +83,16 @@ def test_transformers_without_an_attention_is_refused_by_vllm(found: dict[str, n
     assert names
     for name in names:
         assert "does not dispatch through" in str(found[f"transformers: {name}"]), name
+
+
+def test_nemotron_h_puzzle_is_the_child(tmp_path: Path) -> None:
+    children = {name: nemotron_child(tmp_path / name, changes) for name, changes in NEMOTRONS.items()}
+    exports = {
+        name: (str(export_child(child, child.parent / "out", "nemotron_h_puzzle")), "vllm")
+        for name, child in children.items()
+    }
+    for name, logits in run_vllm(tmp_path, exports).items():
+        with torch.no_grad():
+            wanted = load_model(children[name])(torch.tensor([PROMPT])).logits[0].numpy()
+        assert logits.dtype == wanted.dtype, logits
+        np.testing.assert_allclose(logits, wanted, atol=1e-5, err_msg=name)

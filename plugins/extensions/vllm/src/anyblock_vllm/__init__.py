@@ -1,4 +1,4 @@
-"""Exports for vLLM, TensorRT-LLM and ModelOpt's deployments: `nemotron-nas` and `anymodel`."""
+"""Exports for vLLM, TensorRT-LLM and ModelOpt's deployments: `nemotron-nas`, `nemotron_h_puzzle` and `anymodel`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ __all__ = ["VllmExtension"]
 
 
 class VllmExtension:
-    """Contributes the formats `nemotron-nas` and `anymodel`."""
+    """Contributes the formats `nemotron-nas`, `nemotron_h_puzzle` and `anymodel`."""
 
     @hookimpl
     def export_formats(self) -> dict[str, type[ExportFormat]]:
         """See `FamilySpec.export_formats`."""
         from anyblock_vllm.anymodel import AnyModelFormat
+        from anyblock_vllm.nemotron_h_puzzle import NemotronHPuzzleFormat
         from anyblock_vllm.nemotron_nas import NemotronNasFormat
 
-        return {"nemotron-nas": NemotronNasFormat, "anymodel": AnyModelFormat}
+        return {
+            "nemotron-nas": NemotronNasFormat,
+            "nemotron_h_puzzle": NemotronHPuzzleFormat,
+            "anymodel": AnyModelFormat,
+        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
@@ -48,6 +49,11 @@ class NemotronHDescriptor(HybridDescriptor):
     correction_bias = True
     expert_groups = "n_group"
     not_implemented = ("hidden_size",)
+
+    @hookimpl
+    def convert_weight_name(self, name: str) -> str:
+        """See `FamilySpec.convert_weight_name`: experts under the prefix of some published checkpoints, `model.`."""
+        return re.sub(r"^model(?=\.layers\.\d+\.mixer\.experts\.\d+\.)", "backbone", name)
 
     @hookimpl
     def importance_hooks(self) -> Mapping[str, type[ImportanceHook]]:
