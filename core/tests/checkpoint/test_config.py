@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from anyblock.checkpoint import config_view, read_config
+from anyblock.checkpoint.config_view import layer_view
 from anyblock.errors import ConfigError
 
 
@@ -112,6 +113,13 @@ class TestView:
         assert view.text_config.num_attention_heads == real.text_config.num_attention_heads
         assert view.vision_config.depth == real.vision_config.depth
         assert view.quantization_config == {"bits": 4}
+
+    def test_a_layer_of_a_class_whose_layers_differ(self) -> None:
+        """Published files of Gemma 4 name both sizes; that layers differ by them is said by its class."""
+        types = ["sliding_attention", "full_attention"]
+        data = {"model_type": "gemma4_text", "head_dim": 8, "num_key_value_heads": 2, "layer_types": types}
+        view = config_view({**data, "num_hidden_layers": 2, "attention_k_eq_v": True} | {"global_head_dim": 16})
+        assert [layer_view(view, index).head_dim for index in range(2)] == [8, 16]
 
     def test_cannot_be_changed(self, llama: Path) -> None:
         view = config_view({**read_config(llama), "layer_types": ["full_attention", "full_attention"]})

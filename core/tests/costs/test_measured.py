@@ -68,3 +68,27 @@ def test_what_belongs_to_no_layer_is_refused(build) -> None:
     model = build("rwkv", attention_hidden_size=16)
     with pytest.raises(UnsupportedModelError, match="shows no cache by layers, but state"):
         measured_caches(model, list(model.rwkv.blocks))
+
+
+def test_keys_that_are_the_values_as_well_count_once(build) -> None:
+    """Layers with compressed entries keep one tensor under both names, next to them (DeepSeek-V4)."""
+    model = build(
+        "deepseek_v4",
+        head_dim=8,
+        q_lora_rank=8,
+        o_groups=2,
+        o_lora_rank=4,
+        sliding_window=7,
+        num_key_value_heads=1,
+        n_routed_experts=2,
+        num_experts_per_tok=1,
+        moe_intermediate_size=8,
+        hc_mult=2,
+        num_hidden_layers=1,
+        partial_rotary_factor=0.5,
+        compress_rates={"heavily_compressed_attention": 4},
+        layer_types=["heavily_compressed_attention"],
+        mlp_layer_types=["moe"],
+    )
+    (kept,) = kept_by_layers(model, layers_of(model), torch.arange(1, 13).reshape(1, 12))
+    assert sum(tensor.numel() for tensor in kept.tensors) == (6 + 12 // 4) * 8

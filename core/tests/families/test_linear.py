@@ -24,8 +24,10 @@ from anyblock.realize.realize import realize
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 FAMILIES = [name for name in installed_plugins().model_types if name != "example"]
-SEVERAL = ("falcon_h1", "granitemoehybrid")
+SEVERAL = ("falcon_h1", "gemma4", "gemma4_text", "granitemoehybrid")
 """Families with a half of several modules side by side, in whose place one map cannot stand."""
+OWN_LAYERS = ("gemma4_unified", "gemma4_unified_text")
+"""Families whose unpruned layers differ by their types, within which transformers wants them alike."""
 IDS = torch.arange(1, 13).reshape(1, 12)
 
 
@@ -97,6 +99,10 @@ def test_the_child_is_the_teacher_with_the_map_in_the_modules_place(
         )
         assert costs["params"] == costs["active_params"] == sum(tensor.numel() for tensor in written.values())
         assert costs["kv_memory"] == costs["kv_heads"] == costs["attention_layers"] == costs["ffn_layers"] == 0
+    if model_type in OWN_LAYERS:
+        with pytest.raises(UnsupportedModelError, match="layers of one type be alike"):
+            export_child(child.path, tmp_path / "out", "transformers")
+        return
     out = export_child(child.path, tmp_path / "out", "transformers")
     auto = AutoModelForImageTextToText if "text_config" in child.config else AutoModelForCausalLM
     remote = auto.from_pretrained(out, trust_remote_code=True, dtype="auto").eval()

@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 FAMILIES = [name for name in installed_plugins().model_types if name != "example"]
 IDS = torch.arange(1, 9).reshape(1, 8)
-OWN = ("cohere2", "falcon_h1", "granite", "granitemoehybrid", "llama4", "llama4_text")
+GEMMA4 = ("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text")
+OWN = (*GEMMA4, "cohere2", "falcon_h1", "granite", "granitemoehybrid", "llama4", "llama4_text")
 """Families whose layers themselves do something that no half takes along: a norm for both, multipliers, a view."""
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.family import get_family
 from anyblock.modeling.layerwise import LayerwiseModel
+from anyblock.modeling.lazy_zeros import nothing_like
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 
@@ -48,3 +50,20 @@ def test_batches_of_different_length_do_not_mix(teacher_dir: Path, stock: LlamaF
             outputs.append(engine.logits(hidden, batch))
         assert torch.equal(outputs[0], stock(ids).logits)
         assert torch.equal(outputs[1], stock(ids[:1, :7]).logits)
+
+
+class ScalesInPlace(torch.nn.Module):
+    """A layer without halves, which multiplies what it would return (Gemma 4)."""
+
+    def forward(self, hidden: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        hidden = hidden + nothing_like(hidden)
+        hidden *= 2.0
+        return hidden
+
+
+def test_a_layer_without_halves_leaves_what_it_is_given(teacher_dir: Path, ids: torch.Tensor) -> None:
+    engine = LayerwiseModel(SubblockCheckpoint.open(teacher_dir), get_family("llama"))
+    batch = engine.prepare(ids)
+    before = batch.hidden.clone()
+    assert torch.equal(engine.run(0, batch.hidden, batch, layer=ScalesInPlace()), 2 * before)
+    assert torch.equal(batch.hidden, before)

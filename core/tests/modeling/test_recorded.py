@@ -67,6 +67,29 @@ def test_where_the_end_is_not_seen_nothing_is_recorded() -> None:
     assert not layer.first._forward_hooks
 
 
+class Mixes(nn.Module):
+    """A module that several residual streams are mixed by, in front of another (DeepSeek-V4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.mixing, self.last = nn.Linear(4, 4), Three(), nn.Linear(4, 4)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        after, mixed, collapsed = self.mixing(self.first(hidden))
+        return after * self.last(collapsed) + mixed
+
+
+class Three(Pair):
+    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.inner(hidden), hidden + 1, 2 * hidden
+
+
+@torch.no_grad()
+def test_a_module_whose_other_tensors_are_needed_is_not_recorded() -> None:
+    layer, hidden = Mixes(), torch.randn(2, 3, 4)
+    assert set(record_answers(lambda: layer(hidden), layer, {layer.last})) == {"first"}
+
+
 def test_the_form_has_no_other_tensors() -> None:
     one, two = torch.ones(1), torch.zeros(1)
     assert form_of(one)(two) is two

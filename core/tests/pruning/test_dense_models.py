@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from anyblock.errors import CheckpointError
 from anyblock.pruning.layouts import attention_mixins, dense_mixins, ffn_mixins
 
 _SIZES: dict[str, Any] = {
@@ -198,3 +200,19 @@ def test_other_layers_and_tensors_pass_through(make_teacher: Any, tools: Any) ->
         for name, tensor in result.items():
             untouched = not name.startswith(prefix) or name in (f"{prefix}.down_proj.bias", f"{prefix}.o_proj.bias")
             assert (tensor is teacher.tensors[name]) == untouched, name
+
+
+@pytest.mark.parametrize("kind", ["kv_heads", "query_groups"])
+def test_a_layer_whose_keys_are_the_values_has_no_value_projection(kind: str, make_teacher: Any, tools: Any) -> None:
+    """As its configuration says (Gemma 4); elsewhere its absence is an error."""
+    teacher = _teacher("llama", make_teacher, tools)
+    mixin, config = _mixins("llama")[kind], copy.deepcopy(teacher.config)
+    child = mixin.resize(teacher.block, 2, config)
+    without = {name: tensor for name, tensor in teacher.tensors.items() if "v_proj" not in name}
+    with pytest.raises(CheckpointError, match=r"v_proj\.weight"):
+        mixin.narrow(0, without, teacher.block, child, config)
+    whole = mixin.narrow(0, teacher.tensors, teacher.block, child, config)
+    config.attention_k_eq_v = True
+    found = mixin.narrow(0, without, teacher.block, child, config)
+    assert {name for name in whole if "v_proj" not in name} == found.keys()
+    assert all(torch.equal(found[name], whole[name]) for name in found)

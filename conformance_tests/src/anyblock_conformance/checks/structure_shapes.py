@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import permutations
 
+from anyblock.checkpoint.config_view import layer_view
 from anyblock.checkpoint.groups import NOT_LOADED
 from anyblock.contract.blocks import BlockConfig, group_name
 from anyblock.costs.weights import is_tied
@@ -113,13 +114,12 @@ def _faults(built: Shapes, subject: Subject, group: str, half_of: Mapping[str, s
 
 
 def _check_names(subject: Subject) -> None:
-    aliases = getattr(subject.text_config, "attribute_map", {})
+    config = layer_view(subject.text_config, 0)
+    aliases = getattr(config, "attribute_map", {})
     names = {name for block in subject.blocks for name in subject.family.block_config_to_layer_overrides(block)}
     faults = [f"{name!r} is an alias of {aliases[name]!r}" for name in sorted(names) if name in aliases]
     faults += [
-        f"{name!r} is not an attribute of the configuration"
-        for name in sorted(names)
-        if not hasattr(subject.text_config, name)
+        f"{name!r} is not an attribute of the configuration" for name in sorted(names) if not hasattr(config, name)
     ]
     nothing(faults, "overrides")
 

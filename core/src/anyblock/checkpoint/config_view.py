@@ -194,7 +194,7 @@ def layer_view(config: Any, index: int) -> Any:
         index: the layer's.
     """
     if isinstance(config, ConfigView):
-        if "per_layer_config" not in config:
+        if "per_layer_config" not in config and "global_head_dim" not in config:  # which Gemma 4's class makes it from
             return config
         config = config.resolve()
     return config.per_layer_config[index] if getattr(config, "is_heterogeneous", False) else config

@@ -111,7 +111,8 @@ def kept_by_layers(model: Any, layers: Sequence[nn.Module], ids: torch.Tensor) -
     found = []
     for index, tensors in enumerate(held):
         own = cached[index] if index < len(cached) else {}
-        found.append(Kept((*_tensors(own.values()), *tensors), own.get("sliding_window")))
+        once = {id(tensor): tensor for tensor in (*_tensors(own.values()), *tensors)}
+        found.append(Kept(tuple(once.values()), own.get("sliding_window")))  # keys may be the values (DeepSeek-V4)
     return found
 
 

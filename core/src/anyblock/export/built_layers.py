@@ -32,10 +32,14 @@ def built_layers(child: SubblockCheckpoint, family: ModelFamily, config: Any = N
 
     import transformers
 
-    from anyblock.modeling.layer_config import per_layer_differences
-    from anyblock.modeling.skeleton import build_skeleton, load_hf_config
+    from anyblock.modeling.skeleton import build_skeleton, differs_by_itself, load_hf_config
 
     config = config or load_hf_config(child.path)
+    if differs_by_itself(config.get_text_config(decoder=True)):
+        raise UnsupportedModelError(
+            "transformers asks that layers of one type be alike where layers of the unpruned model differ by their types",
+            hint="anyblock.load_model loads the child as it is",
+        )
     model = build_skeleton(family, config, child.block_configs)
     stock = type(model)
     if getattr(transformers, stock.__name__, None) is not stock:
@@ -43,14 +47,12 @@ def built_layers(child: SubblockCheckpoint, family: ModelFamily, config: Any = N
     for cls in family.decoder_layer_cls():
         if getattr(sys.modules[stock.__module__], cls.__name__, None) is not cls:
             raise UnsupportedModelError(f"{cls.__name__} is not in {stock.__module__}")
-    text = family.language_model_config(config)
     entries = {
         "architectures": [stock.__name__],
         "anyblock_layer_classes": [cls.__name__ for cls in family.decoder_layer_cls()],
         "anyblock_layers": [
             {
-                "config": per_layer_differences({"config": text}, index)
-                | dict(family.block_config_to_layer_overrides(block)),
+                "config": dict(family.block_config_to_layer_overrides(block)),
                 "no_ops": _no_ops(model.get_submodule(family.layer_block_name(index))),
             }
             for index, block in enumerate(child.block_configs)

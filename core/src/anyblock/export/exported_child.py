@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyblock.checkpoint.companions import carry, companions
 from anyblock.checkpoint.config import CONFIG
-from anyblock.checkpoint.config_view import config_view
+from anyblock.checkpoint.config_view import config_view, layer_view
 from anyblock.checkpoint.index import INDEX, index_bytes
 from anyblock.checkpoint.json_io import json_bytes
 from anyblock.checkpoint.safetensors_writer import InMemory, write_safetensors
@@ -69,9 +69,12 @@ class ExportedChild(Child):
         Whether they are is asked of the family: unpruned, a model of that configuration must have the child's block configs.
         """
         config = copy.deepcopy(dict(self.config))
-        text = self.text_part(config)
-        for block in self.block_configs:
-            overrides = self.family.block_config_to_layer_overrides(block)
+        text, overrides_of = self.text_part(config), self.family.block_config_to_layer_overrides
+        for block, whole in zip(self.block_configs, self.family.create_block_configs(self.view), strict=True):
+            unpruned = overrides_of(
+                whole
+            )  # where the unpruned model's layers differ by themselves, these stay (Gemma 4)
+            overrides = {name: size for name, size in overrides_of(block).items() if size != unpruned.get(name)}
             if "num_attention_heads" in overrides and not text.get("head_dim") and "num_attention_heads" in text:
                 text["head_dim"] = text["hidden_size"] // text["num_attention_heads"]
             text.update(overrides)
@@ -82,12 +85,14 @@ class ExportedChild(Child):
         return config if same else None
 
     def layer_differences(self) -> list[dict[str, Any]]:
-        view = self.view
-        text = self.family.language_model_config(view)
+        from anyblock.modeling.layer_config import per_layer_differences
+
+        text, wholes = self.family.language_model_config(self.view), self.family.create_block_configs(self.view)
         differences: list[dict[str, Any]] = []
-        for block, whole in zip(self.block_configs, self.family.create_block_configs(view), strict=True):
-            overrides = self.family.block_config_to_layer_overrides(block)
-            layer = {name: value for name, value in overrides.items() if value != getattr(text, name)}
+        for index, (block, whole) in enumerate(zip(self.block_configs, wholes, strict=True)):
+            overrides, unpruned = self.family.block_config_to_layer_overrides(block), layer_view(text, index)
+            layer = {} if unpruned is text else per_layer_differences({"config": text.resolve()}, index)
+            layer |= {name: value for name, value in overrides.items() if value != getattr(unpruned, name)}
             skip = [
                 name
                 for name, mine, unpruned in (

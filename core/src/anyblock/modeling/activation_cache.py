@@ -25,7 +25,7 @@ def record_answers(run: Callable[[], object], layer: nn.Module, before: Collecti
     """Run a layer until one of the modules `before` is called, and return what other modules had returned by then.
 
     A module is left out that ran inside one that is in, that was called more than once, that returned anything but a tensor
-    (alone or first in a tuple), whose tensor was written to later, or that has no matrix and so costs less to run than to keep.
+    (alone or first of two in a tuple), whose tensor was written to later, or that has no matrix and so costs less to run.
 
     Args:
         run: runs the layer.
@@ -48,7 +48,7 @@ def record_answers(run: Callable[[], object], layer: nn.Module, before: Collecti
             calls[name] = calls.get(name, 0) + 1
             for inner in [known for known in outputs if known.startswith(f"{name}.")]:
                 del outputs[inner]
-            first = output if isinstance(output, torch.Tensor) else output[0] if isinstance(output, tuple) else None
+            first = output[0] if isinstance(output, tuple) and sum(map(torch.is_tensor, output)) < 3 else output
             if calls[name] == 1 and isinstance(first, torch.Tensor):
                 outputs[name], versions[name] = (first, form_of(output)), first._version
             else:

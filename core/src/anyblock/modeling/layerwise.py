@@ -171,8 +171,8 @@ class LayerwiseModel:
         Raises:
             ExecutionError: the output of the layer itself is not finite; a variant's is for the caller to judge.
         """
-        call = batch.calls[index]
-        output = self._ran(index, self.use(index) if layer is None else layer, hidden, *call.args, **call.kwargs)
+        call, own = batch.calls[index], hidden.clone()  # a layer without halves may write to what it is given (Gemma 4)
+        output = self._ran(index, self.use(index) if layer is None else layer, own, *call.args, **call.kwargs)
         output = output if isinstance(output, torch.Tensor) else output[0]
         if layer is None:
             require_finite_output(output, index)

@@ -104,8 +104,10 @@ class _HeadsMixIn(PruningMixIn):
         parts = [(query,), (key,), (value,)] if len(inputs) == 3 else [(query, key, value)]
         written = Segment(group * width, "query", Silence.ZERO)
         result = [TensorAxis(names.tensor_name(layer_index, f"{output}.weight"), columns, (written,), required=True)]
+        optional = inputs[2:] if getattr(config, "attention_k_eq_v", False) else ()  # layers whose keys are the values
         for linear, segments in zip(inputs, parts, strict=True):
-            result.append(TensorAxis(names.tensor_name(layer_index, f"{linear}.weight"), rows, segments, required=True))
+            weight, required = names.tensor_name(layer_index, f"{linear}.weight"), linear not in optional
+            result.append(TensorAxis(weight, rows, segments, required=required))
             result.append(TensorAxis(names.tensor_name(layer_index, f"{linear}.bias"), 0, segments))
         gates = [(f"{gate}.{part}", group * width) for gate in names.gate_names for part in ("weight", "bias")]
         for name, length in gates + [(name, group) for name in names.head_row_names]:
