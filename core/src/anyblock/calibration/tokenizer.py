@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from anyblock.checkpoint.files import open_regular
+from anyblock.contract.trust import is_trusted
 from anyblock.errors import InputError
 
 
-def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(path: str | Path) -> Any:
     """Return the tokenizer of a model directory; nothing is downloaded.
 
     Raises:
@@ -24,7 +25,7 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> Any:
         with open_regular(file, error=InputError):
             pass  # git-lfs left no pointer there
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=is_trusted())
     except (AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         if not any(path.glob("*token*")):
             raise _missing(path) from error

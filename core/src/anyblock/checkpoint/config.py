@@ -27,9 +27,10 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: the model's directory, or the file itself.
 
     Raises:
-        CheckpointError: the directory holds an adapter; see `refuse_adapter`.
+        CheckpointError: the directory holds an adapter; see `refuse_adapter`. Or its code fails.
         ConfigError: it is missing, unreadable, too large, not a JSON object, has no `model_type`, or holds a number that no
-            model has (NaN, an integer of more than 64 bits, millions of layers).
+            model has (NaN, an integer of more than 64 bits, millions of layers). Or it needs code that may not run, see
+            `admit_code`: whoever reads a configuration has the classes that belong to it.
     """
     given = Path(path)
     if given.suffix == ".json" and not given.is_dir():
@@ -47,6 +48,10 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         found = "no model_type" if model_type is None else f"the model_type {shown(model_type)}"
         raise ConfigError(f"{file} has {found}", expected='for instance "model_type": "llama"')
     _check_numbers(config, file)
+    if "auto_map" in config:
+        from anyblock.checkpoint.remote_code import admit_code
+
+        admit_code(config, file.parent)
     return config
 
 

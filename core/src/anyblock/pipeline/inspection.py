@@ -9,14 +9,14 @@ from anyblock.report.inspection import Inspection
 from anyblock.run.model_source import read_source
 
 
-def inspect_model(path: Path, scenario: Scenario, *, trust_remote_code: bool = False) -> Inspection:
+def inspect_model(path: Path, scenario: Scenario) -> Inspection:
     """Read config and headers of a Hugging Face directory, a subblock checkpoint or a child.
 
     Raises:
         CheckpointError: the files are damaged, or do not hold exactly the tensors of the model.
         UnsupportedModelError: no installed adapter serves the model.
     """
-    source = read_source(path, trust_remote_code=trust_remote_code)
+    source = read_source(path)
     family = source.family
     return Inspection(
         path=path,

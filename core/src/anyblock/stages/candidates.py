@@ -131,7 +131,7 @@ def linear_places(config: RunConfig, source: Source) -> LinearMaps:
     halves = [half for half, own in (("attention", pruning.attention), ("ffn", pruning.ffn)) if own.linear]
     if not halves:
         return LinearMaps()
-    hf_config = load_hf_config(source.path, trust_remote_code=config.trust_remote_code)
+    hf_config = load_hf_config(source.path)
     return LinearMaps(linear_sites(source.family, hf_config, source.block_configs, source.shapes, halves))
 
 

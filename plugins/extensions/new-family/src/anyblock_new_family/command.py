@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from anyblock.contract.trust import TrustRemoteCode
 
 _APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -21,6 +22,7 @@ def new_family(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at DEST.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON instead of a tree.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write a plugin distribution for a model that no adapter serves, from what tiny models of its class show."""
     from anyblock.modeling.skeleton import load_hf_config
