@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from anyblock.checkpoint.files import open_regular
-from anyblock.contract.trust import is_trusted
+from anyblock.contract.trust import code_refused, is_trusted
 from anyblock.errors import InputError
 
 
@@ -29,12 +30,14 @@ def load_tokenizer(path: str | Path) -> Any:
     except (AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         if not any(path.glob("*token*")):
             raise _missing(path) from error
+        if "custom code" in str(error):
+            named = json.loads((path / "tokenizer_config.json").read_bytes())["auto_map"]["AutoTokenizer"]
+            files = {f"{own.rpartition('.')[0]}.py" for own in ([named] if isinstance(named, str) else named) if own}
+            raise code_refused(path, ", ".join(sorted(files))) from error
         raise InputError(
             f"the tokenizer in {path} cannot be loaded: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
             expected="the tokenizer files of a Hugging Face model (tokenizer.json, tokenizer_config.json)",
-            hint="read its code, and pass --trust-remote-code (trust_remote_code=True)"
-            if "custom code" in str(error)
-            else "copy them from the original model again",
+            hint="copy them from the original model again",
         ) from error
     # transformers builds an empty tokenizer when it knows the class and finds no vocabulary.
     files = set((tokenizer.vocab_files_names or {}).values())

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from anyblock.contract.trust import CODE, is_trusted
+from anyblock.contract.trust import CODE, code_refused, is_trusted
 from anyblock.errors import AnyBlockError, CheckpointError, ConfigError
 from anyblock.family import register_classes
 
@@ -34,7 +34,7 @@ def admit_code(config: Mapping[str, Any], folder: Path) -> None:
         folder: its directory.
 
     Raises:
-        ConfigError: the code may not run here (see `trusting`), or this process has run other code for the same model type.
+        InputError: the code may not run here (see `trusting`), or this process has run other code for the same model type.
         CheckpointError: the code fails, or is not that of a model.
     """
     stated, model_type = config.get("auto_map"), config["model_type"]
@@ -56,11 +56,7 @@ def admit_code(config: Mapping[str, Any], folder: Path) -> None:
     if "AutoConfig" not in named:
         return
     if not is_trusted():
-        raise ConfigError(
-            f"{folder} wants to run code that comes with it: {files}",
-            expected=f"a model type that transformers or an adapter has the classes of, not {model_type!r}",
-            hint="read that code, and pass --trust-remote-code (trust_remote_code=True)",
-        )
+        raise code_refused(folder, files)
     try:
         _register(model_type, {name: _class(package, own, folder) for name, own in named.items()})
     except AnyBlockError:

@@ -32,7 +32,7 @@ def new_family(
     from anyblock_new_family.introspection import infer_named, inferred_model_family
     from anyblock_new_family.tree import inferred_tree
     from anyblock_new_family.verify import verified
-    from anyblock_new_family.write import require_free, write_distribution
+    from anyblock_new_family.write import conformance_command, require_free, write_distribution
 
     inferred = None
     if destination is not None:
@@ -47,7 +47,7 @@ def new_family(
     config = load_hf_config(model) if Path(model).expanduser().exists() else inferred.tiny.make()
     console.print(inferred_tree(inferred, inferred_model_family(inferred), config))
     if destination is not None:
-        following = f"pip install -e {destination} && anyblock conformance {inferred.model_type}"
+        following = f"pip install -e {destination} && {conformance_command(inferred, model)}"
         console.print(f"written: {destination}\nnext:    {following}", soft_wrap=True)
 
 

@@ -1,0 +1,142 @@
+"""A model and a tokenizer that come as code: every command takes `--trust-remote-code`, and runs nothing without it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from anyblock.cli import main
+from anyblock.contract.trust import trusting
+from anyblock_new_family.introspection import infer_named
+from anyblock_new_family.write import files
+from anyblock_tests.byte_tokenizer import BYTE_VOCABULARY, byte_tokenizer
+
+CODE = Path(__file__).parent / "assets" / "nova"
+AUTO = {"AutoConfig": "configuration_nova.NovaConfig", "AutoModel": "modeling_nova.NovaModel"}
+AUTO |= {"AutoModelForCausalLM": "modeling_nova.NovaForCausalLM"}
+SMALL = ["data.block_size=16", "data.scoring_tokens=64", "data.calibration_tokens=128", "data.evaluation_tokens=64"]
+SMALL += ["pruning.ffn.sizes=[0.5]", "search.refine_rounds=0"]
+LOAD = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True, dtype="auto").eval()
+assert type(AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)).__name__ == "NovaTokenizer"
+assert not any(name.partition(".")[0] == "anyblock" for name in sys.modules)
+torch.save(model(torch.arange(20, 32)[None]).logits, sys.argv[2])
+"""
+
+
+@pytest.fixture
+def nova(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A checkpoint whose classes are in four files next to it; every one of them leaves a mark when it runs."""
+    monkeypatch.setenv("NOVA_RAN", str(tmp_path / "ran"))
+    folder = tmp_path / "nova"
+    shutil.copytree(CODE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    modeling = importlib.import_module("nova.modeling_nova")
+    torch.manual_seed(0)
+    config = modeling.NovaConfig(vocab_size=BYTE_VOCABULARY, bos_token_id=0, eos_token_id=1, auto_map=AUTO)
+    modeling.NovaForCausalLM(config).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    place = folder / "tokenizer_config.json"
+    own = {"tokenizer_class": "NovaTokenizer", "auto_map": {"AutoTokenizer": [None, "tokenization_nova.NovaTokenizer"]}}
+    place.write_text(json.dumps(json.loads(place.read_text()) | own))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nova"]:
+        del sys.modules[name]
+    (tmp_path / "ran").unlink()
+    (tmp_path / "text.txt").write_text("\n".join(f"line {number} of some text to calibrate on" for number in range(60)))
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("checkpoint_code.nova")]:
+        del sys.modules[name]
+
+
+def run(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return int(stop.value.code or 0)
+
+
+def install(model: Path, site: Path) -> None:
+    """Put the adapter that is written for a model onto the path, as pip would install it."""
+    with trusting():
+        written = files(infer_named(str(model)))
+    for name in [name for name in written if name.startswith("src/")]:
+        place = site / name.removeprefix("src/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(written[name])
+    known = site / "anyblock_nova-0.1.0.dist-info"
+    known.mkdir()
+    (known / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: anyblock-nova\nVersion: 0.1.0\nRequires-Dist: anyblock\n"
+    )
+    (known / "entry_points.txt").write_text("[anyblock.families]\nnova = anyblock_nova:NovaDescriptor\n")
+
+
+def test_every_command_refuses_and_with_the_option_works(
+    nova: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, mark, child, export = (tmp_path / name for name in ("text.txt", "ran", "child", "export"))
+    data = ["--data", text]
+    commands: list[list[str | Path]] = [
+        ["inspect", nova],
+        ["convert", nova, tmp_path / "converted"],
+        ["conformance", nova, "--level", "structure"],
+        ["compress", nova, child, "--budget", "params=0.8x", *data, *SMALL],
+        ["evaluate", nova, *data, "--block-size", "16"],
+        ["generate", nova, "ab", "--max-new-tokens", "2"],
+        ["bench", nova, "--prompt-length", "4", "--new-tokens", "2", "--repeats", "1"],
+        ["inspect", child],
+        ["convert", child, tmp_path / "again"],
+        ["evaluate", child, "--teacher", nova, *data, "--block-size", "16"],
+        ["generate", child, "ab", "--max-new-tokens", "2"],
+        ["export", child, export, "--format", "transformers"],
+        ["evaluate", export, *data, "--block-size", "16"],
+        ["push", child, "me/child", "--dry-run"],
+    ]
+    site = tmp_path / "site"
+    for step, command in enumerate([["new-family", nova], *commands]):
+        capsys.readouterr()
+        assert run(*command) == 2, command
+        said = capsys.readouterr().err
+        assert "_nova.py" in said, (command, said)
+        assert "--trust-remote-code" in said, (command, said)
+        assert not mark.exists(), command
+        assert run(*command, "--trust-remote-code") == 0, (command, capsys.readouterr().err)
+        if step == 0:
+            install(nova, site)
+            monkeypatch.syspath_prepend(str(site))
+        mark.unlink(missing_ok=True)
+    blocks = json.loads((child / "config.json").read_text())["block_configs"]
+    assert any(block["ffn"]["intermediate_size"] != 48 or block["attention"]["no_op"] for block in blocks)
+
+    from anyblock import load_model
+
+    seen = torch.arange(20, 32)[None]
+    with torch.no_grad():
+        model = load_model(child, trust_remote_code=True)
+        logits = model(seen).logits
+        model.save_pretrained(tmp_path / "saved")
+        assert torch.equal(load_model(tmp_path / "saved", trust_remote_code=True)(seen).logits, logits)
+        assert torch.equal(load_model(tmp_path / "again", trust_remote_code=True)(seen).logits, logits)
+        assert torch.equal(load_model(export, trust_remote_code=True)(seen).logits, logits)
+    loaded = tmp_path / "logits.pt"
+    done = subprocess.run([sys.executable, "-c", LOAD, export, loaded], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(torch.load(loaded, weights_only=True), logits)
+
+
+def test_other_code_for_the_same_model_type_is_refused(
+    nova: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("new-family", nova, "--trust-remote-code", "--json") == 0
+    other = shutil.copytree(nova, tmp_path / "other")
+    (other / "layers_nova.py").write_text((other / "layers_nova.py").read_text() + "\nCHANGED = True\n")
+    assert run("generate", other, "ab", "--trust-remote-code") == 2
+    assert "layers_nova.py is not the code that this process has run" in capsys.readouterr().err
