@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from anyblock.checkpoint.files import open_regular
-from anyblock.contract.trust import code_refused, is_trusted
+from anyblock.checkpoint.remote_code import require_trust
+from anyblock.contract.trust import is_trusted
 from anyblock.errors import InputError
 
 
@@ -32,8 +33,7 @@ def load_tokenizer(path: str | Path) -> Any:
             raise _missing(path) from error
         if "custom code" in str(error):
             named = json.loads((path / "tokenizer_config.json").read_bytes())["auto_map"]["AutoTokenizer"]
-            files = {f"{own.rpartition('.')[0]}.py" for own in ([named] if isinstance(named, str) else named) if own}
-            raise code_refused(path, ", ".join(sorted(files))) from error
+            require_trust(path, filter(None, [named] if isinstance(named, str) else named))
         raise InputError(
             f"the tokenizer in {path} cannot be loaded: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
             expected="the tokenizer files of a Hugging Face model (tokenizer.json, tokenizer_config.json)",

@@ -6,42 +6,26 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Annotated, Final, ParamSpec, TypeVar
 
 import typer
-
-from anyblock.errors import InputError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 CODE: Final = "checkpoint_code"
 """The package with the code of checkpoints: `checkpoint_code.MODEL_TYPE` is the folder of one."""
 _TRUSTED: ContextVar[bool] = ContextVar("anyblock_trusted", default=False)
+is_trusted = _TRUSTED.get
 
 
 @contextmanager
 def trusting(allowed: bool = True) -> Iterator[None]:
     """Within this scope, code that comes with a checkpoint may run; where it is not `allowed`, what holds outside holds."""
-    token = _TRUSTED.set(allowed or _TRUSTED.get())
+    token = _TRUSTED.set(allowed or is_trusted())
     try:
         yield
     finally:
         _TRUSTED.reset(token)
-
-
-def is_trusted() -> bool:
-    """Return whether this is within a scope that allows the code of checkpoints to run."""
-    return _TRUSTED.get()
-
-
-def code_refused(folder: Path, files: str) -> InputError:
-    """Return the error for a checkpoint that needs code, where none may run."""
-    return InputError(
-        f"{folder} wants to run code that comes with it: {files}",
-        expected="permission to run it",
-        hint="read that code, and pass --trust-remote-code (trust_remote_code=True)",
-    )
 
 
 def runs_code(function: Callable[P, R]) -> Callable[P, R]:

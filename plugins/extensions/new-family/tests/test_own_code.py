@@ -13,9 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from anyblock.cli import main
-from anyblock.contract.trust import trusting
-from anyblock_new_family.introspection import infer_named
-from anyblock_new_family.write import files
 from anyblock_tests.byte_tokenizer import BYTE_VOCABULARY, byte_tokenizer
 
 CODE = Path(__file__).parent / "assets" / "nova"
@@ -63,22 +60,18 @@ def run(*arguments: str | Path) -> int:
     return int(stop.value.code or 0)
 
 
-def install(model: Path, site: Path) -> None:
-    """Put the adapter that is written for a model onto the path, as pip would install it."""
-    with trusting():
-        written = files(infer_named(str(model)))
-    for name in [name for name in written if name.startswith("src/")]:
-        place = site / name.removeprefix("src/")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(written[name])
-    known = site / "anyblock_nova-0.1.0.dist-info"
+def installed(adapter: Path) -> Path:
+    """Return what has to be on the path, so that the adapter is found as if pip had installed it."""
+    known = adapter / "src" / "anyblock_nova-0.1.0.dist-info"
     known.mkdir()
     (known / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: anyblock-nova\nVersion: 0.1.0\nRequires-Dist: anyblock\n"
     )
     (known / "entry_points.txt").write_text("[anyblock.families]\nnova = anyblock_nova:NovaDescriptor\n")
+    return known.parent
 
 
+@pytest.mark.slow
 def test_every_command_refuses_and_with_the_option_works(
     nova: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,7 +80,7 @@ def test_every_command_refuses_and_with_the_option_works(
     commands: list[list[str | Path]] = [
         ["inspect", nova],
         ["convert", nova, tmp_path / "converted"],
-        ["conformance", nova, "--level", "structure"],
+        ["conformance", nova, "--full"],
         ["compress", nova, child, "--budget", "params=0.8x", *data, *SMALL],
         ["evaluate", nova, *data, "--block-size", "16"],
         ["generate", nova, "ab", "--max-new-tokens", "2"],
@@ -100,8 +93,7 @@ def test_every_command_refuses_and_with_the_option_works(
         ["evaluate", export, *data, "--block-size", "16"],
         ["push", child, "me/child", "--dry-run"],
     ]
-    site = tmp_path / "site"
-    for step, command in enumerate([["new-family", nova], *commands]):
+    for step, command in enumerate([["inspect", nova], ["new-family", nova, tmp_path / "adapter"], *commands]):
         capsys.readouterr()
         assert run(*command) == 2, command
         said = capsys.readouterr().err
@@ -109,10 +101,15 @@ def test_every_command_refuses_and_with_the_option_works(
         assert "--trust-remote-code" in said, (command, said)
         assert not mark.exists(), command
         assert run(*command, "--trust-remote-code") == 0, (command, capsys.readouterr().err)
-        if step == 0:
-            install(nova, site)
-            monkeypatch.syspath_prepend(str(site))
+        if step == 1:
+            monkeypatch.syspath_prepend(str(installed(tmp_path / "adapter")))
         mark.unlink(missing_ok=True)
+    assert (
+        "Levels that are passed: structure, convert, build, prune, search."
+        in (tmp_path / "adapter" / "README.md").read_text()
+    )
+    assert (export / "modeling_anyblock_own.py").is_file()
+    assert not list(nova.rglob("__pycache__"))
     blocks = json.loads((child / "config.json").read_text())["block_configs"]
     assert any(block["ffn"]["intermediate_size"] != 48 or block["attention"]["no_op"] for block in blocks)
 
