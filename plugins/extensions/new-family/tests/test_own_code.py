@@ -71,6 +71,34 @@ def installed(adapter: Path) -> Path:
     return known.parent
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect", "MODEL"],
+        ["new-family", "MODEL"],
+        ["conformance", "MODEL"],
+        ["convert", "MODEL", "OUT"],
+        ["compress", "MODEL", "OUT", "--infer-family", "--budget", "params=0.8x", "--data", "text.txt"],
+        ["evaluate", "MODEL", "--data", "text.txt"],
+        ["generate", "MODEL", "ab"],
+        ["bench", "MODEL"],
+        ["export", "MODEL", "OUT", "--format", "transformers"],
+        ["push", "MODEL", "me/child", "--dry-run"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_without_the_option_no_code_runs(
+    nova: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    places = {"MODEL": nova, "OUT": tmp_path / "out"}
+    assert run(*(places.get(argument, argument) for argument in arguments)) == 2
+    said = capsys.readouterr().err
+    assert "wants to run code that comes with it: configuration_nova.py, modeling_nova.py" in said
+    assert "--trust-remote-code" in said
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_every_command_refuses_and_with_the_option_works(
     nova: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -103,6 +131,7 @@ def test_every_command_refuses_and_with_the_option_works(
         assert run(*command, "--trust-remote-code") == 0, (command, capsys.readouterr().err)
         if step == 1:
             monkeypatch.syspath_prepend(str(installed(tmp_path / "adapter")))
+            assert run("families") == 0
         mark.unlink(missing_ok=True)
     assert (
         "Levels that are passed: structure, convert, build, prune, search."
