@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from anyblock.contract.trust import TrustRemoteCode
 from anyblock.errors import UsageError
 
 _app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -53,6 +54,7 @@ def conformance(
         list[str] | None, typer.Option("--level", help="structure, convert, build, prune or search. May be repeated.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> int:
     """Check an adapter on its tiny model, or on one checkpoint. Needs no GPU and no network."""
     from rich.console import Console

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from anyblock.contract.trust import CODE
 from anyblock.errors import UnsupportedModelError
 from anyblock.modeling import load
 
@@ -50,7 +51,8 @@ def register_auto_classes() -> None:
             describe_layers(config)
         from anyblock.modeling import modeling_anyblock
 
-        return getattr(modeling_anyblock, stock.__name__)
+        own = stock.__module__.startswith(f"{CODE}.")
+        return modeling_anyblock.with_own_layers(stock, CODE) if own else getattr(modeling_anyblock, stock.__name__)
 
     auto_factory._get_model_class = class_for
 

@@ -76,6 +76,15 @@ def register_classes(model_type: str) -> None:
         get_family(model_type)
 
 
+def add_classes(model_type: str, classes: Mapping[str, type[Any]]) -> None:
+    """Register the classes of a model type with transformers, by the names of the `Auto` classes that find them."""
+    import transformers
+
+    for auto, cls in classes.items():
+        key = model_type if auto == "AutoConfig" else classes["AutoConfig"]
+        getattr(transformers, auto).register(key, cls, exist_ok=True)
+
+
 @contextmanager
 def inferring_families(note: Callable[[str], None]) -> Iterator[Inferring]:
     """Within this scope `get_family` infers a family that no installed adapter serves.
@@ -165,13 +174,8 @@ class ModelFamily(Extensions):
             self._relay.check("model_classes", self._register, classes)
 
     def _register(self, classes: dict[str, type[Any]]) -> None:
-        import transformers
-
-        config = classes.pop("AutoConfig")
         try:
-            transformers.AutoConfig.register(self.model_type, config, exist_ok=True)
-            for name, cls in classes.items():
-                getattr(transformers, name).register(config, cls, exist_ok=True)
+            add_classes(self.model_type, classes)
         except (AttributeError, TypeError, ValueError) as error:
             raise BadResultError(f"returned what transformers refuses: {error}", "classes of a model") from error
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from anyblock.contract.services import LoadedModel, PreparedChild, Services
+from anyblock.contract.trust import runs_code
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 class CoreServices(Services):
     """What plugins get."""
 
+    @runs_code
     def load_model(
         self,
         model: str | Path,
@@ -40,15 +42,10 @@ class CoreServices(Services):
 
         folder = resolve_model(str(model), revision=revision)
         target = resolve_device(device)
-        config = load_hf_config(folder, trust_remote_code=trust_remote_code)
-        loaded = load_model(
-            folder,
-            device=target,
-            dtype=compute_dtype(dtype, stored_dtype(config), target),
-            trust_remote_code=trust_remote_code,
-        )
+        config = load_hf_config(folder)
+        loaded = load_model(folder, device=target, dtype=compute_dtype(dtype, stored_dtype(config), target))
         place = folder if tokenizer is None else tokenizer
-        own = load_tokenizer(place, trust_remote_code=trust_remote_code) if place else None
+        own = load_tokenizer(place) if place else None
         return LoadedModel(loaded, own, folder, recorded_origin(folder) or "")
 
     def prepare_child(

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from anyblock.checkpoint import config_view, read_config
 from anyblock.checkpoint.config_view import layer_view
-from anyblock.errors import ConfigError
+from anyblock.contract.trust import trusting
+from anyblock.errors import ConfigError, InputError
 
 
 def test_reads_a_directory_and_a_file(llama: Path, tools: Any) -> None:
@@ -167,9 +168,13 @@ class OwnConfig(PreTrainedConfig):
         (tmp_path / "configuration_own.py").write_text(code)
         config = {"model_type": "own", "auto_map": {"AutoConfig": "configuration_own.OwnConfig"}}
         (tmp_path / "config.json").write_text(json.dumps(config))
-        with pytest.raises(AttributeError, match="no defaults of the model type 'own'"):
-            config_view(tmp_path).depth
-        assert config_view(tmp_path, trust_remote_code=True).depth == 7
+        with pytest.raises(InputError, match=r"wants to run code that comes with it: configuration_own\.py"):
+            config_view(tmp_path)
+        assert not (tmp_path / "ran").exists()
+        with trusting():
+            assert config_view(tmp_path).depth == 7
+        with pytest.raises(InputError, match=r"configuration_own\.py"):
+            config_view(tmp_path)  # what has run once is not allowed for good
 
 
 def test_infinity_as_transformers_writes_it_is_understood(tmp_path: Path) -> None:

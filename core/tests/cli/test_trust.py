@@ -44,7 +44,9 @@ def test_a_tokenizer_that_comes_as_code(
     with pytest.raises(SystemExit) as ended:
         main(command)
     assert ended.value.code == 2
-    assert "--trust-remote-code" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "mine.py" in said
+    assert "--trust-remote-code" in said
     assert not (tmp_path / "out").exists()
     with pytest.raises(SystemExit) as ended:
         main([*command, "--trust-remote-code"])

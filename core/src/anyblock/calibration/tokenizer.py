@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from anyblock.checkpoint.files import open_regular
+from anyblock.checkpoint.remote_code import require_trust
+from anyblock.contract.trust import is_trusted
 from anyblock.errors import InputError
 
 
-def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(path: str | Path) -> Any:
     """Return the tokenizer of a model directory; nothing is downloaded.
 
     Raises:
@@ -24,16 +27,17 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> Any:
         with open_regular(file, error=InputError):
             pass  # git-lfs left no pointer there
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=is_trusted())
     except (AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         if not any(path.glob("*token*")):
             raise _missing(path) from error
+        if "custom code" in str(error):
+            named = json.loads((path / "tokenizer_config.json").read_bytes())["auto_map"]["AutoTokenizer"]
+            require_trust(path, filter(None, [named] if isinstance(named, str) else named))
         raise InputError(
             f"the tokenizer in {path} cannot be loaded: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
             expected="the tokenizer files of a Hugging Face model (tokenizer.json, tokenizer_config.json)",
-            hint="read its code, and pass --trust-remote-code (trust_remote_code=True)"
-            if "custom code" in str(error)
-            else "copy them from the original model again",
+            hint="copy them from the original model again",
         ) from error
     # transformers builds an empty tokenizer when it knows the class and finds no vocabulary.
     files = set((tokenizer.vocab_files_names or {}).values())

@@ -28,9 +28,10 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: the model's directory, or the file itself.
 
     Raises:
-        CheckpointError: the directory holds an adapter; see `refuse_adapter`.
+        CheckpointError: the directory holds an adapter; see `refuse_adapter`. Or its code fails.
         ConfigError: it is missing, unreadable, too large, not a JSON object, has no `model_type`, or holds a number that no
-            model has (NaN, an integer of more than 64 bits, millions of layers).
+            model has (NaN, an integer of more than 64 bits, millions of layers). Or it needs code that may not run, see
+            `admit_code`: whoever reads a configuration has the classes that belong to it.
     """
     given = Path(path)
     if given.suffix == ".json" and not given.is_dir():
@@ -49,7 +50,11 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(f"{file} has {found}", expected='for instance "model_type": "llama"')
     _check_numbers(config, file)
     if "block_configs" in config and model_type not in installed_plugins().model_types:
-        return installed_extensions().standard_config(config)
+        config = installed_extensions().standard_config(config)
+    if "auto_map" in config:
+        from anyblock.checkpoint.remote_code import admit_code
+
+        admit_code(config, file.parent)
     return config
 
 

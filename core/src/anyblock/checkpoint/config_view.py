@@ -112,10 +112,9 @@ class _Nested:
 class _Resolver:
     """Builds transformers' configuration once, on first use."""
 
-    def __init__(self, data: dict[str, Any], folder: Path | None, trust_remote_code: bool) -> None:
+    def __init__(self, data: dict[str, Any], folder: Path | None) -> None:
         self.data = data
         self.folder = folder
-        self.trust_remote_code = trust_remote_code
         self.built: Any = None
 
     def __call__(self) -> Any:
@@ -125,12 +124,10 @@ class _Resolver:
 
     def _build(self) -> Any:
         from huggingface_hub.errors import StrictDataclassError
-        from transformers import CONFIG_MAPPING, AutoConfig
+        from transformers import CONFIG_MAPPING
 
         model_type = self.data.get("model_type")
         try:
-            if self.trust_remote_code and "auto_map" in self.data and self.folder is not None:
-                return AutoConfig.from_pretrained(self.folder, trust_remote_code=True, local_files_only=True)
             register_classes(str(model_type))
             if model_type not in CONFIG_MAPPING:
                 raise AttributeError(
@@ -144,18 +141,12 @@ class _Resolver:
             raise ConfigError(f"{where}: transformers refuses this {model_type!r} configuration: {error}") from error
 
 
-def config_view(
-    config: str | os.PathLike[str] | Mapping[str, Any],
-    *,
-    folder: Path | None = None,
-    trust_remote_code: bool = False,
-) -> Any:
+def config_view(config: str | os.PathLike[str] | Mapping[str, Any], *, folder: Path | None = None) -> Any:
     """Return a read-only attribute view of a model's configuration; see `ConfigView`.
 
     Args:
         config: the model's directory, its `config.json`, or the content of that file.
         folder: the model's directory, where the content is given.
-        trust_remote_code: let transformers run the checkpoint's own configuration code where a default is needed.
 
     Raises:
         ConfigError: the file cannot be used.
@@ -166,7 +157,7 @@ def config_view(
         data, given = read_config(config), Path(config)
         folder = given if given.is_dir() else given.parent
     data = without_layers(data)
-    return ConfigView(data, _Resolver(data, folder, trust_remote_code))
+    return ConfigView(data, _Resolver(data, folder))
 
 
 def without_layers(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anyblock.cli.options import DATA, Overwrite, TrustRemoteCode, expanded_path
+from anyblock.cli.options import DATA, Overwrite, expanded_path
+from anyblock.contract.trust import TrustRemoteCode
 from anyblock.errors import UsageError
 
 if TYPE_CHECKING:

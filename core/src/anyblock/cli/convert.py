@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from anyblock.cli.options import Model, Overwrite, Revision, TrustRemoteCode, expanded_path
+from anyblock.cli.options import Model, Overwrite, Revision, expanded_path
+from anyblock.contract.trust import TrustRemoteCode
 
 
 def convert(
@@ -24,13 +25,6 @@ def convert(
     from anyblock.conversion.convert import convert_model
     from anyblock.rich_progress import terminal_progress
 
-    written = convert_model(
-        model,
-        out,
-        family,
-        overwrite=overwrite,
-        trust_remote_code=trust_remote_code,
-        revision=revision,
-        progress=terminal_progress(),
-    )
+    progress = terminal_progress()
+    written = convert_model(model, out, family, overwrite=overwrite, revision=revision, progress=progress)
     typer.echo(f"wrote {written}")

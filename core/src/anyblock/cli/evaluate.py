@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from anyblock.cli.options import DATA, Device, Dtype, Json, Model, TrustRemoteCode
+from anyblock.cli.options import DATA, Device, Dtype, Json, Model
+from anyblock.contract.trust import TrustRemoteCode
 
 
 def evaluate(
@@ -48,8 +49,7 @@ def evaluate(
         stride=stride,
         max_tokens=max_tokens,
         device=place,
-        dtype=compute_dtype(dtype, stored_dtype(load_hf_config(path, trust_remote_code=trust_remote_code)), place),
-        trust_remote_code=trust_remote_code,
+        dtype=compute_dtype(dtype, stored_dtype(load_hf_config(path)), place),
         progress=terminal_progress(),
     )
     if as_json:

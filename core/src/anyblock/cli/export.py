@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from anyblock.cli.options import Overwrite, expanded_path
+from anyblock.contract.trust import TrustRemoteCode
 
 
 class ExportCommand(TyperCommand):
@@ -36,6 +37,7 @@ def export(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the format. May be repeated.")
     ] = None,
     overwrite: Overwrite = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write a child in a form that other tools read. What a format cannot express is refused, with the reason."""
     from anyblock.checkpoint.hub import resolve_model

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from anyblock.cli.options import Device, Dtype, Model, TrustRemoteCode
+from anyblock.cli.options import Device, Dtype, Model
+from anyblock.contract.trust import TrustRemoteCode
 
 
 def generate(
@@ -28,7 +29,7 @@ def generate(
     from anyblock.errors import UsageError
 
     require_characters(prompt, "the prompt")
-    found = services().load_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    found = services().load_model(model, device=device, dtype=dtype)
     loaded: Any = found.model
     tokenizer = found.tokenizer
     if chat and not tokenizer.chat_template:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anyblock.cli.options import Json, Model, Revision, TrustRemoteCode
+from anyblock.cli.options import Json, Model, Revision
+from anyblock.contract.trust import TrustRemoteCode
 from anyblock.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def inspect(
     folder = resolve_model(model, revision=revision)
     scenario = Scenario(batch, length, cache_dtype)
     try:
-        found = inspect_model(folder, scenario, trust_remote_code=trust_remote_code, formats=True)
+        found = inspect_model(folder, scenario, formats=True)
     except UnsupportedModelError as error:
         found = _inferred(folder, scenario, error)
     for note in found.notes:

@@ -18,9 +18,6 @@ Model = Annotated[
 ]
 Revision = Annotated[str | None, typer.Option(help="Revision of a hub id.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at OUT.")]
-TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the checkpoint.")
-]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")]
 Dtype = Annotated[
     str,

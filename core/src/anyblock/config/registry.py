@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from anyblock.contract.config_dialect import ConfigDialect, Role
+from anyblock.contract.trust import trusting
 from anyblock.errors import ConfigError, nearest
 from anyblock.extensions import installed_extensions
 
@@ -140,7 +141,8 @@ def registry_for(data: Mapping[str, Any]) -> NameRegistry:
     from anyblock.family import get_family
 
     named = next(filter(None, (dialect.family_of(data) for dialect in dialects(installed_extensions()))), None)
-    named = named or local_model_type(data.get("model"))
+    with trusting(data.get("trust_remote_code") is True):
+        named = named or local_model_type(data.get("model"))
     return NameRegistry.for_family(get_family(named) if isinstance(named, str) else None)
 
 

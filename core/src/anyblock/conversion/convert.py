@@ -19,6 +19,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkp
 from anyblock.checkpoint.sync import BackgroundSync
 from anyblock.checkpoint.transfer import Copier
 from anyblock.checkpoint.writer import SubblockWriter
+from anyblock.contract.trust import runs_code
 from anyblock.conversion.compute import compute_parts
 from anyblock.conversion.plan import ConversionPlan, plan_conversion
 from anyblock.errors import UsageError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _SLACK = 16 << 20
 
 
+@runs_code
 def convert_model(
     input_dir: str | os.PathLike[str],
     output_dir: str | os.PathLike[str],
@@ -50,7 +52,7 @@ def convert_model(
         output_dir: where the result is to be.
         converter: the family's name; None finds it out from `config.json`.
         overwrite: replace an existing output.
-        trust_remote_code: let transformers run the checkpoint's own configuration code where a default value is needed.
+        trust_remote_code: run the code that comes with the checkpoint.
         revision: branch, tag or commit of a hub id. The commit is recorded in the index of the output.
         progress: receives the bytes as they are written.
 
@@ -74,13 +76,7 @@ def convert_model(
             expected=f"converter={model_type!r}, or none to find it out",
         )
     return convert_with(
-        get_family(model_type),
-        folder,
-        output_dir,
-        config=config,
-        overwrite=overwrite,
-        trust_remote_code=trust_remote_code,
-        progress=progress,
+        get_family(model_type), folder, output_dir, config=config, overwrite=overwrite, progress=progress
     )
 
 
@@ -91,7 +87,6 @@ def convert_with(
     *,
     config: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    trust_remote_code: bool = False,
     progress: Progress = SILENT,
 ) -> Path:
     """Convert the checkpoint in a directory with a given family; see `convert_model`.
@@ -101,7 +96,7 @@ def convert_with(
     target = check_target(output_dir, overwrite=overwrite, sources=[folder])
     config = read_config(folder) if config is None else config
     source = SourceCheckpoint.open(folder)
-    plan = plan_conversion(family, source, config, trust_remote_code=trust_remote_code)
+    plan = plan_conversion(family, source, config)
     for note in plan.notes:
         progress.note(note)
     with reading(folder):

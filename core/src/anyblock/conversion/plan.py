@@ -58,9 +58,7 @@ class ConversionPlan:
     notes: Sequence[str] = ()
 
 
-def plan_conversion(
-    family: ModelFamily, source: SourceCheckpoint, config: Mapping[str, Any], *, trust_remote_code: bool = False
-) -> ConversionPlan:
+def plan_conversion(family: ModelFamily, source: SourceCheckpoint, config: Mapping[str, Any]) -> ConversionPlan:
     """Decide where every tensor goes, and hold the checkpoint to its model.
 
     Args:
@@ -68,7 +66,6 @@ def plan_conversion(
         source: its weights.
         config: its `config.json`; if that has `block_configs` (a child is converted again), they are kept,
             but for sizes that the tensors contradict.
-        trust_remote_code: let transformers run the checkpoint's own configuration code where a default value is needed.
 
     Raises:
         CheckpointError: a tensor that the model needs is missing, of another shape, left over or quantised; a tensor without
@@ -83,7 +80,7 @@ def plan_conversion(
     from anyblock.modeling.skeleton import build_skeleton, load_hf_config
 
     where = str(source.path)
-    view = config_view(config, folder=source.path, trust_remote_code=trust_remote_code)
+    view = config_view(config, folder=source.path)
     layers = _num_layers(family, view)
     if "block_configs" in config:
         blocks = block_configs_from_json(config["block_configs"])
@@ -99,7 +96,7 @@ def plan_conversion(
     computed = _computed(family, source, view)
     consumed = {name for sources in computed.values() for name in sources}
     origins = _origins(family, [name for name in source.tensors if name not in consumed], computed)
-    hf_config = load_hf_config(source.path, trust_remote_code=trust_remote_code)
+    hf_config = load_hf_config(source.path)
     notes = []
     if computed and hasattr(hf_config, _QUANTISATION):
         notes.append(
@@ -149,7 +146,7 @@ def plan_conversion(
     if differing_heads(model, stored):
         # As transformers decides. It is written down, so that whatever reads the config from now on agrees.
         kept = _untied(kept)
-        view = config_view(_untied(view.to_dict()), folder=source.path, trust_remote_code=trust_remote_code)
+        view = config_view(_untied(view.to_dict()), folder=source.path)
         for part in (hf_config, hf_config.get_text_config(decoder=True)):
             part.tie_word_embeddings = False
         notes.append(

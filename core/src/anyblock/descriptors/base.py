@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -12,11 +13,12 @@ from anyblock.checkpoint.config_view import layer_view
 from anyblock.contract.blocks import HALVES, AttentionConfig, BlockConfig, FFNConfig, group_name
 from anyblock.contract.capabilities import CAPABILITIES, Capability, Support
 from anyblock.contract.hookspecs import hookimpl
+from anyblock.contract.trust import CODE
 from anyblock.descriptors.attributes import check_attributes
 from anyblock.descriptors.fp8 import ScaledStorage
 from anyblock.descriptors.layout import HalfLayout
 from anyblock.descriptors.meta import ConfigKey, layer_caches, layer_parameters
-from anyblock.errors import UnsupportedModelError
+from anyblock.errors import UnsupportedModelError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -331,8 +333,13 @@ def import_dotted(path: str) -> Any:
 
     Raises:
         ImportError: the module cannot be imported, or has no such name.
+        UsageError: it is of code that comes with a checkpoint, and none was opened.
     """
     module, _, name = path.rpartition(".")
+    if path.startswith(f"{CODE}.") and module not in sys.modules:
+        raise UsageError(
+            f"{name} comes with a checkpoint", hint="name one, not the model type, and --trust-remote-code"
+        )
     try:
         return getattr(importlib.import_module(module), name)
     except AttributeError as error:

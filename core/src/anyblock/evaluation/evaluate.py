@@ -14,6 +14,7 @@ from anyblock.calibration.packing import NOTHING, Around, tokenize
 from anyblock.calibration.text import read_text
 from anyblock.calibration.tokenizer import load_tokenizer, written
 from anyblock.checkpoint.hub import resolve_model
+from anyblock.contract.trust import runs_code
 from anyblock.errors import UsageError
 from anyblock.evaluation.metrics import TokenMetrics
 from anyblock.evaluation.result import EvaluationResult
@@ -28,6 +29,7 @@ Model = str | Path | nn.Module
 Data = str | Path | torch.Tensor | Batches
 
 
+@runs_code
 def evaluate(
     model: Model,
     *,
@@ -73,15 +75,15 @@ def evaluate(
         ExecutionError: a logit is not finite (the message says where), or the device has not enough memory.
     """
     model, teacher = _found(model), None if teacher is None else _found(teacher)
-    source = _tokenizer(tokenizer, model, trust_remote_code) if isinstance(data, str | Path) else None
+    source = _tokenizer(tokenizer, model) if isinstance(data, str | Path) else None
     around = Around.of(source) if source is not None else data.around if isinstance(data, Batches) else None
     tokens = _tokens(data, source, max_tokens, field, progress)
     if tokens.dim() == 2 and (stride is not None or block_size is not None):
         raise UsageError(
             "block_size and stride are given with sequences of tokens", expected="a text or flat token ids"
         )
-    child = Runner(_loaded(model, device, dtype, trust_remote_code), "child" if teacher is not None else "model")
-    reference = None if teacher is None else Runner(_loaded(teacher, device, dtype, trust_remote_code), "teacher")
+    child = Runner(_loaded(model, device, dtype), "child" if teacher is not None else "model")
+    reference = None if teacher is None else Runner(_loaded(teacher, device, dtype), "teacher")
     check_vocabularies(child, reference)
     if tokens.dim() == 2:
         ids, labels = tokens, Batches(tokens, around=around).labels
@@ -116,14 +118,14 @@ def _measure(
     return metrics
 
 
-def _tokenizer(given: Any | None, model: Model, trust: bool) -> Any:
+def _tokenizer(given: Any | None, model: Model) -> Any:
     if given is None and isinstance(model, nn.Module):
         raise UsageError(
             "a text file needs a tokenizer, and the model is already loaded",
             expected="tokenizer=, a tokenizer or a directory with one",
         )
     found = model if given is None else given
-    return load_tokenizer(found, trust_remote_code=trust) if isinstance(found, str | Path) else found
+    return load_tokenizer(found) if isinstance(found, str | Path) else found
 
 
 def _tokens(
@@ -144,12 +146,12 @@ def _found(model: Model) -> Path | nn.Module:
     return resolve_model(model) if isinstance(model, str) else model
 
 
-def _loaded(model: Model, device: torch.device | str, dtype: torch.dtype | str | None, trust: bool) -> nn.Module:
+def _loaded(model: Model, device: torch.device | str, dtype: torch.dtype | str | None) -> nn.Module:
     if isinstance(model, nn.Module):
         return model
     from anyblock.modeling.load import load_model
 
-    loaded: nn.Module = load_model(model, device=device, dtype=dtype, trust_remote_code=trust)
+    loaded: nn.Module = load_model(model, device=device, dtype=dtype)
     return loaded
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from anyblock.contract.trust import CODE
 from anyblock.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -42,8 +43,10 @@ def built_layers(child: SubblockCheckpoint, family: ModelFamily, config: Any = N
         )
     model = build_skeleton(family, config, child.block_configs)
     stock = type(model)
-    if getattr(transformers, stock.__name__, None) is not stock:
-        raise UnsupportedModelError(f"{stock.__name__} is not a class of transformers")
+    if getattr(transformers, stock.__name__, None) is not stock and not stock.__module__.startswith(f"{CODE}."):
+        raise UnsupportedModelError(
+            f"{stock.__name__} is not a class of transformers, and not of the checkpoint's code"
+        )
     for cls in family.decoder_layer_cls():
         if getattr(sys.modules[stock.__module__], cls.__name__, None) is not cls:
             raise UnsupportedModelError(f"{cls.__name__} is not in {stock.__module__}")
@@ -58,7 +61,7 @@ def built_layers(child: SubblockCheckpoint, family: ModelFamily, config: Any = N
             for index, block in enumerate(child.block_configs)
         ],
     }
-    exported = _as_exported(config, stock.__name__, entries)
+    exported = _as_exported(config, stock, entries)
     for index in range(len(child.block_configs)):
         name = family.layer_block_name(index)
         _compare(name, model.get_submodule(name), exported.get_submodule(name))
@@ -76,16 +79,16 @@ def _no_ops(layer: nn.Module) -> dict[str, dict[str, Any]]:
     }
 
 
-def _as_exported(config: Any, stock: str, entries: dict[str, Any]) -> Any:
+def _as_exported(config: Any, stock: type[Any], entries: dict[str, Any]) -> Any:
     import torch
 
-    from anyblock.modeling import modeling_anyblock
+    from anyblock.modeling.modeling_anyblock import with_own_layers
     from anyblock.modeling.skeleton import refusing
 
     own = copy.deepcopy(config)
     own.anyblock_layer_classes, own.anyblock_layers = entries["anyblock_layer_classes"], entries["anyblock_layers"]
     with refusing("the exported configuration"), torch.device("meta"):
-        return getattr(modeling_anyblock, stock)._from_config(own).eval()
+        return with_own_layers(stock, __name__)._from_config(own).eval()
 
 
 def _compare(layer: str, adapters: nn.Module, exported: nn.Module) -> None:

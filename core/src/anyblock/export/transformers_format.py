@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from anyblock.checkpoint.config_view import config_view
+from anyblock.checkpoint.remote_code import EXPORTED
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.contract.blocks import block_configs_from_json
 from anyblock.contract.export_format import Child, ExportFormat
+from anyblock.contract.trust import CODE
 from anyblock.errors import ConfigError, UnsupportedModelError
 from anyblock.export.built_layers import built_layers
 from anyblock.export.exported_child import ExportedChild, by_layer
@@ -22,6 +24,7 @@ _CODE: Final = (
     "lazy_zeros.py",
     "linear_half.py",
 )
+_OWN: Final = f"{EXPORTED}_own"
 _AUTO: Final = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
 
 
@@ -52,11 +55,14 @@ class TransformersFormat(ExportFormat):
             child.write_directory(directory, config=uniform)
             return
         assert isinstance(child, ExportedChild)
-        child.write_directory(directory, config=_config(child))
+        classes = _classes(child)
+        child.write_directory(directory, config=_config(child, classes))
         from anyblock import modeling
 
         for name in _CODE:
             (directory / name).write_bytes((Path(modeling.__path__[0]) / name).read_bytes())
+        if own := sorted({cls for cls in classes.values() if _home(cls) == _OWN}, key=lambda cls: cls.__name__):
+            (directory / f"{_OWN}.py").write_text(_own_code(own), encoding="utf-8")
 
 
 def describe_layers(config: Any) -> None:
@@ -78,29 +84,38 @@ def describe_layers(config: Any) -> None:
     config.get_text_config(decoder=True).per_layer_config = by_layer(_per_layer_config(child))
 
 
-def _config(child: ExportedChild) -> dict[str, Any]:
-    entries = built_layers(child.checkpoint, child.family)
-    (stock,) = entries["architectures"]
-    config = copy.deepcopy(dict(child.config)) | entries
-    base = _base_class(child)
-    config["auto_map"] = (
-        config.get("auto_map", {})
-        | dict.fromkeys(_AUTO, f"modeling_anyblock.{stock}")
-        | ({"AutoModel": f"modeling_anyblock.{base}"} if base else {})
-    )
+def _config(child: ExportedChild, classes: dict[str, type[Any]]) -> dict[str, Any]:
+    config = copy.deepcopy(dict(child.config)) | built_layers(child.checkpoint, child.family)
+    own = {auto: f"{_home(cls)}.{cls.__name__}" for auto, cls in classes.items()}
+    config["auto_map"] = config.get("auto_map", {}) | own
     config["block_configs"] = [block.to_dict() for block in child.block_configs]
     child.text_part(config)["per_layer_config"] = by_layer(_per_layer_config(child))
     return config
 
 
-def _base_class(child: ExportedChild) -> str | None:
-    """Return the name of the model without a head, which vLLM's Transformers backend builds; None if there is none."""
+def _classes(child: ExportedChild) -> dict[str, type[Any]]:
+    """Return the stock classes by `Auto` class; the one without a head, if there is one, is what vLLM's backend builds."""
     from transformers import MODEL_MAPPING
 
-    from anyblock.modeling.skeleton import load_hf_config
+    from anyblock.modeling.skeleton import load_hf_config, model_class
 
-    found = MODEL_MAPPING.get(type(load_hf_config(child.path)), None)
-    return found.__name__ if isinstance(found, type) else None
+    config = load_hf_config(child.path)
+    base = MODEL_MAPPING.get(type(config), None)
+    return dict.fromkeys(_AUTO, model_class(config)) | ({"AutoModel": base} if isinstance(base, type) else {})
+
+
+def _home(cls: type[Any]) -> str:
+    return _OWN if cls.__module__.startswith(f"{CODE}.") else EXPORTED
+
+
+def _own_code(classes: list[type[Any]]) -> str:
+    """Return the module that gives layers of their own to the classes of the code that came with the checkpoint."""
+    lines = ['"""The model\'s own classes, with layers as `anyblock_layers` in `config.json` describes them."""', ""]
+    lines += [f"from .{EXPORTED} import with_own_layers"]
+    for cls in classes:
+        home = cls.__module__.split(".", 2)[2]
+        lines += [f"from .{home} import {cls.__name__}", f"{cls.__name__} = with_own_layers({cls.__name__}, __name__)"]
+    return "\n".join(lines) + "\n"
 
 
 def _per_layer_config(child: ExportedChild) -> list[dict[str, Any]]:

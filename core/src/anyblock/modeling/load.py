@@ -18,6 +18,7 @@ from anyblock.checkpoint.quantised import quantisation, quantised
 from anyblock.checkpoint.source_checkpoint import SourceCheckpoint
 from anyblock.checkpoint.subblocks import SubblockCheckpoint, is_subblock_checkpoint
 from anyblock.contract.blocks import BlockConfig, block_configs_from_json
+from anyblock.contract.trust import runs_code
 from anyblock.errors import CheckpointError, ConfigError
 from anyblock.modeling.agree import said
 from anyblock.modeling.complete import complete_skeleton, skeleton_of
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from anyblock.family import ModelFamily
 
 
+@runs_code
 def load_model(
     path: Path | str,
     *,
@@ -47,7 +49,7 @@ def load_model(
         device: where the parameters go.
         dtype: the parameters' dtype, also by name; None keeps the checkpoint's.
         family: the adapter to use; None finds the installed one for the checkpoint's `model_type`.
-        trust_remote_code: allow code that the checkpoint carries.
+        trust_remote_code: run the code that comes with the checkpoint.
         **options: further options of `from_pretrained` (`device_map`, `attn_implementation`, ...).
 
     Returns:
@@ -65,14 +67,14 @@ def load_model(
     raw = read_config(path)
     dtype = as_dtype(dtype)
     if "block_configs" not in raw:
-        return _from_pretrained(path, None, [], device, dtype, trust_remote_code, options)
+        return _from_pretrained(path, None, [], device, dtype, options)
     if family is None:
         from anyblock.family import get_family
 
         family = get_family(raw["model_type"])
     if options or not is_subblock_checkpoint(path):
         block_configs = block_configs_from_json(raw["block_configs"])
-        return _from_pretrained(path, family, block_configs, device, dtype, trust_remote_code, options)
+        return _from_pretrained(path, family, block_configs, device, dtype, options)
     return map_model(SubblockCheckpoint.open(path), family, device=device, dtype=dtype)
 
 
@@ -110,12 +112,11 @@ def _from_pretrained(
     block_configs: Sequence[BlockConfig],
     device: torch.device | str,
     dtype: torch.dtype | None,
-    trust_remote_code: bool,
     options: dict[str, Any],
 ) -> Any:
     # A damaged file is named here, before transformers sees it.
     source = None if _ELSEWHERE & options.keys() else SourceCheckpoint.open(path)
-    config = load_hf_config(path, trust_remote_code=trust_remote_code)
+    config = load_hf_config(path)
     layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
     if source is not None and isinstance(layers, int) and layers > len(source.tensors):
         raise ConfigError(f"{path}: {layers:,} layers, and the checkpoint has {len(source.tensors):,} tensors")

@@ -24,11 +24,13 @@ def __getattr__(name: str) -> type[Any]:
     stock = None if name.startswith("_") else getattr(transformers, name, None)
     if not isinstance(stock, type) or not issubclass(stock, transformers.PreTrainedModel):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")  # noqa: TRY004 - the protocol of modules
-    made: type[Any] = globals().setdefault(name, _with_own_layers(stock))
+    made: type[Any] = globals().setdefault(name, with_own_layers(stock, __name__))
     return made
 
 
-def _with_own_layers(stock: type[Any]) -> type[Any]:
+def with_own_layers(stock: type[Any], module: str) -> type[Any]:
+    """Return the class that builds its layers as `anyblock_layers` says; it is to be found in `module` by the same name."""
+
     class Child(stock):  # type: ignore[misc]
         """The stock class, with layers as `anyblock_layers` in the configuration describes them."""
 
@@ -49,8 +51,8 @@ def _with_own_layers(stock: type[Any]) -> type[Any]:
 
         @classmethod
         def is_custom_code(cls) -> bool:
-            """Return False: its tensors have the names of the stock class in files too, when they are loaded and when saved."""
-            return False
+            """Return what the stock class does: its tensors have the same names in files, when they are loaded and when saved."""
+            return bool(stock.is_custom_code())
 
         @classmethod
         def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
@@ -73,7 +75,7 @@ def _with_own_layers(stock: type[Any]) -> type[Any]:
                 config.allow_global_per_layer_attribute_access = True
 
     Child.__name__ = Child.__qualname__ = stock.__name__
-    Child.__module__ = __name__
+    Child.__module__ = module
     return Child
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from anyblock.family import ModelFamily
 
 
-def load_hf_config(path: Path | str, *, trust_remote_code: bool = False) -> Any:
+def load_hf_config(path: Path | str) -> Any:
     """Return the Hugging Face configuration of a local checkpoint.
 
     Raises:
@@ -41,7 +41,7 @@ def load_hf_config(path: Path | str, *, trust_remote_code: bool = False) -> Any:
     refusals = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, StrictDataclassError)
     register_classes(read_config(path)["model_type"])
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     except refusals as error:
         raise ConfigError(
             f"{Path(path) / 'config.json'}: transformers cannot read it: {error}",

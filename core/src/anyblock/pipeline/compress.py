@@ -14,6 +14,7 @@ from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.load import named_things
 from anyblock.config.schema import RunConfig
 from anyblock.config.yaml_source import write_yaml
+from anyblock.contract.trust import trusting
 from anyblock.errors import OutputExistsError
 from anyblock.execution.environment import opened_executor
 from anyblock.modeling.device import resolve_devices
@@ -85,6 +86,11 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
         BudgetError: no child keeps the budget; the message says what is reachable.
         ExecutionError: there is too little disk space, or a stage failed.
     """
+    with trusting(config.trust_remote_code):
+        return _run(config, overwrite=overwrite, progress=progress)
+
+
+def _run(config: RunConfig, *, overwrite: bool, progress: Progress) -> CompressResult:
     output = Path(config.output)
     run = RunFolder(run_path(config))
     if output.exists() and not overwrite and inputs_hash_of(output) is None:
@@ -92,7 +98,7 @@ def compress(config: RunConfig, *, overwrite: bool = False, progress: Progress =
     # Whatever can be refused is refused here, before anything is written.
     device = resolve_devices(config.device)[0].type
     config, folder = pin_model(config, run.path)
-    source = read_source(folder, trust_remote_code=config.trust_remote_code)
+    source = read_source(folder)
     _check_names(config, source.family)
     narrow = narrowed_source(config, source)
     costed = plan_candidates(config, narrow, source)

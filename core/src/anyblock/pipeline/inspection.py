@@ -13,9 +13,7 @@ from anyblock.report.inspection import Inspection
 from anyblock.run.model_source import Source, read_source
 
 
-def inspect_model(
-    path: Path, scenario: Scenario, *, trust_remote_code: bool = False, formats: bool = False
-) -> Inspection:
+def inspect_model(path: Path, scenario: Scenario, *, formats: bool = False) -> Inspection:
     """Read config and headers of a Hugging Face directory, a subblock checkpoint or a child.
 
     With `formats`, every export format is asked about it; some read its tokenizer, or build it without weights.
@@ -24,7 +22,7 @@ def inspect_model(
         CheckpointError: the files are damaged, or do not hold exactly the tensors of the model.
         UnsupportedModelError: no installed adapter serves the model.
     """
-    source = read_source(path, trust_remote_code=trust_remote_code)
+    source = read_source(path)
     family = source.family
     return Inspection(
         path=path,

@@ -14,6 +14,7 @@ from anyblock.calibration.batches import Batches
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
 from anyblock.config.load import load_config
 from anyblock.contract.executor import Task
+from anyblock.contract.trust import trusting
 from anyblock.errors import InputError
 from anyblock.execution.environment import other_distributions
 from anyblock.execution.folder import SHARED, TaskFolder, worker_name
@@ -45,7 +46,9 @@ def run_task(path: Path, name: str) -> None:
     try:
         plan = folder.plan(task)
         with _threads(int(plan["threads"])):
-            result = TASK_KINDS[task.kind](_context(folder, task, plan), task.arguments)
+            opened = _context(folder, task, plan)
+            with trusting(opened.context.config.trust_remote_code):
+                result = TASK_KINDS[task.kind](opened, task.arguments)
         folder.finish(task, json.dumps(result, allow_nan=False).encode(), time.monotonic() - begin)
     except Exception:
         with suppress(OSError), folder.log(task).open("a", encoding="utf-8") as log:
@@ -105,7 +108,8 @@ def _open(folder: TaskFolder, plan: Mapping[str, Any]) -> TaskContext:
         checkpoint = SubblockCheckpoint.open(place)
         if checkpoint.fingerprint(cache=folder.path / "fingerprints.json") != model["fingerprint"]:
             raise InputError(f"{worker_name()}: {place} is not the model that the run has", hint=SHARED)
-        source = read_source(place, trust_remote_code=config.trust_remote_code)
+        with trusting(config.trust_remote_code):
+            source = read_source(place)
         models[name] = RunModel(config, source, checkpoint, SILENT)
     given = models["reference"]
     context = RunContext(config, run, SILENT, given, given)

@@ -116,7 +116,7 @@ class RunModel:
         """Its Hugging Face configuration."""
         from anyblock.modeling.skeleton import load_hf_config
 
-        return load_hf_config(self.checkpoint.path, trust_remote_code=self.config.trust_remote_code)
+        return load_hf_config(self.checkpoint.path)
 
     @cached_property
     def text_config(self) -> Any:

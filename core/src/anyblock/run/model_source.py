@@ -64,12 +64,8 @@ class Source:
         return self.family.language_model_config(self.config)
 
 
-def read_source(path: Path, *, trust_remote_code: bool = False) -> Source:
+def read_source(path: Path) -> Source:
     """Read config and headers.
-
-    Args:
-        path: the model.
-        trust_remote_code: let transformers run the checkpoint's own configuration code where a default is needed.
 
     Raises:
         ConfigError: `config.json` is unusable.
@@ -80,11 +76,11 @@ def read_source(path: Path, *, trust_remote_code: bool = False) -> Source:
     model_type = raw["model_type"]
     adapter = get_family(model_type)
     if not is_subblock_checkpoint(path):
-        plan = plan_conversion(adapter, SourceCheckpoint.open(path), raw, trust_remote_code=trust_remote_code)
+        plan = plan_conversion(adapter, SourceCheckpoint.open(path), raw)
         return Source(path, model_type, adapter, plan.view, list(plan.block_configs), plan.shapes, plan.notes)
     checkpoint = SubblockCheckpoint.open(path)
-    skeleton_of(checkpoint, adapter, load_hf_config(path, trust_remote_code=trust_remote_code))
-    view = config_view(path, trust_remote_code=trust_remote_code)
+    skeleton_of(checkpoint, adapter, load_hf_config(path))
+    view = config_view(path)
     shapes = {group: checkpoint.meta(group) for group in checkpoint.groups}
     return Source(path, model_type, adapter, view, checkpoint.block_configs, shapes)
 

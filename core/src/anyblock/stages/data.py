@@ -36,13 +36,12 @@ _Texts = list[tuple[str, Text, float]]
 class _Tokenizer:
     """The model's tokenizer, loaded when it is first needed."""
 
-    def __init__(self, path: Path, *, trust_remote_code: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._trust = trust_remote_code
 
     @cached_property
     def loaded(self) -> Any:
-        return load_tokenizer(self._path, trust_remote_code=self._trust)
+        return load_tokenizer(self._path)
 
     def chat(self, messages: list[dict[str, str]]) -> str:
         """Write a conversation with the model's template; of a model without one, its turns on lines of their own."""
@@ -79,7 +78,7 @@ class TokenData:
         settings = config.data
         if settings.path is None:
             raise UsageError("no calibration text", expected="a text file", hint="give one with --data FILE")
-        tokenizer = _Tokenizer(source.path, trust_remote_code=config.trust_remote_code)
+        tokenizer = _Tokenizer(source.path)
         texts = _read(settings, settings.path, tokenizer)
         evaluation = None if settings.evaluation is None else _read(settings, settings.evaluation, tokenizer)
         tokenizer_files = sorted(path for path in source.path.iterdir() if path.is_file() and "token" in path.name)

@@ -79,7 +79,6 @@ def _loader(context: RunContext) -> Callable[[Path], LoadedModel]:
             tokenizer=context.reference.source.path,
             device=str(context.teacher.device),
             dtype=str(context.teacher.dtype).removeprefix("torch."),
-            trust_remote_code=context.config.trust_remote_code,
         )
 
     return load

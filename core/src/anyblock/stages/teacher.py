@@ -27,14 +27,7 @@ def run_teacher(config: RunConfig, run: RunFolder, source: Source, progress: Pro
     output = run.path / CONVERTED
     if not stage.skipped or fingerprint_of(output) != read_json(run.result(STAGE, "teacher.json"))["fingerprint"]:
         with stage.run() as folder:
-            convert_model(
-                source.path,
-                output,
-                source.model_type,
-                overwrite=True,
-                trust_remote_code=config.trust_remote_code,
-                progress=progress,
-            )
+            convert_model(source.path, output, source.model_type, overwrite=True, progress=progress)
             write_json_atomic(folder / "teacher.json", {"fingerprint": SubblockCheckpoint.open(output).fingerprint()})
     return SubblockCheckpoint.open(output)
 

@@ -6,6 +6,7 @@ import json
 from typing import Annotated, Any
 
 import typer
+from anyblock.contract.trust import TrustRemoteCode
 
 _APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -23,9 +24,7 @@ def bench(
         str,
         typer.Option(help="float32, bfloat16, float16, or auto: the checkpoint's own where this device is fast in it."),
     ] = "auto",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the checkpoint.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure how fast a model generates: first-token time, prefill and decoding speed, operations, memory.
@@ -40,10 +39,7 @@ def bench(
 
     def load(path: str, dtype: str) -> Any:
         """Load one of the models."""
-        loaded = services().load_model(
-            path, tokenizer=False, device=device, dtype=dtype, trust_remote_code=trust_remote_code
-        )
-        return loaded.model
+        return services().load_model(path, tokenizer=False, device=device, dtype=dtype).model
 
     child = load(model, dtype)
     models = {"model": child}

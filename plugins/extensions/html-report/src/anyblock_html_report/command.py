@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from anyblock.contract.trust import TrustRemoteCode
 
 _APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -29,9 +30,7 @@ def report(
             min=0, help="Let teacher and child continue so many texts of the evaluation, and keep that in the run."
         ),
     ] = 0,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the code that a checkpoint carries, for --texts.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is not a report.")] = False,
 ) -> None:
     """Show what runs did as one HTML page, which needs no network and no other file."""
@@ -45,7 +44,7 @@ def report(
     check_target(target, overwrite=overwrite)
     if texts:
         for run in found:
-            write_texts(run, texts, trust_remote_code=trust_remote_code)
+            write_texts(run, texts)
     write_page(render(found), target)
     typer.echo(target)
     if open_page and not webbrowser.open(target.resolve().as_uri()):

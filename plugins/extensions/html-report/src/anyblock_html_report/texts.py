@@ -30,7 +30,7 @@ _MEASURED_TOKENS: Final = 160
 _WORST: Final = 10
 
 
-def write_texts(run: Run, count: int, *, trust_remote_code: bool = False) -> None:
+def write_texts(run: Run, count: int) -> None:
     """Continue `count` evaluation texts greedily with teacher and child, measure one of them token by token, and keep that.
 
     Raises:
@@ -47,7 +47,7 @@ def write_texts(run: Run, count: int, *, trust_remote_code: bool = False) -> Non
     teacher, child = _folders(run)
     with services().progress().task("Writing texts", total=2, unit="models") as advance:
         for name, folder in (("teacher", teacher), ("child", child)):
-            loaded = services().load_model(folder, tokenizer=str(teacher), trust_remote_code=trust_remote_code)
+            loaded = services().load_model(folder, tokenizer=str(teacher))
             written[name] = _written(loaded, prompts), _predictions(loaded, text)
             advance(1)
     assert loaded is not None

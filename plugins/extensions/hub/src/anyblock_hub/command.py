@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from anyblock.contract.trust import TrustRemoteCode
 
 _APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -38,6 +39,7 @@ def push(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the card and the files, and send nothing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the branch has, in a commit.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Put a child on the Hugging Face hub in one commit, with a generated model card. Needs HF_TOKEN or `hf auth login`."""
     from anyblock_hub.push import CARD, prepare_push, push_child

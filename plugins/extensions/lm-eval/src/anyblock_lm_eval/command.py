@@ -6,6 +6,7 @@ import json
 from typing import Annotated
 
 import typer
+from anyblock.contract.trust import TrustRemoteCode
 
 _APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -25,9 +26,7 @@ def lm_eval(
     batch_size: Annotated[int, typer.Option(min=1, help="Documents at a time.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto.")] = "auto",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the Python code of a task file or of a checkpoint.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Run tasks of lm-evaluation-harness on a model, and on its teacher where one is given."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from anyblock.contract.trust import TrustRemoteCode
 
 _APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -21,6 +22,7 @@ def new_family(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at DEST.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON instead of a tree.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write a plugin distribution for a model that no adapter serves, from what tiny models of its class show."""
     from anyblock.modeling.skeleton import load_hf_config
@@ -30,7 +32,7 @@ def new_family(
     from anyblock_new_family.introspection import infer_named, inferred_model_family
     from anyblock_new_family.tree import inferred_tree
     from anyblock_new_family.verify import verified
-    from anyblock_new_family.write import require_free, write_distribution
+    from anyblock_new_family.write import conformance_command, require_free, write_distribution
 
     inferred = None
     if destination is not None:
@@ -45,7 +47,7 @@ def new_family(
     config = load_hf_config(model) if Path(model).expanduser().exists() else inferred.tiny.make()
     console.print(inferred_tree(inferred, inferred_model_family(inferred), config))
     if destination is not None:
-        following = f"pip install -e {destination} && anyblock conformance {inferred.model_type}"
+        following = f"pip install -e {destination} && {conformance_command(inferred, model)}"
         console.print(f"written: {destination}\nnext:    {following}", soft_wrap=True)
 
 

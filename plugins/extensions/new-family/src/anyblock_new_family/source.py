@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any, Final
 
+from anyblock.contract.trust import CODE
 from anyblock.descriptors import HalfLayout, LayoutDescriptor, Size
 
 from anyblock_new_family.introspection.facts import InferredFamily, MixinCall
@@ -20,9 +21,17 @@ def class_name(model_type: str) -> str:
     return "".join(part.title() for part in model_type.replace("-", "_").split("_")) + "Descriptor"
 
 
+def comes_as_code(inferred: InferredFamily) -> bool:
+    """Return whether the classes come as code with a checkpoint."""
+    return inferred.tiny.config_class.startswith(f"{CODE}.")
+
+
 def descriptor_source(inferred: InferredFamily) -> str:
     """Return the module that defines the descriptor, a `LayoutDescriptor`, unformatted."""
-    module, _, config = inferred.tiny.config_class.rpartition(".")
+    path = inferred.tiny.config_class
+    module, _, config = path.rpartition(".")
+    if own := comes_as_code(inferred):
+        config = "Any"
     attributes = _attributes(inferred)
     used = [name for name in ("HalfLayout", "Size") if any(f"{name}(" in line for line in attributes)]
     lines = [
@@ -31,14 +40,15 @@ def descriptor_source(inferred: InferredFamily) -> str:
         "from __future__ import annotations",
         "",
         "from collections.abc import Mapping",
-        "from typing import TYPE_CHECKING, ClassVar",
+        f"from typing import TYPE_CHECKING, {'Any, ' if own else ''}ClassVar",
         "",
         "from anyblock.contract.hookspecs import hookimpl",
         f"from anyblock.descriptors import {', '.join(sorted(['LayoutDescriptor', *used]))}",
+        *(["from anyblock.descriptors.base import import_dotted"] if own else []),
         "",
-        "if TYPE_CHECKING:",
+        *(["if TYPE_CHECKING:"] if inferred.mixins or not own else []),
         *(["    from anyblock.contract.pruning_mixin import PruningMixIn"] if inferred.mixins else []),
-        f"    from {module} import {config}",
+        *([] if own else [f"    from {module} import {config}"]),
         "",
         f'__all__ = ["{class_name(inferred.model_type)}"]',
         "",
@@ -52,9 +62,8 @@ def descriptor_source(inferred: InferredFamily) -> str:
         "    @hookimpl",
         f"    def conformance_config(self) -> {config}:",
         '        """See `FamilySpec.conformance_config`."""',
-        f"        from {module} import {config}",
-        "",
-        f"        return {config}({_arguments(inferred.tiny.values)})",
+        *([] if own else [f"        from {module} import {config}", ""]),
+        f"        return {f'import_dotted({path!r})' if own else config}({_arguments(inferred.tiny.values)})",
     ]
     return "\n".join(lines) + "\n"
 

@@ -11,7 +11,7 @@ from anyblock.checkpoint.atomic import atomic_directory
 from anyblock.errors import UsageError
 
 from anyblock_new_family.introspection.facts import InferredFamily
-from anyblock_new_family.source import class_name, descriptor_source
+from anyblock_new_family.source import class_name, comes_as_code, descriptor_source
 
 
 def write_distribution(inferred: InferredFamily, destination: Path, *, overwrite: bool = False) -> Path:
@@ -46,15 +46,17 @@ def files(inferred: InferredFamily) -> dict[str, str]:
     """Return every file's text by its path, the code unformatted."""
     model_type = inferred.model_type
     name, package = model_type.replace("_", "-"), f"anyblock_{model_type.replace('-', '_').replace('.', '_')}"
-    return {
+    found = {
         "pyproject.toml": _PYPROJECT.format(
             name=name, package=package, model_type=model_type, cls=class_name(model_type), core=_core_range()
         ),
         "README.md": _readme(inferred, name),
         f"src/{package}/__init__.py": descriptor_source(inferred),
         f"src/{package}/py.typed": "",
-        "tests/test_conformance.py": _TEST.format(model_type=model_type, levels=_tested(inferred)),
     }
+    if not comes_as_code(inferred):  # a test has no checkpoint to take the code from
+        found["tests/test_conformance.py"] = _TEST.format(model_type=model_type, levels=_tested(inferred))
+    return found
 
 
 def _tested(inferred: InferredFamily) -> str:
@@ -92,8 +94,14 @@ def _readme(inferred: InferredFamily, name: str) -> str:
             f"Before this was written the conformance suite was run on it. Levels that are passed: {reached}.",
         ]
     lines += ["", "## Test it", "", "```console", "$ python -m pip install -e . 'anyblock-conformance[pytest]'"]
-    lines += [f"$ anyblock conformance {inferred.model_type}", "```"]
+    lines += [f"$ {conformance_command(inferred)}", "```"]
     return "\n".join(lines) + "\n"
+
+
+def conformance_command(inferred: InferredFamily, model: str = "CHECKPOINT") -> str:
+    """Return the command that runs the suite on the adapter; where the classes come as code, on a checkpoint that has it."""
+    target = f"{model} --trust-remote-code" if comes_as_code(inferred) else inferred.model_type
+    return f"anyblock conformance {target}"
 
 
 def _format(folder: Path) -> None:
