@@ -60,7 +60,6 @@ class CoreServices(Services):
         return prepare_child(child, format_name=format_name, run=run)
 
     def output_folder(self, target: Path, source: Path, *, overwrite: bool) -> AbstractContextManager[Path]:
-        """See `Services.output_folder`."""
         from anyblock.checkpoint.atomic import atomic_directory
 
         return atomic_directory(target, overwrite=overwrite, sources=[source])

@@ -39,7 +39,6 @@ class LinearMapHook(LinearFitStatistic, ImportanceHook):
         super().__init__(module, context, held_out_every or min(HELD_OUT_EVERY, context.num_batches))
 
     def scores(self) -> torch.Tensor:
-        """Return the map, float32 `[hidden, hidden]`."""
         return fit_linear(self.fit, self.held_out).weight.float().contiguous()
 
 

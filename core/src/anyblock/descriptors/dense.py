@@ -89,7 +89,6 @@ class DenseDescriptor(DescriptorBase, declares=True):
 
     @hookimpl
     def residual_stream(self) -> ResidualPruning | None:
-        """See `FamilySpec.residual_stream`."""
         if not self.offers("hidden_size"):
             return None
         from anyblock.pruning.residual import RMSNormStream

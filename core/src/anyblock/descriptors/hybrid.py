@@ -62,7 +62,6 @@ class HybridDescriptor(SparseDescriptor, declares=True):
 
     @hookimpl
     def cache_spec(self, config: Any, block_config: BlockConfig, layer_index: int) -> CacheSpec:
-        """See `FamilySpec.cache_spec`."""
         from anyblock.descriptors.cache import mamba_cache
 
         if mamba := block_config.attention.mamba:

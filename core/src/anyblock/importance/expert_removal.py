@@ -62,7 +62,6 @@ class RemoveExpertsIndependentHook(ImportanceHook):
         return router_logits.topk(self.top_k, dim=-1).indices
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-        """Route every expert's tokens once more without it."""
         hidden = input_tokens(args, kwargs)
         with paused():
             logits, complete = self.get_router_logits_and_routed_experts(hidden)
@@ -78,7 +77,6 @@ class RemoveExpertsIndependentHook(ImportanceHook):
                 self.cosine[expert] += share * max(0.0, 1.0 - similarity.item())
 
     def scores(self) -> torch.Tensor:
-        """Return the mean difference that each expert makes, float32 `[experts]`."""
         return (getattr(self, self.metric) / max(self.batches, 1)).float()  # type: ignore[no-any-return]
 
 

@@ -56,7 +56,6 @@ class IndependentKvHeadContributionHook(ImportanceHook):
         self.contribution = torch.zeros(heads, dtype=torch.float64)
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-        """Add the mean norm of every group's contribution."""
         inputs = input_tokens(args, kwargs)
         weight = linear_weight(self.module)
         groups = weight.reshape(weight.shape[0], self.heads, -1)  # [out, heads, group width]
@@ -72,7 +71,6 @@ class IndependentKvHeadContributionHook(ImportanceHook):
             self.contribution += to_sum(norms) / len(inputs)
 
     def scores(self) -> torch.Tensor:
-        """See `ImportanceHook.scores`; float32 `[heads]`."""
         return self.contribution.float()
 
 

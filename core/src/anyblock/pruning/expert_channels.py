@@ -67,11 +67,9 @@ class ExpertIntermediatePruningMixIn(PruningMixIn):
     layer_descriptor: ExpertIntermediateLayerDescriptor
 
     def applies_to(self, block: BlockConfig) -> bool:
-        """See `PruningMixIn.applies_to`: sparse FFNs."""
         return block.ffn.moe is not None
 
     def size(self, block: BlockConfig) -> int:
-        """Return the number of channels of each expert."""
         return sparse(block, self.kind).expert_intermediate_dim
 
     def legal_sizes(self, block: BlockConfig, config: Any) -> Sequence[int]:
@@ -89,7 +87,6 @@ class ExpertIntermediatePruningMixIn(PruningMixIn):
         return (ExpertChannelContributionHook,)
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
-        """Return the path of the experts' module."""
         return self.layer_descriptor.target_name
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:

@@ -79,11 +79,9 @@ class ExpertRemovalPruningMixIn(PruningMixIn):
     layer_descriptor: ExpertRemovalLayerDescriptor
 
     def applies_to(self, block: BlockConfig) -> bool:
-        """See `PruningMixIn.applies_to`: sparse FFNs."""
         return block.ffn.moe is not None
 
     def size(self, block: BlockConfig) -> int:
-        """Return the number of routed experts."""
         return sparse(block, self.kind).num_local_experts
 
     def groups(self, config: Any) -> int:
@@ -106,7 +104,6 @@ class ExpertRemovalPruningMixIn(PruningMixIn):
         return MoERemoveExpertsHook, RankedChoiceVotingHook, RemoveExpertsIndependentHook
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
-        """Return the path of the sparse module, or of its router for a hook that watches that."""
         if hook is not None and issubclass(hook, RankedChoiceVotingHook):
             return self.layer_descriptor.target_name
         return self.layer_descriptor.sparse_name or self.layer_descriptor.target_name.rpartition(".")[0]

@@ -64,11 +64,9 @@ class FFNIntermediatePruningMixIn(PruningMixIn):
     layer_descriptor: FFNIntermediateLayerDescriptor
 
     def applies_to(self, block: BlockConfig) -> bool:
-        """See `PruningMixIn.applies_to`: dense FFNs."""
         return block.ffn.intermediate_size is not None
 
     def size(self, block: BlockConfig) -> int:
-        """Return the number of channels."""
         if block.ffn.intermediate_size is None:
             raise UsageError(
                 "ffn_intermediate: the block has no dense ffn", expected="a block with ffn.intermediate_size"
@@ -83,7 +81,6 @@ class FFNIntermediatePruningMixIn(PruningMixIn):
         return IterativeChannelContributionHook, OptimalBrainSurgeonHook, IndependentChannelContributionHook
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
-        """Return the path of the output projection."""
         return self.layer_descriptor.down_proj_name
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:

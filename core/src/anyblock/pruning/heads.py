@@ -55,11 +55,9 @@ class _HeadsMixIn(PruningMixIn):
     layer_descriptor: KVHeadsLayerDescriptor
 
     def applies_to(self, block: BlockConfig) -> bool:
-        """See `PruningMixIn.applies_to`: attention with key-value heads."""
         return bool(block.attention.num_key_value_heads)
 
     def size(self, block: BlockConfig) -> int:
-        """Return the number of key-value heads."""
         heads = block.attention.num_key_value_heads
         if not heads:
             raise UsageError(f"{self.kind}: the block has no key-value heads", expected="attention.num_key_value_heads")
@@ -69,7 +67,6 @@ class _HeadsMixIn(PruningMixIn):
         return (IndependentKvHeadContributionHook,)
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
-        """Return the path of the output projection."""
         return self.layer_descriptor.o_proj_name
 
     def query_heads(self, block: BlockConfig, config: Any) -> int:

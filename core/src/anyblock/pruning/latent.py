@@ -50,11 +50,9 @@ class LatentHeadsPruningMixIn(PruningMixIn):
     layer_descriptor: LatentHeadsLayerDescriptor
 
     def applies_to(self, block: BlockConfig) -> bool:
-        """See `PruningMixIn.applies_to`: attention that states its heads."""
         return block.attention.num_attention_heads is not None
 
     def size(self, block: BlockConfig) -> int:
-        """Return the number of heads."""
         heads = block.attention.num_attention_heads
         if heads is None:
             raise UsageError(f"{self.kind}: the block states no heads", expected="attention.num_attention_heads")
@@ -68,7 +66,6 @@ class LatentHeadsPruningMixIn(PruningMixIn):
         return (IndependentKvHeadContributionHook,)
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
-        """Return the path of the output projection."""
         return self.layer_descriptor.o_proj_name
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:

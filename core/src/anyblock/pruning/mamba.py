@@ -50,11 +50,9 @@ class MambaHeadsPruningMixIn(PruningMixIn):
     layer_descriptor: MambaHeadsLayerDescriptor
 
     def applies_to(self, block: BlockConfig) -> bool:
-        """See `PruningMixIn.applies_to`: Mamba mixers."""
         return block.attention.mamba is not None
 
     def size(self, block: BlockConfig) -> int:
-        """Return the number of heads."""
         return self._mamba(block).num_heads
 
     def groups(self, config: Any) -> int:
@@ -70,7 +68,6 @@ class MambaHeadsPruningMixIn(PruningMixIn):
         return (MambaHeadContributionHook,)
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
-        """Return the path of the output projection."""
         return self.layer_descriptor.out_proj_name
 
     def sorted_order(self, order: torch.Tensor, config: Any) -> torch.Tensor:

@@ -99,7 +99,6 @@ class RMSNormStream(ResidualPruning):
         return (LayerNormContributionHook,)
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
-        """Return the path of the norm in front of the attention."""
         return self.norms[0]
 
 

@@ -196,7 +196,7 @@ def run_sources(config: RunConfig, source: Source) -> dict[str, CandidateSource]
     @cache
     def places(half: Half) -> Mapping[int, StandIn]:
         """Return where linear maps go; two models are built only if a source asks."""
-        hf_config = load_hf_config(source.path, trust_remote_code=config.trust_remote_code)
+        hf_config = load_hf_config(source.path)
         return stand_ins(source.family, hf_config, source.block_configs, source.shapes, half)
 
     found = {}
