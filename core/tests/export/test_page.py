@@ -34,7 +34,8 @@ def test_everything_on_the_page_runs(trained_dir, tmp_path, monkeypatch):
         "text.txt": f"text.txt {few} search.refine_rounds=0",
     }
     commands = run_page("export.md", tmp_path, monkeypatch, meant)
-    assert {command.rpartition(" ")[2] for command in commands} >= formats()
+    others = {"nemotron_h_puzzle"}  # which cannot hold a Llama, and has tests of its own
+    assert {command.rpartition(" ")[2] for command in commands} >= formats() - others
 
 
 def test_the_page_lists_every_format():

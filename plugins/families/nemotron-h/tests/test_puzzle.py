@@ -11,6 +11,7 @@ import torch
 from anyblock import convert_model, get_family, load_model
 from anyblock.checkpoint.config import read_config
 from anyblock.checkpoint.subblocks import SubblockCheckpoint
+from anyblock.contract.trust import trusting
 from anyblock.errors import AnyBlockError
 from anyblock.run.model_source import read_source
 from anyblock_conformance.tiny import save_tiny
@@ -59,7 +60,8 @@ def published(folder: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize("trust_remote_code", [False, True])
 def test_a_published_checkpoint_is_a_nemotron_h_with_its_block_configs(trust_remote_code: bool, tmp_path: Path) -> None:
     folder = published(tmp_path / "source")
-    source = read_source(folder, trust_remote_code=trust_remote_code)
+    with trusting(trust_remote_code):
+        source = read_source(folder)
     converted = convert_model(folder, tmp_path / "model", trust_remote_code=trust_remote_code)
     teacher = SubblockCheckpoint.open(converted)
     assert (source.model_type, source.block_configs) == ("nemotron_h", teacher.block_configs)
