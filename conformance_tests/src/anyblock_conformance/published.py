@@ -20,9 +20,8 @@ from anyblock.checkpoint.dtypes import safetensors_dtype
 from anyblock.checkpoint.layout import byte_size
 from anyblock.config import load_config
 from anyblock.config.pruning import CORE_KINDS
-from anyblock.costs.cost_model import Scenario
+from anyblock.costs.cost_model import Scenario, model_costs
 from anyblock.modeling.skeleton import build_skeleton, load_hf_config
-from anyblock.pipeline.inspection import inspect_model
 from anyblock.run.model_source import Source, read_source
 from anyblock.search.solve import solve
 from anyblock.stages.candidates import plan_candidates
@@ -89,12 +88,13 @@ def check_published(model: Published, folder: Path) -> None:
     report = run_checkpoint(path, levels=["structure"])
     nothing([f"{result.id}: {result.message}" for result in report.results if result.outcome.is_failure], model.name)
     scenario = Scenario(batch_size=model.batch, length=model.length, cache_dtype="bfloat16")
-    costs = inspect_model(path, scenario).costs
+    source = read_source(path)
+    costs = model_costs(source.family, source.config, source.block_configs, source.shapes, scenario)
     equal(costs.params, model.params, f"the parameters of {model.name}")
     weight_bytes = sum(byte_size(shape.dtype, shape.sizes or ()) for shape in own.values())
     equal(costs.total["weight_memory"], weight_bytes, f"the weight bytes of {model.name} as it computes")
     equal(costs.total["kv_memory"], model.kv_bytes, f"the cache of {model.name}")
-    _check_plan(model, read_source(path), folder)
+    _check_plan(model, source, folder)
 
 
 def write_published(model: Published, folder: Path) -> dict[str, Shape]:

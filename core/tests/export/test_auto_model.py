@@ -32,7 +32,7 @@ assert not list(bare.layers[1].parameters())
 fresh = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(sys.argv[1]))
 assert fresh.model.layers[4].mlp.up_proj.weight.shape == (96, 96)
 """
-SAVED = "\nmodel.save_pretrained(sys.argv[3])\n"
+SAVED = "\nmodel.save_pretrained(sys.argv[4])\n"
 WITHOUT_ANYBLOCK = """
 import sys
 sys.modules["anyblock"] = None
@@ -45,15 +45,12 @@ def run(script: str, *arguments: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_auto_classes_build_the_childs_layers(exported, llama_dir, tmp_path):
+def test_the_auto_classes_build_the_childs_layers_and_what_they_save_loads_without_anyblock(
+    exported, llama_dir, tmp_path
+):
     """Pipelines do so as well, and what is not a child of AnyBlock's loads as it always does."""
-    run(REGISTER + LOAD + STOCK + OTHER_WAYS, *exported, llama_dir, folder=tmp_path)
-
-
-@pytest.mark.slow
-def test_what_it_saves_loads_without_anyblock(exported, tmp_path):
     out, logits = exported
-    run(REGISTER + LOAD + SAVED, out, logits, tmp_path / "saved", folder=tmp_path)
+    run(REGISTER + LOAD + SAVED + STOCK + OTHER_WAYS, out, logits, llama_dir, tmp_path / "saved", folder=tmp_path)
     remote = LOAD.replace('dtype="auto"', 'dtype="auto", trust_remote_code=True').replace(
         '== "anyblock.modeling.modeling_anyblock"', '.startswith("transformers_modules.")'
     )

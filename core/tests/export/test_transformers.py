@@ -1,4 +1,7 @@
-"""The `transformers` format, each time in a process of its own, in which AnyBlock cannot be imported."""
+"""The `transformers` format, each time in a process of its own, in which AnyBlock cannot be imported.
+
+Each is a fork of one process, since importing torch and transformers takes much longer than what is run in it.
+"""
 
 from __future__ import annotations
 
@@ -103,21 +106,47 @@ assert torch.equal(logits(again.eval()), logits(model.eval()))
 }
 
 
-def run(script: str, exported: tuple[Path, Path], folder: Path) -> None:
-    out, expected = exported
-    file = folder / "script.py"
-    file.write_text(HEAD + script)
-    run_python(file, out, folder / "scratch", expected, folder=folder)
+FORKS = """
+import json, os, traceback
+found = {}
+for number, (name, script) in enumerate(json.load(sys.stdin).items()):
+    scratch, log = f"{sys.argv[2]}-{number}", f"{sys.argv[2]}-{number}.log"
+    child = os.fork()
+    if not child:
+        code = 1
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
+        try:
+            exec(script, globals())
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    status = os.waitpid(child, 0)[1]
+    found[name] = [status, open(log, errors="replace").read()]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def ended(exported: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """How each script ended, and what it said."""
+    (out, expected), folder = exported, tmp_path_factory.mktemp("scripts")
+    arguments = (out, folder / "scratch", expected)
+    shown = run_python("-c", HEAD + FORKS, *arguments, folder=folder, text=json.dumps(SCRIPTS))
+    return json.loads(shown.splitlines()[-1])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_it_works_in_a_process_without_anyblock(name, exported, tmp_path):
+def test_it_works_in_a_process_without_anyblock(name, ended):
     if name == "PEFT":
         pytest.importorskip("peft")
     if name in ("device_map", "Trainer", "PEFT"):
         pytest.importorskip("accelerate")
-    run(SCRIPTS[name], exported, tmp_path)
+    status, said = ended[name]
+    assert status == 0, said[-3000:]
 
 
 @pytest.mark.parametrize("damage", ["missing", "shape"])
