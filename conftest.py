@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections import Counter
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -19,6 +18,10 @@ import pytest
 _MODULES = tempfile.mkdtemp(prefix="anyblock-test-modules-")
 os.environ["HF_MODULES_CACHE"] = _MODULES
 atexit.register(shutil.rmtree, _MODULES, ignore_errors=True)
+
+# Nothing that tests write has to outlive a power cut, and waiting for the disk took a few hundredths of their time.
+# Processes that tests start, the fault harnesses among them, wait for it as ever.
+os.fsync = lambda descriptor: None
 
 pytest_plugins = ["anyblock_tests.fixtures", "anyblock_tests.hub_processes"]
 
@@ -43,12 +46,17 @@ _CHECKS: Final = ("build.", "prune.")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests that `nox -s numerics` runs under several instruction sets."""
     seen: Counter[str] = Counter()
+    numerical = {path: _is_numerical(path.relative_to(config.rootpath).as_posix()) for path in {i.path for i in items}}
     for item in items:
         test, _, case = item.nodeid.partition("[")
-        if any(fnmatch(Path(item.path).relative_to(config.rootpath).as_posix(), pattern) for pattern in _NUMERICAL):
+        if numerical[item.path]:
             seen[test] += 1
             if case.startswith(_CHECKS) if test.endswith("::test_conformance") else seen[test] <= _CASES:
                 item.add_marker(pytest.mark.numerical)
+
+
+def _is_numerical(file: str) -> bool:
+    return any(fnmatch(file, pattern) for pattern in _NUMERICAL)
 
 
 @pytest.hookimpl(trylast=True)
