@@ -130,26 +130,26 @@ class UnitTensors:
             CheckpointError: a required tensor is missing.
         """
         result = dict(tensors)
-        parts: list[dict[str, torch.Tensor]] = []
-        for unit in range(units):
-            prefix = self.prefix.format(expert_idx=unit)
-            parts.append({name.removeprefix(prefix): result.pop(name) for name in tensors if name.startswith(prefix)})
-            for part in self.required:
-                if part not in parts[unit]:
-                    raise CheckpointError(
-                        f"there is no tensor {prefix}{part}", expected=f"{', '.join(self.required)} of {units} experts"
-                    )
-        for place, unit in enumerate(chosen.tolist()):
-            prefix = self.prefix.format(expert_idx=place)
-            result.update({f"{prefix}{part}": tensor for part, tensor in parts[unit].items()})
+        parts: dict[str, dict[str, torch.Tensor]] = {str(unit): {} for unit in range(units)}
+        before, _, after = self.prefix.partition("{expert_idx}")
+        for name in tensors:
+            unit, _, part = name.removeprefix(before).partition(after)
+            if unit in parts and name.startswith(f"{before}{unit}{after}"):
+                parts[unit][part] = result.pop(name)
+        for unit, found in parts.items():
+            if absent := [part for part in self.required if part not in found]:
+                wanted = f"{', '.join(self.required)} of {units} experts"
+                raise CheckpointError(f"there is no tensor {before}{unit}{after}{absent[0]}", expected=wanted)
+        for place, number in enumerate(chosen.tolist()):
+            result |= {f"{before}{place}{after}{part}": tensor for part, tensor in parts[str(number)].items()}
         return result
 
 
 def _stretches(chosen: torch.Tensor) -> list[tuple[int, int]]:
     """Return `(first, count)` of each stretch of consecutive units, in order."""
-    begins = torch.cat([torch.zeros(min(1, len(chosen)), dtype=torch.int64), (chosen.diff() != 1).nonzero()[:, 0] + 1])
-    counts = torch.cat([begins, torch.tensor([len(chosen)])]).diff()
-    return list(zip(chosen[begins].tolist(), counts.tolist(), strict=True))
+    units = chosen.tolist()
+    ends = [*((chosen.diff() != 1).nonzero()[:, 0] + 1).tolist(), len(units)]
+    return [(units[begin], end - begin) for begin, end in zip([0, *ends[:-1]], ends, strict=True) if end]
 
 
 def _append(runs: list[tuple[int, int]], start: int, length: int) -> None:
