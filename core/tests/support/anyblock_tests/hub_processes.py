@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from anyblock_tests.forked import run_forked
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -26,8 +28,10 @@ def python(hub: Any, tmp_path: Path) -> Run:
     base = {**kept, "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
 
     def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *map(str, arguments)]
         variables = {**base, **environment}
+        if arguments[0] in ("-c", "-m"):
+            return run_forked(*arguments, folder=tmp_path, environment=variables)
+        command = [sys.executable, *map(str, arguments)]
         return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, cwd=tmp_path)
 
     return run

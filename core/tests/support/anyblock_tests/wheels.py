@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from anyblock_tests.forked import run_forked
+
 
 def install_wheel(source: Path, folder: Path) -> Path:
     """Build the wheel of a source folder without the network, install it below `folder`, and return where."""
@@ -21,14 +23,7 @@ def install_wheel(source: Path, folder: Path) -> Path:
 
 def anyblock(site: Path, folder: Path, *arguments: str, code: int = 0, **environment: str) -> str:
     """Run a command in `folder`, with `site` in front on the path; returns what it prints, or its errors where it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "anyblock", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(site), **environment},
-    )
+    variables = {**os.environ, "PYTHONPATH": str(site), **environment}
+    done = run_forked("-m", "anyblock", *arguments, folder=folder, environment=variables)
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr
