@@ -10,7 +10,7 @@ import torch
 
 from anyblock.contract.blocks import BlockConfig, Half, group_name
 from anyblock.contract.candidate_source import StandIn
-from anyblock.errors import UnsupportedModelError
+from anyblock.errors import CheckpointError, UnsupportedModelError
 from anyblock.modeling.linear_half import LinearAttention, LinearFFN
 from anyblock.modeling.skeleton import build_skeleton
 from anyblock.modeling.weights import WeightMap
@@ -49,7 +49,13 @@ def stand_ins(
     changed = list(block_configs)
     for layer in layers:
         changed[layer] = changed[layer].with_half(half, replace_with_linear=True)
-    model = build_skeleton(family, hf_config, changed)
+    try:
+        model = build_skeleton(family, hf_config, changed)
+    except CheckpointError as error:  # the model looks into the module that is gone (Gemma 4)
+        raise UnsupportedModelError(
+            f"{family.model_type} cannot have a linear map in place of this half: {error.what}",
+            hint=f"leave out pruning.{half}.linear",
+        ) from error
     target = WeightMap(model)
     return {layer: _stand_in(family, model, own, target, layer, groups[group_name(layer, half)]) for layer in layers}
 

@@ -181,8 +181,7 @@ def _compress(
     # What is adapted is rounded afterwards: stages that adapt see the weights as they are.
     shapes = [candidate.unrounded for candidate in chosen]
     adapting, adapted = Adapting(context, shapes, orders, tokens["calibration"]), Adapted()
-    changed = context.teacher is not context.reference or not all(candidate.unchanged for candidate in shapes)
-    for name, adaptation in adaptations(config, context.family) if changed else ():
+    for name, adaptation in adaptations(config, context.family):
         adapted = adapting.run(name, adaptation, adapted)
     adapting.close()
     outside = {group: solution.choices[group] for group in costed.outside}

@@ -217,8 +217,6 @@ def test_families_whose_layers_cannot_differ_get_types_alone(run: Run) -> None:
     kinds = {candidate.kind for candidate in costed.candidates}
     pruned = run.model.parent.name.startswith("Llama")
     assert kinds == ({"teacher", "ffn_intermediate", "no_op"} if pruned else {"teacher"})
-    shapes = {label.partition("@")[0] for group, label in run.result.solution.choices.items() if "block" in group}
-    assert RunFolder(run.result.run).is_finished("adaptations:repair") == (
         shapes != {"teacher"}
     )  # else there is nothing to do
 

@@ -102,10 +102,9 @@ def _layers(whole: Mapping[str, Any], blocks: list[Any]) -> Iterator[dict[str, A
 
 
 def _block(layer: dict[str, Any], index: int) -> BlockConfig:
+    from anyblock_nemotron_h import NemotronHDescriptor
     from huggingface_hub.errors import StrictDataclassError
     from transformers import NemotronHConfig
-
-    from anyblock_nemotron_h import NemotronHDescriptor
 
     sizes = {name: layer[name] for name in ("layers_block_type", *_SIZES) if layer.get(name) is not None}
     try:
