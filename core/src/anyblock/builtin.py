@@ -15,36 +15,42 @@ class Builtins:
 
     @hookimpl
     def importance_hooks(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.importance_hooks`."""
         from anyblock.importance import HOOKS
 
         return dict(HOOKS)
 
     @hookimpl
     def export_formats(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.export_formats`."""
         from anyblock.export.transformers_format import TransformersFormat
 
         return {"transformers": TransformersFormat}
 
     @hookimpl
     def scoring_metrics(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.scoring_metrics`."""
         from anyblock.modeling.metrics import METRICS
 
         return dict(METRICS)
 
     @hookimpl
     def adaptations(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.adaptations`."""
         from anyblock.stages.repair import LeastSquaresRepair
 
         return {"repair": LeastSquaresRepair}
 
     @hookimpl
     def costs(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.costs`."""
         from anyblock.costs.counted import COUNTED
 
         return dict(COUNTED)
 
     @hookimpl
     def candidate_sources(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.candidate_sources`."""
         from anyblock.candidates.linear import Linear
         from anyblock.candidates.no_op import NoOp
 
@@ -52,12 +58,14 @@ class Builtins:
 
     @hookimpl
     def text_readers(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.text_readers`."""
         from anyblock.calibration.plain_text import PlainText
 
         return {"plain": PlainText}
 
     @hookimpl
     def executors(self) -> dict[str, type[Any]]:
+        """See `FamilySpec.executors`."""
         from anyblock.execution.local import LocalExecutor
 
         return {"local": LocalExecutor}

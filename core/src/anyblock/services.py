@@ -34,6 +34,7 @@ class CoreServices(Services):
         dtype: str = "auto",
         trust_remote_code: bool = False,
     ) -> LoadedModel:
+        """See `Services.load_model`."""
         from anyblock.calibration.tokenizer import load_tokenizer
         from anyblock.checkpoint.hub import recorded_origin, resolve_model
         from anyblock.modeling.device import compute_dtype, resolve_device, stored_dtype
@@ -55,16 +56,19 @@ class CoreServices(Services):
         format_name: str | None = None,
         run: str | PathLike[str] | None = None,
     ) -> AbstractContextManager[PreparedChild]:
+        """See `Services.prepare_child`."""
         from anyblock.pipeline.prepared_child import prepare_child
 
         return prepare_child(child, format_name=format_name, run=run)
 
     def output_folder(self, target: Path, source: Path, *, overwrite: bool) -> AbstractContextManager[Path]:
+        """See `Services.output_folder`."""
         from anyblock.checkpoint.atomic import atomic_directory
 
         return atomic_directory(target, overwrite=overwrite, sources=[source])
 
     def rolling_windows(self, text: str, loaded: LoadedModel, length: int) -> list[tuple[list[int], list[int]]] | None:
+        """See `Services.rolling_windows`."""
         from anyblock.calibration.packing import IGNORED, Around, tokenize
         from anyblock.evaluation.windows import windows
 
@@ -79,6 +83,7 @@ class CoreServices(Services):
         return [(row[:first], row[first:]) for row, first in zip(ids.tolist(), known, strict=True)]
 
     def check_tokens(self, ids: torch.Tensor, loaded: LoadedModel) -> None:
+        """See `Services.check_tokens`."""
         from anyblock.modeling.runner import Runner
 
         Runner(loaded.model, "model").check_ids(ids, loaded.tokenizer)
@@ -92,22 +97,26 @@ class CoreServices(Services):
         warmup: int = 1,
         progress: Progress | None = None,
     ) -> dict[str, Timing]:
+        """See `Services.time_calls`."""
         from anyblock.measuring.timing import measure
 
         return measure(calls, device=device, warmup=warmup, repeats=repeats, progress=progress or self.progress())
 
     def new_cache(self, model: nn.Module) -> dict[str, Any]:
+        """See `Services.new_cache`."""
         from anyblock.costs.probed_cache import cache_argument
         from anyblock.measuring.replay import new_cache_of
 
         return cache_argument(model, new_cache_of(model.config))
 
     def restorer(self, cache: Any) -> Callable[[], None]:
+        """See `Services.restorer`."""
         from anyblock.measuring.replay import restorer
 
         return restorer(cache)
 
     def run_settings(self, model_type: str | None = None) -> type[Section]:
+        """See `Services.run_settings`."""
         from anyblock.config.extension_sections import sections_of, with_sections
         from anyblock.config.schema import RunConfig
         from anyblock.extensions import installed_extensions
@@ -116,11 +125,13 @@ class CoreServices(Services):
         return with_sections(RunConfig, sections_of(get_family(model_type) if model_type else installed_extensions()))
 
     def run_task(self, folder: Path, task: str) -> None:
+        """See `Services.run_task`."""
         from anyblock.pipeline.run_task import run_task
 
         run_task(folder, task)
 
     def progress(self) -> Progress:
+        """See `Services.progress`."""
         from anyblock.rich_progress import terminal_progress
 
         return terminal_progress()

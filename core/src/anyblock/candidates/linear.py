@@ -39,6 +39,7 @@ class LinearMapHook(LinearFitStatistic, ImportanceHook):
         super().__init__(module, context, held_out_every or min(HELD_OUT_EVERY, context.num_batches))
 
     def scores(self) -> torch.Tensor:
+        """Return the map, float32 `[hidden, hidden]`."""
         return fit_linear(self.fit, self.held_out).weight.float().contiguous()
 
 
@@ -50,11 +51,13 @@ class Linear(HalfSource):
     refits: ClassVar[bool] = True
 
     def offers(self, site: HalfSite) -> Sequence[Offer]:
+        """See `CandidateSource.offers`: one map, unless the half is gone already."""
         if site.half not in self.halves or site.block_config.half(site.half).removed:
             return []
         return [Offer(0, site.block_config.with_half(site.half, replace_with_linear=True))]
 
     def watches(self, site: HalfSite) -> tuple[str, type[ImportanceHook]]:
+        """See `CandidateSource.watches`: the module that the map replaces."""
         return self.stand_in(site.layer, site.half).module, LinearMapHook
 
     def learn(self, found: Mapping[tuple[int, Half], torch.Tensor], channels: Sequence[int] | None) -> None:
@@ -65,6 +68,7 @@ class Linear(HalfSource):
         super().learn(found, channels)
 
     def tensors(self, site: HalfSite, offer: Offer) -> Mapping[str, torch.Tensor]:
+        """See `CandidateSource.tensors`."""
         device = next(iter(site.tensors.values())).device
         if self.learned and device.type != "meta":
             weight = self.learned[site.layer, site.half]
@@ -75,6 +79,7 @@ class Linear(HalfSource):
     def refitted(
         self, site: HalfSite, offer: Offer, hook: ImportanceHook
     ) -> tuple[Mapping[str, torch.Tensor], LinearFit]:
+        """See `CandidateSource.refitted`: the map of the teacher's inputs is where the fit starts."""
         assert isinstance(hook, LinearMapHook)
         fitted = fit_linear(hook.fit, hook.held_out, start=self.learned[site.layer, site.half])
         return self.stand_in(site.layer, site.half).tensors(site.tensors, fitted.weight), fitted

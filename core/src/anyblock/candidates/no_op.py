@@ -25,6 +25,7 @@ class HalfSource(CandidateSource):
 
     @classmethod
     def of_run(cls, settings: Section, pruning: Any) -> CandidateSource:
+        """See `CandidateSource.of_run`: always there, for the halves whose switch is on."""
         return cls(settings, [half for half in HALVES if getattr(getattr(pruning, half), cls.switch)])
 
 
@@ -35,9 +36,11 @@ class NoOp(HalfSource):
     switch: ClassVar[str] = "no_op"
 
     def offers(self, site: HalfSite) -> Sequence[Offer]:
+        """See `CandidateSource.offers`."""
         if site.half not in self.halves or f"{site.half}_no_op" not in site.supports:
             return []
         return [Offer(0, site.block_config.with_half(site.half, no_op=True))]
 
     def tensors(self, site: HalfSite, offer: Offer) -> Mapping[str, torch.Tensor]:
+        """See `CandidateSource.tensors`."""
         return {}

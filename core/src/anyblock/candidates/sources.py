@@ -135,10 +135,12 @@ class MixInWeights(Weights):
         self.repairable = mixin.repair != "none"
 
     def tensors(self, candidate: Candidate) -> dict[str, torch.Tensor]:
+        """See `Weights.tensors`."""
         half = self._sorted_half(candidate)
         return self._mixin.narrow(candidate.layer, half, self._teacher(candidate), candidate.block_config, self.config)
 
     def shapes(self, candidate: Candidate, teacher: Tensors) -> Tensors:
+        """See `Weights.shapes`."""
         return self._mixin.narrow(
             candidate.layer, teacher, self._teacher(candidate), candidate.block_config, self.config
         )
@@ -148,10 +150,12 @@ class MixInWeights(Weights):
         return self._mixin.hook_target(candidate.layer) if self._mixin.nests else None
 
     def watched(self, candidate: Candidate) -> tuple[str, Callable[..., ActivationStatistic]]:
+        """See `Weights.watched`."""
         statistic = ExpertGramStatistic if self._mixin.repair == "per_expert" else GramStatistic
         return self._mixin.hook_target(candidate.layer), statistic
 
     def output_map(self, candidate: Candidate) -> OutputMap | None:
+        """See `Weights.output_map`."""
         if self._mixin.repair != "one_map" or not self.repairable:
             return None
         teacher = self._teacher(candidate)
@@ -162,6 +166,7 @@ class MixInWeights(Weights):
     def repaired(
         self, candidate: Candidate, statistic: ActivationStatistic
     ) -> tuple[dict[str, torch.Tensor], LinearFit]:
+        """See `Weights.repaired`."""
         teacher, mixin = self._teacher(candidate), self._mixin
         order = self._orders.get((candidate.layer, candidate.kind))
         if order is None:
@@ -206,10 +211,12 @@ class PooledWeights(MixInWeights):
         self.repairable = False
 
     def tensors(self, candidate: Candidate) -> dict[str, torch.Tensor]:
+        """See `Weights.tensors`."""
         half, teacher = Weights.tensors(self, candidate), self._teacher(candidate)
         return pool_heads(self._mixin, self._how, candidate.layer, half, teacher, candidate.block_config, self.config)
 
     def nested_in(self, candidate: Candidate) -> str | None:
+        """See `Weights.nested_in`."""
         return None
 
     def kept_units(self, candidate: Candidate) -> list[Any] | None:
@@ -238,16 +245,19 @@ class SourceWeights(Weights):
         self.repairable = source.refits
 
     def tensors(self, candidate: Candidate) -> dict[str, torch.Tensor]:
+        """See `Weights.tensors`."""
         if candidate.block_config.half(candidate.half).no_op:
             return {}
         return self._made(candidate, super().tensors(candidate))
 
     def shapes(self, candidate: Candidate, teacher: Tensors) -> Tensors:
+        """See `Weights.shapes`."""
         return self._made(candidate, teacher)
 
     def repaired(
         self, candidate: Candidate, statistic: ActivationStatistic
     ) -> tuple[dict[str, torch.Tensor], LinearFit]:
+        """See `Weights.repaired`: as the source re-fits it."""
         assert isinstance(statistic, ImportanceHook)
         site = self._site(candidate, super().tensors(candidate))
         with self._blaming(candidate):
@@ -255,6 +265,7 @@ class SourceWeights(Weights):
         return self._checked(candidate, tensors), fit
 
     def watched(self, candidate: Candidate) -> tuple[str, Callable[..., ActivationStatistic]]:
+        """See `Weights.watched`: what the source asks for."""
         with self._blaming(candidate):
             found = self._source.watches(self._site(candidate, super().tensors(candidate)))
         check_result(self._origin, f"the candidate source {candidate.kind!r}", found, tuple, "what it re-fits by")

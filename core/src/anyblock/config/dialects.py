@@ -66,27 +66,35 @@ class Tools(DialectTools):
 
     @property
     def schema(self) -> type[Section]:
+        """See `DialectTools.schema`."""
         return RunConfig
 
     @property
     def kind_paths(self) -> Mapping[str, KeyPath]:
+        """See `DialectTools.kind_paths`."""
         return {kind: ("pruning", key) for kind, key in CORE_KINDS.items()}
 
     def names(self) -> NameRegistry:
+        """See `DialectTools.names`."""
         self._registry = self._registry or registry_for(self.tree.data)
         return self._registry
 
     def read_yaml(self, path: Path) -> Tree:
+        """See `DialectTools.read_yaml`."""
         return read_yaml(path)
 
     def merge_budgets(self, entries: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
+        """See `DialectTools.merge_budgets`."""
         return merge_entries(entries)
 
     def gathered(self, faults: Sequence[str]) -> ConfigError:
+        """See `DialectTools.gathered`."""
         return gathered(faults)
 
     def local_model_type(self, *models: Any) -> str | None:
+        """See `DialectTools.local_model_type`."""
         return local_model_type(*models)
 
     def note(self, message: str) -> None:
+        """See `DialectTools.note`."""
         self._progress.note(message)

@@ -40,6 +40,7 @@ class HeadsPruning(KindSettings):
 
     @property
     def offers(self) -> bool:
+        """See `KindSettings.offers`."""
         return bool(self.sizes or self.heads_per_group)
 
 

@@ -161,6 +161,7 @@ class DescriptorBase(ScaledStorage):
 
     @hookimpl
     def layer_name_predicates(self, num_layers: int, config: Any) -> dict[str, re.Pattern[str]]:
+        """See `FamilySpec.layer_name_predicates`."""
         groups, layers = self.outer_predicates(), re.escape(self._stored(self.layers))
         if self.layers_beyond:
             inside = "|".join(map(str, range(num_layers)))
@@ -182,6 +183,7 @@ class DescriptorBase(ScaledStorage):
 
     @hookimpl
     def create_block_configs(self, config: Any) -> list[BlockConfig]:
+        """See `FamilySpec.create_block_configs`."""
         text, attention, ffn = self.language_model_config(config), *(self.kinds_of(config, half) for half in HALVES)
         return [
             BlockConfig(
@@ -194,6 +196,7 @@ class DescriptorBase(ScaledStorage):
 
     @hookimpl
     def block_config_to_layer_overrides(self, block_config: BlockConfig) -> Mapping[str, Any]:
+        """See `FamilySpec.block_config_to_layer_overrides`."""
         heads = block_config.attention.num_attention_heads
         found: dict[str, Any] = {"num_attention_heads": heads} if heads else {}
         for half in HALVES:
@@ -203,29 +206,35 @@ class DescriptorBase(ScaledStorage):
 
     @hookimpl
     def language_model_config(self, config: Any) -> Any:
+        """See `FamilySpec.language_model_config`."""
         return config if self.text_config is None else getattr(config, self.text_config)
 
     # -- structure of a model ---------------------------------------------------------------------------------------
 
     @hookimpl
     def decoder_layer_cls(self) -> tuple[type[nn.Module], ...]:
+        """See `FamilySpec.decoder_layer_cls`."""
         paths = (self.decoder_layer,) if isinstance(self.decoder_layer, str) else self.decoder_layer
         return tuple(import_dotted(path) for path in paths)
 
     @hookimpl
     def input_embedding_name(self) -> str:
+        """See `FamilySpec.input_embedding_name`."""
         return _joined(self.decoder_prefix, self.embedding)
 
     @hookimpl
     def output_embedding_name(self) -> str:
+        """See `FamilySpec.output_embedding_name`."""
         return self.head
 
     @hookimpl
     def final_norm_name(self) -> str:
+        """See `FamilySpec.final_norm_name`."""
         return _joined(self.decoder_prefix, self.final_norm) if self.final_norm else ""
 
     @hookimpl
     def layer_block_name(self, index: int) -> str:
+        """See `FamilySpec.layer_block_name`."""
         return f"{self.layers_path}.{index}"
 
     @hookimpl
@@ -238,10 +247,12 @@ class DescriptorBase(ScaledStorage):
 
     @hookimpl
     def attn_no_op_post_init(self, decoder_layer: nn.Module) -> bool:
+        """See `FamilySpec.attn_no_op_post_init`."""
         return self._remove(decoder_layer, "attention")
 
     @hookimpl
     def mlp_no_op_post_init(self, decoder_layer: nn.Module) -> bool:
+        """See `FamilySpec.mlp_no_op_post_init`."""
         return self._remove(decoder_layer, "ffn")
 
     def _remove(self, layer: nn.Module, half: str) -> bool:
@@ -261,6 +272,7 @@ class DescriptorBase(ScaledStorage):
 
     @hookimpl
     def cache_spec(self, config: Any, block_config: BlockConfig, layer_index: int) -> CacheSpec:
+        """See `FamilySpec.cache_spec`."""
         from anyblock.contract.cache_spec import CacheSpec
         from anyblock.descriptors.cache import attention_cache
 
@@ -277,10 +289,12 @@ class DescriptorBase(ScaledStorage):
 
     @hookimpl
     def pruning_mixins(self) -> Mapping[str, PruningMixIn]:
+        """See `FamilySpec.pruning_mixins`."""
         return {kind: mixin for kind, mixin in self.layout_mixins().items() if self.offers(kind)}
 
     @hookimpl
     def residual_stream(self) -> ResidualPruning | None:
+        """See `FamilySpec.residual_stream`."""
         return None
 
     def offers(self, capability: str) -> bool:
@@ -289,6 +303,7 @@ class DescriptorBase(ScaledStorage):
 
     @hookimpl
     def capabilities(self) -> Mapping[str, Capability]:
+        """See `FamilySpec.capabilities`."""
         offered = ["convert", "build", "attention_no_op", "ffn_no_op", "search", *self.layout_mixins()]
         offered += ["hidden_size"] if self.residual_stream() is not None else []
         return {
@@ -310,6 +325,7 @@ class LayoutDescriptor(DescriptorBase, declares=True):
     ffn_kinds: ClassVar[Mapping[str, HalfLayout]] = {}
 
     def half_kinds(self, half: str) -> Mapping[str, HalfLayout]:
+        """See `DescriptorBase.half_kinds`."""
         return self.attention_kinds if half == "attention" else self.ffn_kinds
 
 

@@ -51,6 +51,7 @@ class DenseDescriptor(DescriptorBase, declares=True):
         return self.checkpoint_ffn or self.ffn
 
     def half_kinds(self, half: str) -> Mapping[str, HalfLayout]:
+        """See `DescriptorBase.half_kinds`."""
         return {half: self.softmax_layout() if half == "attention" else self.ffn_layout(self.ffn_sizes)}
 
     def softmax_layout(self) -> HalfLayout:
@@ -76,6 +77,7 @@ class DenseDescriptor(DescriptorBase, declares=True):
         return any(size in kind.sizes for half in HALVES for kind in self.half_kinds(half).values())
 
     def layout_mixins(self) -> dict[str, PruningMixIn]:
+        """See `DescriptorBase.layout_mixins`."""
         from anyblock.pruning.layouts import attention_mixins, ffn_mixins
 
         found: dict[str, PruningMixIn] = {}
@@ -89,6 +91,7 @@ class DenseDescriptor(DescriptorBase, declares=True):
 
     @hookimpl
     def residual_stream(self) -> ResidualPruning | None:
+        """See `FamilySpec.residual_stream`."""
         if not self.offers("hidden_size"):
             return None
         from anyblock.pruning.residual import RMSNormStream

@@ -41,6 +41,7 @@ class HybridDescriptor(SparseDescriptor, declares=True):
     conv_kernel: ClassVar[str] = "conv_kernel"
 
     def half_kinds(self, half: str) -> Mapping[str, HalfLayout]:
+        """See `DescriptorBase.half_kinds`."""
         layouts: dict[Mixer, HalfLayout] = {
             "attention": self.softmax_layout(),
             "mamba": HalfLayout(
@@ -55,6 +56,7 @@ class HybridDescriptor(SparseDescriptor, declares=True):
         return {name: layouts[mixer] for name, mixer in self.mixers.items() if mixer in layouts}
 
     def layout_mixins(self) -> dict[str, PruningMixIn]:
+        """See `DescriptorBase.layout_mixins`."""
         from anyblock.pruning.layouts import mamba_mixins
 
         groups = self.mamba_sizes["num_groups"].attribute
@@ -62,6 +64,7 @@ class HybridDescriptor(SparseDescriptor, declares=True):
 
     @hookimpl
     def cache_spec(self, config: Any, block_config: BlockConfig, layer_index: int) -> CacheSpec:
+        """See `FamilySpec.cache_spec`."""
         from anyblock.descriptors.cache import mamba_cache
 
         if mamba := block_config.attention.mamba:

@@ -50,6 +50,7 @@ class SparseDescriptor(DenseDescriptor, declares=True):
     stream_multiple: ClassVar[int] = 8  # grouped products of experts take rows of whole 16 bytes only
 
     def half_kinds(self, half: str) -> Mapping[str, HalfLayout]:
+        """See `DescriptorBase.half_kinds`."""
         if half == "attention":
             return super().half_kinds(half)
         dense = {"dense": self.ffn_layout(self.ffn_sizes)} if self.dense_layers or self.sparse_step else {}
@@ -80,6 +81,7 @@ class SparseDescriptor(DenseDescriptor, declares=True):
         return [kinds["experts" if own else "dense"] for own in sparse]
 
     def layout_mixins(self) -> dict[str, PruningMixIn]:
+        """See `DescriptorBase.layout_mixins`."""
         return {**super().layout_mixins(), **self.expert_mixins()}
 
     def expert_mixins(self) -> dict[str, PruningMixIn]:
@@ -106,11 +108,13 @@ class SparseDescriptor(DenseDescriptor, declares=True):
         )
 
     def stream_linears(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """See `DenseDescriptor.stream_linears`."""
         readers, writers = super().stream_linears()
         *inputs, output = self.expert_linears
         return (*readers, *inputs, self.router), (*writers, output)
 
     def fused_stream_tensors(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        """See `DenseDescriptor.fused_stream_tensors`."""
         if self.fused_experts is None:
             return {}, {}
         rows, columns = (2, 1) if self.transposed_experts else (1, 2)

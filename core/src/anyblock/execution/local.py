@@ -16,6 +16,7 @@ class LocalExecutor(Executor):
     attempts: ClassVar[int] = 1
 
     def submit(self, tasks: Tasks) -> Iterator[Outcome]:
+        """See `Executor.submit`."""
         while tasks.waiting:
             task = tasks.waiting.popleft()
             services().run_task(tasks.folder, task.id)

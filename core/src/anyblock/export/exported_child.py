@@ -43,19 +43,24 @@ class ExportedChild(Child):
 
     @property
     def model_groups(self) -> tuple[str, ...]:
+        """See `Child`."""
         return tuple(self.checkpoint.model_groups)
 
     @property
     def view(self) -> Any:
+        """See `Child.view`."""
         return config_view(self.config)
 
     def load(self, group: str) -> dict[str, torch.Tensor]:
+        """See `Child.load`."""
         return self.checkpoint.load(group)
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """See `Child.shape`."""
         return tuple((self._shapes[name] if self._shapes else self.checkpoint.entry(name)).shape)
 
     def text_part(self, config: dict[str, Any]) -> dict[str, Any]:
+        """See `Child.text_part`."""
         view = config_view(config)
         text = self.family.language_model_config(view)
         if text is view:
@@ -85,6 +90,7 @@ class ExportedChild(Child):
         return config if same else None
 
     def layer_differences(self) -> list[dict[str, Any]]:
+        """See `Child.layer_differences`."""
         from anyblock.modeling.layer_config import per_layer_differences
 
         text, wholes = self.family.language_model_config(self.view), self.family.create_block_configs(self.view)

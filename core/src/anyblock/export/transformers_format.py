@@ -50,6 +50,7 @@ class TransformersFormat(ExportFormat):
         return []
 
     def write(self, child: Child, directory: Path) -> None:
+        """See `ExportFormat.write`."""
         uniform = child.uniform_config()
         if uniform is not None:
             child.write_directory(directory, config=uniform)

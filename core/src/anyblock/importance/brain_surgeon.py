@@ -44,11 +44,13 @@ class OptimalBrainSurgeonHook(ImportanceHook):
         self.gram = torch.zeros(weight.shape[1], weight.shape[1], device=weight.device)
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Add the outer products of all tokens' inputs."""
         for block in torch.split(input_tokens(args, kwargs), _TOKENS):
             x = block.to(self.gram)
             self.gram.addmm_(x.t(), x)
 
     def scores(self) -> torch.Tensor:
+        """Return every channel's place in the order of removal, float32 `[channels]`: 0 went first."""
         order = self.ascending()
         result = torch.empty(len(order))
         result[order] = torch.arange(len(order), dtype=torch.float32)

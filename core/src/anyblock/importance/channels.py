@@ -23,6 +23,7 @@ class IndependentChannelContributionHook(ImportanceHook):
         self.activations = torch.zeros(linear_weight(module).shape[1], dtype=torch.float64)
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Add the mean absolute input of every channel."""
         self.activations += to_sum(input_tokens(args, kwargs).abs().mean(dim=0, dtype=torch.float32))
 
     def weight_norms(self) -> torch.Tensor:
@@ -30,4 +31,5 @@ class IndependentChannelContributionHook(ImportanceHook):
         return to_sum(linear_weight(self.module).norm(dim=0, dtype=torch.float32))
 
     def scores(self) -> torch.Tensor:
+        """See `ImportanceHook.scores`; float32 `[channels]`."""
         return (self.weight_norms() * self.activations).float()

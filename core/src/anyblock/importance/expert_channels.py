@@ -30,6 +30,7 @@ class ExpertChannelContributionHook(ImportanceHook):
         self.activations = torch.zeros((moe.num_local_experts, moe.expert_intermediate_dim), dtype=torch.float64)
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Compute every expert's activations again, for the tokens that it received."""
         tokens = len(as_tokens(args[0] if args else next(iter(kwargs.values()))))
         for expert, active, weight in expert_activations(self.module, args, kwargs):
             if expert < len(self.activations):
@@ -37,6 +38,7 @@ class ExpertChannelContributionHook(ImportanceHook):
                 self.activations[expert] += to_sum(weighted.sum(dim=0)) / tokens
 
     def scores(self) -> torch.Tensor:
+        """Return the importance of every expert's channels, float32 `[experts, channels]`."""
         experts: Any = self.module
         norms = [down.float().norm(dim=1 if experts.is_transposed else 0) for down in experts.down_proj.detach()]
         weight, reached = to_sum(torch.stack(norms)), self.activations.any(dim=1, keepdim=True)

@@ -55,6 +55,7 @@ class ExpertGramStatistic(HeldOut, ActivationStatistic):
         return self._moments(self.held_out_gram, 1)
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Compute every expert's activations again, for the tokens that it received."""
         held_out = self._holds_out()
         grams = self.held_out_gram if held_out else self.gram
         for expert, active, weight in expert_activations(self.module, args, kwargs):

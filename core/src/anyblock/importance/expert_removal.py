@@ -62,6 +62,7 @@ class RemoveExpertsIndependentHook(ImportanceHook):
         return router_logits.topk(self.top_k, dim=-1).indices
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Route every expert's tokens once more without it."""
         hidden = input_tokens(args, kwargs)
         with paused():
             logits, complete = self.get_router_logits_and_routed_experts(hidden)
@@ -77,6 +78,7 @@ class RemoveExpertsIndependentHook(ImportanceHook):
                 self.cosine[expert] += share * max(0.0, 1.0 - similarity.item())
 
     def scores(self) -> torch.Tensor:
+        """Return the mean difference that each expert makes, float32 `[experts]`."""
         return (getattr(self, self.metric) / max(self.batches, 1)).float()  # type: ignore[no-any-return]
 
 
@@ -94,6 +96,7 @@ class MoERemoveExpertsHook(RemoveExpertsIndependentHook):
     def get_router_logits_and_routed_experts(
         self, hidden_states: torch.Tensor, router_logits: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `RemoveExpertsIndependentHook.get_router_logits_and_routed_experts`."""
 
         def given(own: torch.Tensor) -> torch.Tensor:
             return own if router_logits is None else router_logits.reshape(own.shape).to(own.dtype)

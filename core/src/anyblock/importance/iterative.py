@@ -71,6 +71,7 @@ class IterativeChannelContributionHook(ImportanceHook):
         """The channels removed so far, in the order of removal."""
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Sum the contributions of the channels that are left, and remove as many as are due."""
         left = self._left()
         if self.batches >= len(self.schedule) or not left.numel():
             return
@@ -83,6 +84,7 @@ class IterativeChannelContributionHook(ImportanceHook):
             self.contribution.zero_()
 
     def scores(self) -> torch.Tensor:
+        """Return every channel's place in the order of removal, float32 `[channels]`: 0 went first."""
         result = torch.empty(len(self.contribution))
         result[self.ascending()] = torch.arange(len(result), dtype=torch.float32)
         return result

@@ -56,6 +56,7 @@ class IndependentKvHeadContributionHook(ImportanceHook):
         self.contribution = torch.zeros(heads, dtype=torch.float64)
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Add the mean norm of every group's contribution."""
         inputs = input_tokens(args, kwargs)
         weight = linear_weight(self.module)
         groups = weight.reshape(weight.shape[0], self.heads, -1)  # [out, heads, group width]
@@ -71,6 +72,7 @@ class IndependentKvHeadContributionHook(ImportanceHook):
             self.contribution += to_sum(norms) / len(inputs)
 
     def scores(self) -> torch.Tensor:
+        """See `ImportanceHook.scores`; float32 `[heads]`."""
         return self.contribution.float()
 
 
@@ -81,5 +83,6 @@ class MambaHeadContributionHook(IndependentKvHeadContributionHook):
 
     @staticmethod
     def heads_of(context: HookContext) -> int | None:
+        """See `IndependentKvHeadContributionHook.heads_of`."""
         mamba = context.block_config.attention.mamba
         return None if mamba is None else mamba.num_heads

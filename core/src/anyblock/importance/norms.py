@@ -21,9 +21,11 @@ class LayerNormContributionHook(ImportanceHook):
         self.activations = torch.zeros(weight.shape[-1], dtype=torch.float64)
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Add the mean absolute output of every channel."""
         self.activations += to_sum(as_tokens(output).abs().mean(dim=0, dtype=torch.float32))
 
     def scores(self) -> torch.Tensor:
+        """See `ImportanceHook.scores`; float32 `[hidden]`."""
         return self.activations.float()
 
 
@@ -43,6 +45,7 @@ class L2NormHook(ImportanceHook):
         self.squares = torch.zeros(linear_weight(module).shape[1], dtype=torch.float64)
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Add the squared mean absolute input of every sequence."""
         inputs: torch.Tensor = args[0] if args else next(iter(kwargs.values()))
         if inputs.dim() == 2:
             inputs = inputs.unsqueeze(1 - self.positions)
@@ -50,4 +53,5 @@ class L2NormHook(ImportanceHook):
         self.squares += to_sum(means.square().sum(dim=0))
 
     def scores(self) -> torch.Tensor:
+        """See `ImportanceHook.scores`; float32 `[channels]`."""
         return self.squares.sqrt().float()

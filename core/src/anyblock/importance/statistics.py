@@ -96,6 +96,7 @@ class GramStatistic(HeldOut, ActivationStatistic):
         return Moments(self.held_out_gram, int(self.tokens[1]))
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Add the outer products of all tokens' inputs to one of the parts."""
         held_out = self._holds_out()
         gram = self.held_out_gram if held_out else self.gram
         inputs = self._inputs(args, kwargs)
@@ -147,14 +148,17 @@ class LinearFitStatistic(GramStatistic):
 
     @property
     def fit(self) -> Moments:
+        """The part to fit on."""
         return Moments(self.gram, int(self.tokens[0]), self.cross, float(self.squares[0]))
 
     @property
     def held_out(self) -> Moments:
+        """See `GramStatistic.held_out`."""
         self._check_held_out()
         return Moments(self.held_out_gram, int(self.tokens[1]), self.held_out_cross, float(self.squares[1]))
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Add one batch to one of the parts."""
         super().observe(args, kwargs, output)
         held_out = self._holds_out()
         cross = self.held_out_cross if held_out else self.cross

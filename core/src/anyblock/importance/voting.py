@@ -46,6 +46,7 @@ class RankedChoiceVotingHook(ImportanceHook):
         self._rankings: list[torch.Tensor] = []
 
     def observe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Keep every token's order of preference."""
         scores = choice_scores(self.module, args, kwargs, output, self.num_experts)
         order = scores.argsort(dim=1, descending=True, stable=True)
         self._rankings.append(order.to(device="cpu", dtype=self._dtype))
@@ -57,6 +58,7 @@ class RankedChoiceVotingHook(ImportanceHook):
         return self._rankings[0]
 
     def scores(self) -> torch.Tensor:
+        """Return the round in which each expert went, float32 `[experts]`."""
         rankings = self.rankings.long()
         tokens, experts = rankings.shape
         place = torch.empty_like(rankings).scatter_(1, rankings, torch.arange(experts).expand(tokens, -1))

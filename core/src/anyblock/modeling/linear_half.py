@@ -28,9 +28,11 @@ class LinearAttention(NoOpAttention):
 
     @classmethod
     def replacing(cls, module: nn.Module, *, returns: int, width: int = 0) -> LinearAttention:
+        """Return the map in place of `module`, with the layer index that it or a module inside it carries."""
         return cls(width=width, returns=returns, layer_idx=layer_index_of(module))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the map of the hidden states [batch, length, hidden], in the replaced module's form."""
         super().forward(*args, **kwargs)
         return in_form(self.linear(hidden_states_of(args, kwargs)), self.returns)
 
@@ -49,9 +51,11 @@ class LinearFFN(NoOpFFN):
 
     @classmethod
     def replacing(cls, module: nn.Module, *, returns: int, width: int | None = None) -> LinearFFN:
+        """Return the map in place of `module`."""
         return cls(width=width or 0, returns=returns)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the map of the hidden states, in the replaced module's form."""
         return in_form(self.linear(hidden_states_of(args, kwargs)), self.returns)
 
 

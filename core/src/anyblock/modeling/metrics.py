@@ -19,6 +19,7 @@ class KlDivergence(ScoringMetric):
     def distance(
         self, child: torch.Tensor, teacher: torch.Tensor, next_ids: torch.Tensor | None
     ) -> tuple[float, float]:
+        """See `ScoringMetric.distance`."""
         kept = teacher.float()
         divergence = kl_divergence(child.float(), kept, kept.logsumexp(-1))
         return float(divergence.sum(dtype=torch.float64)), divergence.numel()
@@ -33,6 +34,7 @@ class Cosine(ScoringMetric):
     def distance(
         self, child: torch.Tensor, teacher: torch.Tensor, next_ids: torch.Tensor | None
     ) -> tuple[float, float]:
+        """See `ScoringMetric.distance`."""
         near = cosine_similarity(child.float(), teacher.float(), dim=-1)
         return float((1 - near).sum(dtype=torch.float64)), near.numel()
 
@@ -45,6 +47,7 @@ class LanguageModelLoss(ScoringMetric):
     def distance(
         self, child: torch.Tensor, teacher: torch.Tensor, next_ids: torch.Tensor | None
     ) -> tuple[float, float]:
+        """See `ScoringMetric.distance`."""
         assert next_ids is not None
         logits = child[:, : next_ids.shape[1]].float()
         if not next_ids.numel():
@@ -62,6 +65,7 @@ class BlockError(ScoringMetric):
     def distance(
         self, child: torch.Tensor, teacher: torch.Tensor, next_ids: torch.Tensor | None
     ) -> tuple[float, float]:
+        """See `ScoringMetric.distance`."""
         expected = teacher.float()
         error = (child.float() - expected).square().sum(dtype=torch.float64)
         return float(error), float(expected.square().sum(dtype=torch.float64))

@@ -100,9 +100,11 @@ class NoOpResidual(NoOpAttention):
 
     @classmethod
     def replacing(cls, module: nn.Module, *, returns: int, argument: str = "residual") -> NoOpResidual:
+        """Return the no-op for `module`, with the layer index that it or a module inside it carries."""
         return cls(argument=argument, returns=returns, layer_idx=layer_index_of(module))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the residual, in the replaced module's form."""
         super().forward(*args, **kwargs)
         residual = kwargs[self.argument] if self.argument in kwargs else args[int(self.argument)]
         return in_form(residual, self.returns)

@@ -67,9 +67,11 @@ class ExpertIntermediatePruningMixIn(PruningMixIn):
     layer_descriptor: ExpertIntermediateLayerDescriptor
 
     def applies_to(self, block: BlockConfig) -> bool:
+        """See `PruningMixIn.applies_to`: sparse FFNs."""
         return block.ffn.moe is not None
 
     def size(self, block: BlockConfig) -> int:
+        """Return the number of channels of each expert."""
         return sparse(block, self.kind).expert_intermediate_dim
 
     def legal_sizes(self, block: BlockConfig, config: Any) -> Sequence[int]:
@@ -84,12 +86,15 @@ class ExpertIntermediatePruningMixIn(PruningMixIn):
         return [size for size in sizes if shared % size == 0]
 
     def supported_hooks(self) -> tuple[type[ImportanceHook], ...]:
+        """See `PruningMixIn.supported_hooks`."""
         return (ExpertChannelContributionHook,)
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
+        """Return the path of the experts' module."""
         return self.layer_descriptor.target_name
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
+        """See `PruningMixIn.axes`."""
         names = self.layer_descriptor
         fused = int(names.is_fused_experts)
         rows, columns = (fused + 1, fused) if names.transposed else (fused, fused + 1)
@@ -125,9 +130,11 @@ class ExpertIntermediatePruningMixIn(PruningMixIn):
             super()._check_order(row, block)
 
     def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         return block.with_moe(expert_intermediate_dim=size)
 
     def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         shared = sparse(block, self.kind).shared_expert_intermediate_dim
         also = f" that divides {shared}" if self.layer_descriptor.shared_is_multiple and shared else ""
         return f"a multiple of {self._step(block)} up to {self.size(block)}{also}"

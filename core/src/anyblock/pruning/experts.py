@@ -79,9 +79,11 @@ class ExpertRemovalPruningMixIn(PruningMixIn):
     layer_descriptor: ExpertRemovalLayerDescriptor
 
     def applies_to(self, block: BlockConfig) -> bool:
+        """See `PruningMixIn.applies_to`: sparse FFNs."""
         return block.ffn.moe is not None
 
     def size(self, block: BlockConfig) -> int:
+        """Return the number of routed experts."""
         return sparse(block, self.kind).num_local_experts
 
     def groups(self, config: Any) -> int:
@@ -104,11 +106,13 @@ class ExpertRemovalPruningMixIn(PruningMixIn):
         return MoERemoveExpertsHook, RankedChoiceVotingHook, RemoveExpertsIndependentHook
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
+        """Return the path of the sparse module, or of its router for a hook that watches that."""
         if hook is not None and issubclass(hook, RankedChoiceVotingHook):
             return self.layer_descriptor.target_name
         return self.layer_descriptor.sparse_name or self.layer_descriptor.target_name.rpartition(".")[0]
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
+        """See `PruningMixIn.axes`."""
         names = self.layer_descriptor
         never = (Segment(silence=Silence.NEVER),)
         fused = names.is_fused_experts
@@ -121,6 +125,7 @@ class ExpertRemovalPruningMixIn(PruningMixIn):
         )
 
     def unit_tensors(self, layer_index: int, block: BlockConfig, config: Any) -> UnitTensors | None:
+        """See `PruningMixIn.unit_tensors`."""
         names = self.layer_descriptor
         if names.is_fused_experts:
             return None
@@ -161,9 +166,11 @@ class ExpertRemovalPruningMixIn(PruningMixIn):
         return super().mask(layer_index, tensors, block, child, config)
 
     def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         return block.with_moe(num_local_experts=size)
 
     def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         least = min(self.legal_sizes(block, config), default=self.size(block))
         step = f", in steps of {self.groups(config)}" if self.groups(config) > 1 else ""
         return f"{least} to {self.size(block)} experts{step}; the router's top-k has to be served"

@@ -64,9 +64,11 @@ class FFNIntermediatePruningMixIn(PruningMixIn):
     layer_descriptor: FFNIntermediateLayerDescriptor
 
     def applies_to(self, block: BlockConfig) -> bool:
+        """See `PruningMixIn.applies_to`: dense FFNs."""
         return block.ffn.intermediate_size is not None
 
     def size(self, block: BlockConfig) -> int:
+        """Return the number of channels."""
         if block.ffn.intermediate_size is None:
             raise UsageError(
                 "ffn_intermediate: the block has no dense ffn", expected="a block with ffn.intermediate_size"
@@ -78,12 +80,15 @@ class FFNIntermediatePruningMixIn(PruningMixIn):
         return range(1, self.size(block) + 1)
 
     def supported_hooks(self) -> tuple[type[ImportanceHook], ...]:
+        """See `PruningMixIn.supported_hooks`."""
         return IterativeChannelContributionHook, OptimalBrainSurgeonHook, IndependentChannelContributionHook
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
+        """Return the path of the output projection."""
         return self.layer_descriptor.down_proj_name
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
+        """See `PruningMixIn.axes`."""
         names = self.layer_descriptor
         rows, columns = (1, 0) if names.transposed else (0, 1)
         down = names.output_linear
@@ -98,7 +103,9 @@ class FFNIntermediatePruningMixIn(PruningMixIn):
         return tuple(result)
 
     def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         return block.with_ffn(intermediate_size=size)
 
     def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         return f"a width from 1 to {self.size(block)}"

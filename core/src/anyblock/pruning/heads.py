@@ -55,18 +55,22 @@ class _HeadsMixIn(PruningMixIn):
     layer_descriptor: KVHeadsLayerDescriptor
 
     def applies_to(self, block: BlockConfig) -> bool:
+        """See `PruningMixIn.applies_to`: attention with key-value heads."""
         return bool(block.attention.num_key_value_heads)
 
     def size(self, block: BlockConfig) -> int:
+        """Return the number of key-value heads."""
         heads = block.attention.num_key_value_heads
         if not heads:
             raise UsageError(f"{self.kind}: the block has no key-value heads", expected="attention.num_key_value_heads")
         return heads
 
     def supported_hooks(self) -> tuple[type[ImportanceHook], ...]:
+        """See `PruningMixIn.supported_hooks`."""
         return (IndependentKvHeadContributionHook,)
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
+        """Return the path of the output projection."""
         return self.layer_descriptor.o_proj_name
 
     def query_heads(self, block: BlockConfig, config: Any) -> int:
@@ -88,6 +92,7 @@ class _HeadsMixIn(PruningMixIn):
         return queries // units
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
+        """See `PruningMixIn.axes`."""
         names, width, group = (
             self.layer_descriptor,
             head_width(layer_view(config, layer_index)),
@@ -153,9 +158,11 @@ class KVHeadsPruningMixIn(_HeadsMixIn):
         return torch.arange(size) * (self.size(block) // size)
 
     def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         return block.with_attention(num_key_value_heads=size)
 
     def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         return f"a divisor of {self.size(block)}"
 
 
@@ -172,10 +179,12 @@ class QueryGroupsPruningMixIn(_HeadsMixIn):
         return range(1, self.size(block) + 1)
 
     def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         group = self.group(block, config)
         return block.with_attention(num_key_value_heads=size, num_attention_heads=size * group)
 
     def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         return f"1 to {self.size(block)} key-value heads"
 
 

@@ -50,9 +50,11 @@ class LatentHeadsPruningMixIn(PruningMixIn):
     layer_descriptor: LatentHeadsLayerDescriptor
 
     def applies_to(self, block: BlockConfig) -> bool:
+        """See `PruningMixIn.applies_to`: attention that states its heads."""
         return block.attention.num_attention_heads is not None
 
     def size(self, block: BlockConfig) -> int:
+        """Return the number of heads."""
         heads = block.attention.num_attention_heads
         if heads is None:
             raise UsageError(f"{self.kind}: the block states no heads", expected="attention.num_attention_heads")
@@ -63,12 +65,15 @@ class LatentHeadsPruningMixIn(PruningMixIn):
         return range(1, self.size(block) + 1)
 
     def supported_hooks(self) -> tuple[type[ImportanceHook], ...]:
+        """See `PruningMixIn.supported_hooks`."""
         return (IndependentKvHeadContributionHook,)
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
+        """Return the path of the output projection."""
         return self.layer_descriptor.o_proj_name
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
+        """See `PruningMixIn.axes`."""
         names, plain, value = self.layer_descriptor, int(config.qk_nope_head_dim), int(config.v_head_dim)
         query = (Segment(plain + int(config.qk_rope_head_dim)),)
         key_value, written = (Segment(plain + value),), (Segment(value, silence=Silence.ZERO),)
@@ -79,7 +84,9 @@ class LatentHeadsPruningMixIn(PruningMixIn):
         )
 
     def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         return block.with_attention(num_attention_heads=size)
 
     def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         return f"1 to {self.size(block)} heads"

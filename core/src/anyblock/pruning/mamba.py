@@ -50,9 +50,11 @@ class MambaHeadsPruningMixIn(PruningMixIn):
     layer_descriptor: MambaHeadsLayerDescriptor
 
     def applies_to(self, block: BlockConfig) -> bool:
+        """See `PruningMixIn.applies_to`: Mamba mixers."""
         return block.attention.mamba is not None
 
     def size(self, block: BlockConfig) -> int:
+        """Return the number of heads."""
         return self._mamba(block).num_heads
 
     def groups(self, config: Any) -> int:
@@ -65,9 +67,11 @@ class MambaHeadsPruningMixIn(PruningMixIn):
         return range(step, self.size(block) + 1, step)
 
     def supported_hooks(self) -> tuple[type[ImportanceHook], ...]:
+        """See `PruningMixIn.supported_hooks`."""
         return (MambaHeadContributionHook,)
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
+        """Return the path of the output projection."""
         return self.layer_descriptor.out_proj_name
 
     def sorted_order(self, order: torch.Tensor, config: Any) -> torch.Tensor:
@@ -79,6 +83,7 @@ class MambaHeadsPruningMixIn(PruningMixIn):
         return first_of_groups(self.size(block), size, self._mamba(block).num_groups)
 
     def axes(self, layer_index: int, block: BlockConfig, config: Any) -> tuple[TensorAxis, ...]:
+        """See `PruningMixIn.axes`."""
         mamba = self._mamba(block)
         gate, value = Segment(mamba.head_dim), Segment(mamba.head_dim, silence=Silence.ZERO)
         shared = Segment(2 * mamba.num_groups * mamba.state_dim, "stay")
@@ -98,9 +103,11 @@ class MambaHeadsPruningMixIn(PruningMixIn):
         )
 
     def resized(self, block: BlockConfig, size: int, config: Any) -> BlockConfig:
+        """See `PruningMixIn.resized`."""
         return block.with_attention(mamba=replace(self._mamba(block), num_heads=size))
 
     def size_rule(self, block: BlockConfig, config: Any) -> str:
+        """See `PruningMixIn.size_rule`."""
         return f"a multiple of {self._mamba(block).num_groups} up to {self.size(block)}"
 
     def _mamba(self, block: BlockConfig) -> MambaConfig:

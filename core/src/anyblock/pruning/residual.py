@@ -75,6 +75,7 @@ class RMSNormStream(ResidualPruning):
         return tuple((re.compile(pattern), dim, silence) for pattern, dim, silence in found)
 
     def axes(self, names: Iterable[str]) -> tuple[TensorAxis, ...]:
+        """See `ResidualPruning.axes`."""
         return tuple(
             TensorAxis(name, dim, (Segment(silence=silence),))
             for name in names
@@ -93,12 +94,15 @@ class RMSNormStream(ResidualPruning):
         return [size for size in range(step, hidden + 1, step) if _is_valid(own, own.validate_architecture, size)]
 
     def child_config(self, config: Any, size: int) -> dict[str, Any]:
+        """See `ResidualPruning.child_config`."""
         return {HIDDEN_SIZE: size, "head_dim": head_width(config)}
 
     def supported_hooks(self) -> tuple[type[ImportanceHook], ...]:
+        """See `ResidualPruning.supported_hooks`."""
         return (LayerNormContributionHook,)
 
     def hook_target(self, layer_index: int, hook: type[ImportanceHook] | None = None) -> str:
+        """Return the path of the norm in front of the attention."""
         return self.norms[0]
 
 

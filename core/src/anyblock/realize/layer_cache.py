@@ -38,9 +38,11 @@ class FolderStore(LayerStore):
         return (tensors, lines) if all_finite(tensors.values()) else None
 
     def save(self, index: int, tensors: Mapping[str, torch.Tensor], lines: list[dict[str, Any]]) -> None:
+        """See `LayerStore.save`."""
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_tensors_atomic(self._folder / f"{index}.safetensors", tensors, {"lines": json.dumps(lines)})
 
     def tensors(self) -> TensorFiles:
+        """See `LayerStore.tensors`."""
         return TensorFiles(sorted(self._folder.glob("*.safetensors")) if self._folder is not None else [])

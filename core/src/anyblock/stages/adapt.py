@@ -108,22 +108,27 @@ class Adapting(ChosenChild):
 
     @property
     def seed(self) -> int:
+        """See `ChosenChild`."""
         return self.context.config.seed
 
     @property
     def progress(self) -> Progress:
+        """See `ChosenChild`."""
         return self.context.progress
 
     @property
     def teacher_block_configs(self) -> Sequence[BlockConfig]:
+        """See `ChosenChild`."""
         return self.context.teacher.source.block_configs
 
     @property
     def block_configs(self) -> Sequence[BlockConfig]:
+        """See `ChosenChild`."""
         return child_blocks(self.context.teacher.source.block_configs, self.chosen)
 
     @cached_property
     def layerwise(self) -> ChildByLayers:
+        """See `ChosenChild`."""
         context = self.context
         return ChildByLayers(
             context.teacher.engine, context.reference.engine, self.weights, self.chosen, self.batches, context.spool
@@ -131,9 +136,11 @@ class Adapting(ChosenChild):
 
     @property
     def fit_ids(self) -> torch.Tensor:
+        """See `ChosenChild`."""
         return self.layerwise.fit_ids
 
     def model(self, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+        """See `ChosenChild.model`."""
         from anyblock.modeling.load import load_model
         from anyblock.realize.realize import realize
 
@@ -147,6 +154,7 @@ class Adapting(ChosenChild):
         return model
 
     def teacher(self) -> nn.Module:
+        """See `ChosenChild.teacher`."""
         from anyblock.modeling.load import load_model
 
         given = self.context.reference
@@ -154,6 +162,7 @@ class Adapting(ChosenChild):
         return model
 
     def tensors_of(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """See `ChosenChild.tensors_of`."""
         from transformers.core_model_loading import revert_weight_conversion
 
         groups = self.context.teacher.checkpoint.groups

@@ -28,11 +28,13 @@ class LeastSquaresRepair(Adaptation):
 
     @property
     def enabled(self) -> bool:
+        """See `Adaptation.enabled`."""
         return bool(self.settings_given.method != "none")
 
     def run(
         self, child: ChosenChild, given: Mapping[str, torch.Tensor], folder: Path
     ) -> tuple[Mapping[str, torch.Tensor], list[dict[str, Any]]]:
+        """See `Adaptation.run`."""
         assert isinstance(child, Adapting)  # core's own stages run layer by layer
         changed = [candidate for candidate in child.chosen if candidate.kind != TEACHER]
         tensors, lines = repair(
@@ -48,4 +50,5 @@ class LeastSquaresRepair(Adaptation):
         return tensors, [asdict(line) for line in lines]
 
     def describe(self, lines: Sequence[Mapping[str, Any]]) -> str:
+        """See `Adaptation.describe`."""
         return helped(lines, "narrowed subblocks were re-fitted by least squares", "ridge", "plain_error", "error")
