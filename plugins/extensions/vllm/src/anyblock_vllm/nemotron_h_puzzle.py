@@ -33,7 +33,7 @@ class NemotronHPuzzleFormat(ExportFormat):
     that are gone are left out, and the rest counts.
     """
 
-    summary: ClassVar[str] = "NemotronHPuzzleForCausalLM, for vLLM, SGLang and TensorRT-LLM"
+    summary: ClassVar[str] = "NemotronHPuzzleForCausalLM, for vLLM"
 
     def obstacles(self, child: Child) -> list[str]:
         """See `ExportFormat.obstacles`: a Nemotron-H whose attentions are alike, and whose Mambas are."""
