@@ -76,9 +76,8 @@ class ExportedChild(Child):
         config = copy.deepcopy(dict(self.config))
         text, overrides_of = self.text_part(config), self.family.block_config_to_layer_overrides
         for block, whole in zip(self.block_configs, self.family.create_block_configs(self.view), strict=True):
-            unpruned = overrides_of(
-                whole
-            )  # where the unpruned model's layers differ by themselves, these stay (Gemma 4)
+            # Where layers of the unpruned model differ by themselves, these differences stay (Gemma 4).
+            unpruned = overrides_of(whole)
             overrides = {name: size for name, size in overrides_of(block).items() if size != unpruned.get(name)}
             if "num_attention_heads" in overrides and not text.get("head_dim") and "num_attention_heads" in text:
                 text["head_dim"] = text["hidden_size"] // text["num_attention_heads"]

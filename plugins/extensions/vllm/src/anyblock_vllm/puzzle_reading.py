@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from anyblock.contract.blocks import BlockConfig
 from anyblock.contract.hookspecs import hookimpl
 from anyblock.errors import ConfigError, UnsupportedModelError
-
-if TYPE_CHECKING:
-    from anyblock.contract.blocks import BlockConfig
 
 MODEL_TYPE: Final = "nemotron_h_puzzle"
 _TYPES: Final = ("mamba", "attention", "moe", "mlp")
@@ -102,16 +100,36 @@ def _layers(whole: Mapping[str, Any], blocks: list[Any]) -> Iterator[dict[str, A
 
 
 def _block(layer: dict[str, Any], index: int) -> BlockConfig:
-    from anyblock_nemotron_h import NemotronHDescriptor
     from huggingface_hub.errors import StrictDataclassError
     from transformers import NemotronHConfig
 
     sizes = {name: layer[name] for name in ("layers_block_type", *_SIZES) if layer.get(name) is not None}
+    (kind,) = layer["layers_block_type"]
     try:
-        (block,) = NemotronHDescriptor().create_block_configs(NemotronHConfig(**sizes))
+        own = NemotronHConfig(**sizes)
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise ConfigError(f"block_configs[{index}]: {error}", expected="sizes that are integers above 0") from error
-    return block
+    mixer: dict[str, Any] = {"no_op": kind in ("moe", "mlp")}
+    ffn: dict[str, Any] = {"no_op": not mixer["no_op"]}
+    if kind == "mamba":
+        mixer["mamba"] = {
+            "state_dim": own.ssm_state_size,
+            "num_heads": own.mamba_num_heads,
+            "head_dim": own.mamba_head_dim,
+            "num_groups": own.n_groups,
+        }
+    elif kind == "attention":
+        mixer["num_key_value_heads"] = own.num_key_value_heads
+    elif kind == "moe":
+        ffn["moe"] = {
+            "num_local_experts": own.n_routed_experts,
+            "num_experts_per_tok": own.num_experts_per_tok,
+            "expert_intermediate_dim": own.moe_intermediate_size,
+            "shared_expert_intermediate_dim": own.moe_shared_expert_intermediate_size,
+        }
+    else:
+        ffn["intermediate_size"] = own.intermediate_size
+    return BlockConfig.from_dict({"attention": mixer, "ffn": ffn}, where=f"block_configs[{index}]")
 
 
 @cache
